@@ -1,0 +1,54 @@
+// bnfold removes batch normalization from TorchScript modules, exactly.
+//
+//     torch::jit::Module model = torch::jit::load("model.pt");
+//     model.eval();
+//     bnfold::FoldResult result = bnfold::fold(model);
+//     std::cout << result.report.to_table();
+//     result.module.save("folded.pt");
+#pragma once
+
+#include <torch/csrc/jit/api/module.h>
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bnfold/report.h"
+
+namespace bnfold {
+
+// What a call can fail with: one sentence that says what was wrong and what to do.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct Options {
+  // Methods and attributes to keep beside forward. Empty: every method that no other method of the module calls.
+  std::vector<std::string> preserved_attributes;
+
+  // The rank of each argument of forward, self left out, where it is known. A linear layer before a norm needs rank 2; where the
+  // graph and this list leave the rank open, the folded module checks it and raises an error for another one.
+  std::vector<std::optional<int64_t>> input_ranks;
+};
+
+struct FoldResult {
+  torch::jit::Module module;
+  Report report;
+};
+
+// Folds every batch norm of `module` that can be folded exactly, in forward and in the other methods that are kept.
+//
+// The module must be in eval mode; it stays as it was. The result is plain ATen and has only the parameters and buffers that its
+// methods read: the layers that stay keep their names, a norm that was folded is gone. Parameters that did not change share their
+// storage with those of `module`, as with torch.jit.freeze; buffers are copied.
+//
+// Throws Error: the module is in training mode, a preserved attribute does not exist, or the module cannot be flattened.
+FoldResult fold(const torch::jit::Module& module, const Options& options = {});
+
+// Reads Options from a JSON object, {} for the defaults: {"preserved_attributes": ["encode"], "input_ranks": [4, null]}.
+// Throws Error where the text is no such object.
+Options options_from_json(const std::string& text);
+
+}  // namespace bnfold

@@ -1,0 +1,30 @@
+// Compares a folded module with its original on given inputs.
+#pragma once
+
+#include <torch/csrc/jit/api/module.h>
+
+#include <string>
+#include <vector>
+
+namespace bnfold {
+
+struct CheckResult {
+  int inputs = 0;              // how many input tuples were tried
+  double largest_error = 0;    // over all inputs and outputs: max |original - folded| / max |original|, both of one output tensor
+  double tolerance = 0;        // the one that belongs to the worst output's dtype
+  std::string worst_output;    // where the largest error was: "output", "output[1]", "output['out']"
+  bool passed = false;         // every output within the tolerance of its dtype
+};
+
+// The largest relative error that rounding can explain in a deep network of this dtype; docs/checking.md derives it.
+double tolerance(at::ScalarType dtype);
+
+// Runs both modules on each tuple of inputs and compares every tensor in their outputs, inside tuples, lists and dicts too. Inputs are
+// cloned for each run, so a module that writes into its input is compared fairly; random operators see the same generator state.
+// Afterwards the modules' buffers and attributes, and the random generators, are what they were.
+// NaN equals NaN, infinity equals infinity of the same sign. Throws Error where there is no input or a
+// module can't run on one.
+CheckResult check(
+    torch::jit::Module original, torch::jit::Module folded, const std::vector<std::vector<c10::IValue>>& inputs);
+
+}  // namespace bnfold

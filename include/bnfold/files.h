@@ -1,0 +1,31 @@
+// Loads and saves TorchScript files with errors that a program can act on.
+#pragma once
+
+#include <torch/csrc/jit/api/module.h>
+
+#include <string>
+
+#include "bnfold/bnfold.h"
+
+namespace bnfold {
+
+// The file is missing, unreadable, or not a TorchScript module.
+class LoadError : public Error {
+ public:
+  using Error::Error;
+};
+
+// The file could not be written; what was at the path before is untouched.
+class SaveError : public Error {
+ public:
+  using Error::Error;
+};
+
+// Loads a module that torch.jit.save or Module::save wrote, onto the CPU where `onto_cpu` is set and to the stored devices otherwise.
+// Throws LoadError.
+torch::jit::Module load(const std::string& path, bool onto_cpu = false);
+
+// Writes beside `path` and renames, so `path` holds the old file or the whole new one at every moment. Throws SaveError.
+void save(const torch::jit::Module& module, const std::string& path);
+
+}  // namespace bnfold
