@@ -1,0 +1,11 @@
+// Changes a graph as a plan says. Asks nothing and cannot refuse.
+#pragma once
+
+#include "plan.h"
+
+namespace bnfold {
+
+// Makes the edits of `plan` and takes its norm out of the graph; `ranks` learns what the graph now checks.
+void apply(const Plan& plan, ParameterStore& store, Ranks& ranks);
+
+}  // namespace bnfold

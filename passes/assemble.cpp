@@ -1,0 +1,192 @@
+#include "assemble.h"
+
+#include <fmt/format.h>
+#include <torch/csrc/jit/api/function_impl.h>
+
+#include <map>
+#include <set>
+#include <unordered_map>
+
+#include "bnfold/bnfold.h"
+#include "call_stacks.h"
+#include "graph_walk.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+class Assembler {
+ public:
+  Assembler(const Program& program, const ParameterStore& store) : program_(program), store_(store) {}
+
+  jit::Module run() {
+    for (const std::string& name : program_.preserved_values) kept_[""].insert(name);
+    for (const auto& method : program_.methods) collect(*method.graph);
+    name_added();
+    jit::Module root = build("", program_.module);
+    for (const auto& method : program_.methods) add_method(root, method);
+    return root;
+  }
+
+ private:
+  using Names = std::set<std::string>;
+
+  // A tensor that was added, under the name that it got.
+  struct Addition {
+    std::string name;
+    at::Tensor tensor;
+  };
+
+  void collect(const jit::Graph& graph) {
+    for_each_node(const_cast<jit::Graph&>(graph).block(), [this](jit::Node* node) {
+      require_plain_use(node);
+      if (node->kind() != jit::prim::GetAttr && node->kind() != jit::prim::SetAttr) return;
+      const auto module = store_.module_path(node->input(0));
+      if (!module) return;
+      keep_path(*module);
+      if (store_.added(node) != nullptr) {
+        added_.emplace(store_.added(node)->number, std::make_pair(*module, node));
+      } else if (node->outputs().empty() || !store_.module_path(node->output())) {
+        kept_[*module].insert(node->s(jit::attr::name));
+      }
+    });
+  }
+
+  void require_plain_use(const jit::Node* node) const {
+    const bool plain = node->kind() == jit::prim::GetAttr || node->kind() == jit::prim::SetAttr || node->kind() == jit::prim::fork;
+    if (plain) return;
+    for (const jit::Value* input : node->inputs()) {
+      if (store_.module_path(input)) {
+        throw Error(fmt::format("{} uses a submodule as a value, which can't be flattened; fold the submodule by itself",
+                                node->kind().toQualString()));
+      }
+    }
+  }
+
+  void keep_path(const std::string& path) {
+    if (path.empty()) return;
+    const size_t dot = path.rfind('.');
+    const std::string parent = dot == std::string::npos ? "" : path.substr(0, dot);
+    children_[parent].insert(path.substr(dot + 1));
+    keep_path(parent);
+  }
+
+  void name_added() {
+    for (const auto& entry : added_) {
+      const auto& [module, node] = entry.second;
+      const ParameterStore::Added& added = *store_.added(node);
+      node->s_(jit::attr::name, place(module, added.name, added.tensor));
+    }
+  }
+
+  std::string place(const std::string& module, const std::string& wanted, const at::Tensor& tensor) {
+    std::vector<Addition>& additions = additions_[module];
+    for (int64_t number = 0;; ++number) {
+      const std::string name = number == 0 ? wanted : fmt::format("{}_{}", wanted, number);
+      const auto same = std::find_if(additions.begin(), additions.end(), [&](const Addition& a) { return a.name == name; });
+      if (same != additions.end() && same->tensor.equal(tensor)) return name;
+      const bool taken = same != additions.end() || kept_[module].count(name) != 0 || children_[module].count(name) != 0;
+      if (taken) continue;
+      additions.push_back({name, tensor});
+      return name;
+    }
+  }
+
+  jit::Module build(const std::string& path, const jit::Module& original) {
+    jit::Module module(*original.type()->name(), original._ivalue()->compilation_unit(), /*shouldMangle=*/true);
+    const std::string prefix = path.empty() ? "" : path + ".";
+    for (size_t slot = 0; slot < original.type()->numAttributes(); ++slot) {
+      const std::string& name = original.type()->getAttributeName(slot);
+      if (children_[path].count(name) != 0) {
+        module.register_module(name, build(prefix + name, original.attr(name).toModule()));
+      } else if (const Addition* addition = find_addition(path, name)) {
+        add_parameter(module, *addition, original);
+      } else if (kept_[path].count(name) != 0) {
+        copy_attribute(module, original, slot);
+      }
+    }
+    for (const Addition& addition : additions_[path]) {
+      if (!module.hasattr(addition.name)) add_parameter(module, addition, original);
+    }
+    if (!module.hasattr("training")) module.register_attribute("training", c10::BoolType::get(), false);
+    types_[path] = module.type();
+    return module;
+  }
+
+  const Addition* find_addition(const std::string& module, const std::string& name) {
+    for (const Addition& addition : additions_[module]) {
+      if (addition.name == name) return &addition;
+    }
+    return nullptr;
+  }
+
+  void add_parameter(jit::Module& module, const Addition& addition, const jit::Module& original) {
+    at::Tensor tensor = addition.tensor.detach();
+    for (const at::Tensor& parameter : original.parameters(/*recurse=*/false)) tensor.set_requires_grad(parameter.requires_grad());
+    module.register_parameter(addition.name, tensor, /*is_buffer=*/false);
+  }
+
+  void copy_attribute(jit::Module& module, const jit::Module& original, size_t slot) {
+    const auto type = original.type();
+    const c10::IValue value = original._ivalue()->getSlot(slot);
+    module.register_attribute(type->getAttributeName(slot), type->getAttribute(slot),
+                              copied(value, type->is_parameter(slot)), type->is_parameter(slot), type->is_buffer(slot));
+  }
+
+  // A parameter becomes a new tensor over the same storage: to() and half() replace the contents of a tensor, not of its storage.
+  c10::IValue copied(const c10::IValue& value, bool parameter) {
+    if (!value.isTensor()) return value.isObject() || value.isCapsule() ? value : value.deepcopy();
+    const at::Tensor& tensor = value.toTensor();
+    if (!tensor.defined()) return value;
+    at::Tensor& copy = tensors_[tensor.unsafeGetTensorImpl()];
+    if (!copy.defined()) {
+      copy = parameter ? tensor.detach() : tensor.detach().clone();
+      copy.set_requires_grad(tensor.requires_grad());
+    }
+    return copy;
+  }
+
+  void add_method(jit::Module& root, const Program::Method& method) {
+    method.graph->inputs().at(0)->setType(root.type());
+    for_each_node(method.graph->block(), [this](jit::Node* node) { set_module_types(node); });
+    const c10::FunctionSchema& schema = program_.module.get_method(method.name).function().getSchema();
+    const auto self_type = program_.module.type();
+    const auto renamed = schema.cloneWithRemappedTypes([&](c10::TypePtr type) -> c10::TypePtr {
+      return type == self_type ? c10::TypePtr(root.type()) : type;
+    });
+    const c10::QualifiedName name(*root.type()->name(), method.name);
+    auto* function = root._ivalue()->compilation_unit()->create_function(name, method.graph);
+    root.type()->addMethod(function);
+    function->setSchema(renamed);
+    own_call_stacks(*method.graph, function);
+  }
+
+  void set_module_types(jit::Node* node) {
+    for (jit::Value* output : node->outputs()) {
+      if (const auto path = store_.module_path(output)) output->setType(types_.at(*path));
+    }
+    if (node->kind() != jit::prim::fork) return;
+    for (jit::Value* input : node->g(jit::attr::Subgraph)->inputs()) {
+      if (const auto path = store_.module_path(input)) input->setType(types_.at(*path));
+    }
+  }
+
+  const Program& program_;
+  const ParameterStore& store_;
+  std::map<std::string, Names> children_;                       // by module path: the submodules on the way to something kept
+  std::map<std::string, Names> kept_;                           // by module path: the attributes that stay as they are
+  std::map<std::string, std::vector<Addition>> additions_;      // by module path: the tensors that were added
+  std::map<size_t, std::pair<std::string, jit::Node*>> added_;  // module path and leaf of each addition, in the order they were made
+  std::map<std::string, c10::ClassTypePtr> types_;              // by module path: the new classes
+  std::unordered_map<const c10::TensorImpl*, at::Tensor> tensors_;
+};
+
+}  // namespace
+
+jit::Module assemble(const Program& program, const ParameterStore& store) {
+  return Assembler(program, store).run();
+}
+
+}  // namespace bnfold

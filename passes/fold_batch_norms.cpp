@@ -1,0 +1,77 @@
+// The pipeline: what happens to a module, step by step.
+#include <torch/csrc/jit/api/module.h>
+
+#include "apply.h"
+#include "assemble.h"
+#include "bnfold/bnfold.h"
+#include "clean_up.h"
+#include "find_norms.h"
+#include "flatten.h"
+#include "measure.h"
+#include "parameter_store.h"
+#include "plan.h"
+#include "ranks.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+void require_eval_mode(const jit::Module& module) {
+  if (module.hasattr("training") && module.is_training()) {
+    throw Error("the module is in training mode; call .eval() on it before folding");
+  }
+}
+
+// The ranks that a trace recorded for the inputs of a method; nothing where it was scripted or loaded from a file.
+std::vector<std::optional<int64_t>> traced_ranks(const jit::Module& module, const std::string& method) {
+  std::vector<std::optional<int64_t>> ranks;
+  for (const jit::Value* input : module.get_method(method).graph()->inputs().slice(1)) {
+    const auto tensor = input->type()->cast<c10::TensorType>();
+    const auto rank = tensor ? tensor->sizes().size() : std::nullopt;
+    ranks.push_back(rank ? std::optional<int64_t>(*rank) : std::nullopt);
+  }
+  return ranks;
+}
+
+void fold_method(const Program::Method& method, const std::vector<std::optional<int64_t>>& input_ranks, ParameterStore& store,
+                 Report& report) {
+  const auto static_rank = [&store](const jit::Value* value) {
+    const auto tensor = store.read(value);
+    return tensor && tensor->defined() ? std::optional<int64_t>(tensor->dim()) : std::nullopt;
+  };
+  Ranks ranks(*method.graph, input_ranks, static_rank);
+  for (const Norm& norm : find_norms(*method.graph, store)) {
+    const auto decision = plan(norm, store, ranks);
+    if (const auto* decline = std::get_if<Decline>(&decision)) {
+      report.kept.push_back({norm.name, decline->reason, decline->detail, source_of(decline->node)});
+    } else {
+      const Plan& fold = std::get<Plan>(decision);
+      report.folded.push_back({norm.name, fold.direction, fold.into});
+      apply(fold, store, ranks);
+    }
+  }
+}
+
+}  // namespace
+
+FoldResult fold(const jit::Module& module, const Options& options) {
+  const at::NoGradGuard no_grad;
+  require_eval_mode(module);
+  Report report;
+
+  Program program = flatten(module, options);
+  report.before = measure(module, program.methods);
+  ParameterStore store(program);
+  for (const Program::Method& method : program.methods) {
+    const bool given = method.name == "forward" && !options.input_ranks.empty();
+    fold_method(method, given ? options.input_ranks : traced_ranks(module, method.name), store, report);
+  }
+  clean_up(program);
+  jit::Module folded = assemble(program, store);
+  report.after = measure(folded, program.methods);
+  return {folded, report};
+}
+
+}  // namespace bnfold

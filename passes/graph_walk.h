@@ -1,0 +1,21 @@
+// Visits the nodes of a graph, those of inner blocks and of forked graphs too.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+namespace bnfold {
+
+// Calls `visit(node)` for each node below `block` in the order of the graph, an outer node before its blocks. `visit` must not remove
+// nodes.
+template <typename Visit>
+void for_each_node(const torch::jit::Block* block, const Visit& visit) {
+  for (torch::jit::Node* node : const_cast<torch::jit::Block*>(block)->nodes()) {
+    visit(node);
+    for (const torch::jit::Block* inner : node->blocks()) for_each_node(inner, visit);
+    if (node->kind() == torch::jit::prim::fork && node->hasAttribute(torch::jit::attr::Subgraph)) {
+      for_each_node(node->g(torch::jit::attr::Subgraph)->block(), visit);
+    }
+  }
+}
+
+}  // namespace bnfold

@@ -1,0 +1,167 @@
+#include "parameter_store.h"
+
+#include <torch/csrc/jit/ir/alias_analysis.h>
+#include <torch/csrc/jit/ir/constants.h>
+
+#include <algorithm>
+
+#include "graph_walk.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+std::string joined(const std::string& module, const std::string& name) {
+  return module.empty() ? name : module + "." + name;
+}
+
+bool is_module_type(const c10::TypePtr& type) {
+  const auto class_type = type->cast<c10::ClassType>();
+  return class_type && class_type->is_module();
+}
+
+const void* storage_of(const at::Tensor& tensor) {
+  return tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
+}
+
+// Freezing names a constant after the attribute that it was: "self.layer1.0.conv1.weight".
+std::string without_self(std::string name) {
+  return name.rfind("self.", 0) == 0 ? name.substr(5) : name;
+}
+
+bool batch_norm_writes_statistics(const jit::Node* node) {
+  if (node->kind() != jit::aten::batch_norm) return false;
+  const auto training = jit::toIValue(node->namedInput("training"));
+  return !training || training->toBool();
+}
+
+}  // namespace
+
+ParameterStore::ParameterStore(const Program& program) {
+  for (const Program::Method& method : program.methods) {
+    places_[method.graph->inputs().at(0)] = {"", program.module};
+    record_places(method.graph->block());
+  }
+  for (const Program::Method& method : program.methods) record_writes(method.graph);
+}
+
+void ParameterStore::record_places(const jit::Block* block) {
+  for (jit::Node* node : const_cast<jit::Block*>(block)->nodes()) {
+    if (node->kind() == jit::prim::GetAttr && is_module_type(node->output()->type())) {
+      const auto parent = places_.find(node->input());
+      const std::string& name = node->s(jit::attr::name);
+      if (parent != places_.end()) {
+        const Place place{joined(parent->second.path, name), parent->second.module.attr(name).toModule()};
+        places_.insert_or_assign(node->output(), place);
+      }
+    }
+    for (const jit::Block* inner : node->blocks()) record_places(inner);
+    if (node->kind() == jit::prim::fork) record_fork(node);
+  }
+}
+
+void ParameterStore::record_fork(const jit::Node* fork) {
+  const auto graph = fork->g(jit::attr::Subgraph);
+  for (size_t i = 0; i < fork->inputs().size(); ++i) {
+    const auto place = places_.find(fork->input(i));
+    if (place != places_.end()) places_.insert_or_assign(graph->inputs().at(i), Place(place->second));
+  }
+  record_places(graph->block());
+}
+
+void ParameterStore::record_writes(const std::shared_ptr<jit::Graph>& graph) {
+  const jit::AliasDb aliases(graph, /*isFrozen=*/true);
+  const auto mark = [this](const jit::Value* value) {
+    const auto content = stored(value);
+    if (content && content->isTensor() && content->toTensor().defined()) {
+      written_storages_.insert(storage_of(content->toTensor()));
+    }
+  };
+  for_each_node(graph->block(), [&](jit::Node* node) {
+    if (node->kind() == jit::prim::SetAttr) {
+      const auto parent = places_.find(node->input(0));
+      if (parent != places_.end()) assigned_paths_.insert(joined(parent->second.path, node->s(jit::attr::name)));
+    }
+    // The alias analysis of a graph does not look into the graphs that it forks.
+    const bool forked = node->owningGraph() != graph.get();
+    const bool leaf = node->kind() == jit::prim::GetAttr || node->kind() == jit::prim::Constant;
+    if (leaf && (forked || aliases.hasWriters(node->output()))) mark(node->output());
+    if (batch_norm_writes_statistics(node)) {
+      mark(node->namedInput("running_mean"));
+      mark(node->namedInput("running_var"));
+    }
+  });
+}
+
+std::optional<std::string> ParameterStore::module_path(const jit::Value* value) const {
+  const auto place = places_.find(value);
+  if (place == places_.end()) return std::nullopt;
+  return place->second.path;
+}
+
+std::optional<c10::IValue> ParameterStore::stored(const jit::Value* value) const {
+  const jit::Node* node = value->node();
+  if (const Added* leaf = added(node)) return c10::IValue(leaf->tensor);
+  if (node->kind() == jit::prim::Constant) return jit::toIValue(value);
+  if (node->kind() != jit::prim::GetAttr) return std::nullopt;
+  const auto parent = places_.find(node->input());
+  if (parent == places_.end()) return std::nullopt;
+  const std::string& name = node->s(jit::attr::name);
+  if (assigned_paths_.count(joined(parent->second.path, name)) != 0) return std::nullopt;
+  return parent->second.module.attr(name);
+}
+
+std::optional<at::Tensor> ParameterStore::read(const jit::Value* value) const {
+  const auto content = stored(value);
+  if (!content) return std::nullopt;
+  if (content->isNone()) return at::Tensor();
+  if (!content->isTensor()) return std::nullopt;
+  const at::Tensor tensor = content->toTensor();
+  if (tensor.defined() && written_storages_.count(storage_of(tensor)) != 0) return std::nullopt;
+  return tensor;
+}
+
+std::string ParameterStore::path(const jit::Value* value) const {
+  const jit::Node* node = value->node();
+  if (const Added* leaf = added(node)) return joined(layer(value), leaf->name);
+  if (node->kind() == jit::prim::GetAttr) {
+    return joined(module_path(node->input()).value_or(""), node->s(jit::attr::name));
+  }
+  return without_self(value->debugName());
+}
+
+std::string ParameterStore::layer(const jit::Value* value) const {
+  const jit::Node* node = value->node();
+  if (node->kind() == jit::prim::GetAttr) {
+    const std::string module = module_path(node->input()).value_or("");
+    return module.empty() ? node->s(jit::attr::name) : module;
+  }
+  const std::string constant = without_self(value->debugName());
+  const size_t dot = constant.rfind('.');
+  return dot == std::string::npos ? constant : constant.substr(0, dot);
+}
+
+jit::Value* ParameterStore::add(jit::Value* beside, const std::string& name, const at::Tensor& tensor) {
+  jit::Node* neighbour = beside->node();
+  jit::Graph* graph = neighbour->owningGraph();
+  if (neighbour->kind() == jit::prim::Constant) {
+    const jit::WithInsertPoint behind(neighbour->next());
+    const std::string constant_name = "self." + layer(beside) + "." + name;
+    return graph->insertConstant(tensor)->setDebugName(constant_name);
+  }
+  jit::Node* leaf = graph->create(jit::prim::GetAttr, {neighbour->input()});
+  leaf->s_(jit::attr::name, name);
+  leaf->output()->setType(c10::TensorType::get());
+  leaf->insertAfter(neighbour);
+  added_.emplace(leaf, Added{name, tensor, added_.size()});
+  return leaf->output();
+}
+
+const ParameterStore::Added* ParameterStore::added(const jit::Node* node) const {
+  const auto found = added_.find(node);
+  return found == added_.end() ? nullptr : &found->second;
+}
+
+}  // namespace bnfold

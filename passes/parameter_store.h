@@ -1,0 +1,68 @@
+// The one place that knows where the static tensors of a flattened module live and how to replace them.
+//
+// A weight is the output of a chain of attribute reads that starts at self (a module that keeps its parameters) or of a constant (a
+// frozen one). Rules read through the store and never touch a module or a graph. Nothing here overwrites a tensor: `add` makes a
+// new leaf beside an old one, and assemble.h gives it the old one's name where nobody reads the old one any more.
+#pragma once
+
+#include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "program.h"
+
+namespace bnfold {
+
+class ParameterStore {
+ public:
+  explicit ParameterStore(const Program& program);
+
+  // The tensor that `value` always is: undefined where it is None, nothing where it is not known before the module runs (computed,
+  // assigned, written in place, or aliased by something that is).
+  std::optional<at::Tensor> read(const torch::jit::Value* value) const;
+
+  // The dotted path of a static value, "layer1.0.conv1.weight"; for a constant, the name that freezing gave it.
+  std::string path(const torch::jit::Value* value) const;
+
+  // The dotted path of the module that `value` belongs to, "layer1.0.conv1"; of the value itself where it belongs to the root.
+  std::string layer(const torch::jit::Value* value) const;
+
+  // A new static value with `tensor`, placed right behind the static value `beside` and belonging to the same module under the name
+  // `name`, as long as that name is free once everything has been added.
+  torch::jit::Value* add(torch::jit::Value* beside, const std::string& name, const at::Tensor& tensor);
+
+  // A tensor that was added, and the name it would like.
+  struct Added {
+    std::string name;
+    at::Tensor tensor;
+    size_t number;  // how many were added before
+  };
+
+  // What `node` reads where it is a leaf that was added, null otherwise.
+  const Added* added(const torch::jit::Node* node) const;
+
+  // The dotted path of a value that is a module: "" for self. Nothing where the value is no module or its path is not known.
+  std::optional<std::string> module_path(const torch::jit::Value* value) const;
+
+ private:
+  struct Place {
+    std::string path;
+    torch::jit::Module module;
+  };
+
+  void record_places(const torch::jit::Block* block);
+  void record_fork(const torch::jit::Node* fork);
+  void record_writes(const std::shared_ptr<torch::jit::Graph>& graph);
+  std::optional<c10::IValue> stored(const torch::jit::Value* value) const;
+
+  std::unordered_map<const torch::jit::Value*, Place> places_;  // of the values that are modules
+  std::unordered_map<const torch::jit::Node*, Added> added_;
+  std::unordered_set<std::string> assigned_paths_;
+  std::unordered_set<const void*> written_storages_;
+};
+
+}  // namespace bnfold

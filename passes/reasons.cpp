@@ -1,0 +1,97 @@
+// The text of every reason.
+#include <array>
+
+#include "bnfold/report.h"
+
+namespace bnfold {
+
+namespace {
+
+struct ReasonText {
+  Reason reason;
+  std::string_view name;
+  std::string_view sentence;
+};
+
+constexpr std::array kReasons = {
+    ReasonText{Reason::norm_in_training_mode, "norm_in_training_mode",
+               "The norm uses the statistics of each batch, so it is no fixed affine."},
+    ReasonText{Reason::norm_without_running_statistics, "norm_without_running_statistics",
+               "The norm has no running statistics, so it is no fixed affine."},
+    ReasonText{Reason::norm_parameters_not_static, "norm_parameters_not_static",
+               "A parameter or statistic of the norm is computed or changed while the module runs."},
+    ReasonText{Reason::norm_statistics_not_finite, "norm_statistics_not_finite",
+               "The norm's scale or shift is NaN or infinite."},
+    ReasonText{Reason::norm_channels_disagree, "norm_channels_disagree",
+               "The norm's parameters and statistics have different lengths."},
+    ReasonText{Reason::value_has_other_readers, "value_has_other_readers",
+               "Something else reads the value before it is normalized."},
+    ReasonText{Reason::value_changed_in_place, "value_changed_in_place",
+               "The value is written in place between its layer and the norm."},
+    ReasonText{Reason::value_from_graph_input, "value_from_graph_input",
+               "The value is an input of the module, and nothing before it could take the norm."},
+    ReasonText{Reason::value_from_other_block, "value_from_other_block",
+               "The value is computed in another branch, loop or fork than the norm."},
+    ReasonText{Reason::affine_varies_elsewhere, "affine_varies_elsewhere",
+               "The norm's channels are not the output channels of the layer."},
+    ReasonText{Reason::rank_unknown, "rank_unknown",
+               "The number of dimensions of the value is not known or does not fit."},
+    ReasonText{Reason::no_rule_for_operator, "no_rule_for_operator",
+               "bnfold has no rule that takes a norm through this operator."},
+    ReasonText{Reason::operand_not_constant, "operand_not_constant",
+               "An argument that decides whether the fold is exact is not the constant it has to be."},
+    ReasonText{Reason::weight_not_static, "weight_not_static",
+               "The layer's weight or bias is computed or changed while the module runs."},
+    ReasonText{Reason::weight_dtype_unsupported, "weight_dtype_unsupported",
+               "A tensor is quantized, complex, sparse, without data, or of another dtype that can't be scaled exactly."},
+    ReasonText{Reason::dtypes_differ, "dtypes_differ",
+               "Norm and layer have dtypes that batch_norm can't combine."},
+    ReasonText{Reason::devices_differ, "devices_differ",
+               "Norm and layer are on different devices."},
+    ReasonText{Reason::channels_differ, "channels_differ",
+               "Norm and layer have different numbers of channels."},
+    ReasonText{Reason::input_not_batched, "input_not_batched",
+               "The convolution runs without a batch dimension, so the norm works along another dimension than its channels."},
+    ReasonText{Reason::folded_weight_not_finite, "folded_weight_not_finite",
+               "The folded weight would leave the range of its dtype."},
+};
+
+const ReasonText& text(Reason reason) {
+  for (const ReasonText& entry : kReasons) {
+    if (entry.reason == reason) return entry;
+  }
+  return kReasons.front();
+}
+
+}  // namespace
+
+const std::vector<Reason>& all_reasons() {
+  static const std::vector<Reason> reasons = [] {
+    std::vector<Reason> all;
+    for (const ReasonText& entry : kReasons) all.push_back(entry.reason);
+    return all;
+  }();
+  return reasons;
+}
+
+std::string_view name(Reason reason) {
+  return text(reason).name;
+}
+
+std::string_view sentence(Reason reason) {
+  return text(reason).sentence;
+}
+
+std::string_view name(Direction direction) {
+  switch (direction) {
+    case Direction::backward:
+      return "backward";
+    case Direction::forward:
+      return "forward";
+    case Direction::sideways:
+      return "sideways";
+  }
+  return "";
+}
+
+}  // namespace bnfold

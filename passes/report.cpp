@@ -1,0 +1,121 @@
+// The report as JSON and as a table, and the options as JSON.
+#include "bnfold/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "bnfold/bnfold.h"
+
+namespace bnfold {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+void put(Json& json, const char* when, const Size& size) {
+  json[fmt::format("parameters_{}", when)] = size.parameters;
+  json[fmt::format("buffers_{}", when)] = size.buffers;
+  json[fmt::format("bytes_{}", when)] = size.bytes;
+  json[fmt::format("nodes_{}", when)] = size.nodes;
+}
+
+// 134309962 -> "134,309,962"
+std::string grouped(int64_t number) {
+  std::string digits = std::to_string(number);
+  const int64_t first = number < 0 ? 1 : 0;
+  for (int64_t i = static_cast<int64_t>(digits.size()) - 3; i > first; i -= 3) digits.insert(static_cast<size_t>(i), 1, ',');
+  return digits;
+}
+
+std::string megabytes(int64_t bytes) {
+  return fmt::format("{:.2f} MB", static_cast<double>(bytes) / 1e6);
+}
+
+std::string shortened(const std::string& text, size_t width) {
+  return text.size() <= width ? text : text.substr(0, width - 3) + "...";
+}
+
+std::string size_line(const char* what, const std::string& before, const std::string& after, const std::string& difference) {
+  return fmt::format("{:<12} {:>14}  ->  {:>14}   {}\n", what, before, after, difference);
+}
+
+std::string count_line(const char* what, int64_t before, int64_t after) {
+  const std::string difference = fmt::format("{}{}", after > before ? "+" : "", grouped(after - before));
+  return size_line(what, grouped(before), grouped(after), after == before ? "" : difference);
+}
+
+std::string directions(const std::vector<FoldedNorm>& folded) {
+  std::map<Direction, int64_t> counts;
+  for (const FoldedNorm& norm : folded) ++counts[norm.direction];
+  std::string text;
+  for (const auto& [direction, count] : counts) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", count, name(direction));
+  }
+  return text;
+}
+
+std::string kept_lines(const std::vector<KeptNorm>& kept, size_t width) {
+  std::string lines = "\nkept\n";
+  for (const KeptNorm& norm : kept) {
+    const std::string where = norm.source.empty() ? "" : fmt::format("  ({})", norm.source);
+    lines += fmt::format("  {}  {}{}\n", norm.name, name(norm.reason), where);
+    if (!norm.detail.empty()) lines += fmt::format("      {}\n", shortened(norm.detail, width - 6));
+  }
+  return lines;
+}
+
+}  // namespace
+
+std::string Report::to_json() const {
+  Json json;
+  json["folded"] = Json::array();
+  for (const FoldedNorm& norm : folded) {
+    json["folded"].push_back({{"name", norm.name}, {"direction", name(norm.direction)}, {"into", norm.into}});
+  }
+  json["kept"] = Json::array();
+  for (const KeptNorm& norm : kept) {
+    json["kept"].push_back(
+        {{"name", norm.name}, {"reason", name(norm.reason)}, {"detail", norm.detail}, {"source", norm.source}});
+  }
+  put(json, "before", before);
+  put(json, "after", after);
+  return json.dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string Report::to_table(int width) const {
+  const size_t norms = folded.size() + kept.size();
+  std::string table = fmt::format("{:<12} {:>14}  of  {:>14}   {}\n", "norms folded", folded.size(), norms, directions(folded));
+  table += count_line("parameters", before.parameters, after.parameters);
+  table += count_line("buffers", before.buffers, after.buffers);
+  table += size_line("size", megabytes(before.bytes), megabytes(after.bytes), "");
+  table += count_line("graph nodes", before.nodes, after.nodes);
+  if (!kept.empty()) table += kept_lines(kept, static_cast<size_t>(std::max(width, 40)));
+  return table;
+}
+
+Options options_from_json(const std::string& text) {
+  Options options;
+  try {
+    const Json json = Json::parse(text);
+    if (!json.is_object()) throw Error("the options must be a JSON object");
+    for (const auto& [key, value] : json.items()) {
+      if (key == "preserved_attributes") {
+        options.preserved_attributes = value.get<std::vector<std::string>>();
+      } else if (key == "input_ranks") {
+        for (const Json& rank : value) {
+          options.input_ranks.push_back(rank.is_null() ? std::nullopt : std::optional<int64_t>(rank.get<int64_t>()));
+        }
+      } else {
+        throw Error(fmt::format("there is no option '{}'; the options are preserved_attributes and input_ranks", key));
+      }
+    }
+  } catch (const Json::exception& error) {
+    throw Error(fmt::format("the options are not valid: {}", error.what()));
+  }
+  return options;
+}
+
+}  // namespace bnfold

@@ -1,0 +1,60 @@
+// A reordering of dimensions lets every affine pass, reordered the other way.
+//
+//   before   x --> permute --> norm(scale, shift) --> y          after   norm(permute^-1 scale, permute^-1 shift) of x --> permute --> y
+//
+// Conditions  the dimensions are constants                                 operand_not_constant
+//             and dimensions of a value of this rank                       rank_unknown
+#include <torch/csrc/jit/ir/constants.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "rules/rule.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+// The order that permute would be given, for a value of rank `rank`; empty where a dimension is not a constant.
+std::vector<int64_t> order_of(const jit::Node* node, int64_t rank) {
+  if (node->kind() == jit::aten::permute) {
+    const auto dimensions = jit::toIValue(node->input(1));
+    return dimensions ? dimensions->toIntVector() : std::vector<int64_t>();
+  }
+  int64_t first = 0;
+  int64_t second = 1;
+  if (node->kind() != jit::aten::t) {
+    const auto from = jit::toIValue(node->input(1));
+    const auto to = jit::toIValue(node->input(2));
+    if (!from || !from->isInt() || !to || !to->isInt()) return {};
+    first = from->toInt();
+    second = to->toInt();
+  }
+  std::vector<int64_t> order(rank);
+  std::iota(order.begin(), order.end(), 0);
+  const auto wrap = [rank](int64_t dimension) { return dimension < 0 ? dimension + rank : dimension; };
+  if (std::max(wrap(first), wrap(second)) >= rank || std::min(wrap(first), wrap(second)) < 0) return {-1};
+  std::swap(order[wrap(first)], order[wrap(second)]);
+  return order;
+}
+
+}  // namespace
+
+Answer permute_backward(const Site& site) {
+  const int64_t rank = site.affine.rank();
+  std::vector<int64_t> order = order_of(site.node, rank);
+  if (order.empty()) return Decline{Reason::operand_not_constant, site.node, "the dimensions are computed while the module runs"};
+  for (int64_t& dimension : order) dimension += dimension < 0 ? rank : 0;
+  std::vector<int64_t> sorted = order;
+  std::sort(sorted.begin(), sorted.end());
+  for (int64_t d = 0; d < rank; ++d) {
+    if (static_cast<int64_t>(sorted.size()) != rank || sorted[d] != d) {
+      return Decline{Reason::rank_unknown, site.node, "the dimensions don't fit the rank that the norm's input is known to have"};
+    }
+  }
+  return Pass{site.node->input(0), algebra::before_permute(site.affine, order), {}, order};
+}
+
+}  // namespace bnfold
