@@ -1,0 +1,70 @@
+// The operators torch.ops.bnfold.*, boxed: they take and return ScriptModules without a word of Python's or pybind11's API.
+#include <torch/library.h>
+
+#include "bnfold/bnfold.h"
+#include "bnfold/check.h"
+#include "bnfold/files.h"
+
+namespace {
+
+using c10::OperatorHandle;
+using torch::jit::Module;
+using torch::jit::Stack;
+
+Module module_from(c10::IValue value) {
+  if (!value.isModule()) throw bnfold::Error("the argument is no ScriptModule; make one with torch.jit.script or torch.jit.trace");
+  return value.toModule();
+}
+
+// fold(Any module) -> Any
+void fold(const OperatorHandle&, Stack* stack) {
+  const Module module = module_from(torch::jit::pop(*stack));
+  torch::jit::push(*stack, bnfold::fold(module).module._ivalue());
+}
+
+// fold_with_report(Any module, str options_json) -> (Any, str)
+void fold_with_report(const OperatorHandle&, Stack* stack) {
+  const std::string options = torch::jit::pop(*stack).toStringRef();
+  const Module module = module_from(torch::jit::pop(*stack));
+  const bnfold::FoldResult result = bnfold::fold(module, bnfold::options_from_json(options));
+  torch::jit::push(*stack, result.module._ivalue(), result.report.to_json());
+}
+
+// check(Any original, Any folded, Any inputs) -> (bool, float, float, str), inputs a tuple of tuples
+void check(const OperatorHandle&, Stack* stack) {
+  const c10::IValue inputs = torch::jit::pop(*stack);
+  const Module folded = module_from(torch::jit::pop(*stack));
+  const Module original = module_from(torch::jit::pop(*stack));
+  if (!inputs.isTuple()) throw bnfold::Error("the inputs must be a tuple of tuples, one for each call of forward");
+  std::vector<std::vector<c10::IValue>> tuples;
+  for (const c10::IValue& tuple : inputs.toTupleRef().elements()) {
+    if (!tuple.isTuple()) throw bnfold::Error("the inputs must be a tuple of tuples, one for each call of forward");
+    tuples.push_back(tuple.toTupleRef().elements().vec());
+  }
+  const bnfold::CheckResult result = bnfold::check(original, folded, tuples);
+  torch::jit::push(*stack, result.passed, result.largest_error, result.tolerance, result.worst_output);
+}
+
+// load(str path) -> Any
+void load(const OperatorHandle&, Stack* stack) {
+  const std::string path = torch::jit::pop(*stack).toStringRef();
+  torch::jit::push(*stack, bnfold::load(path)._ivalue());
+}
+
+// save(Any module, str path) -> ()
+void save(const OperatorHandle&, Stack* stack) {
+  const std::string path = torch::jit::pop(*stack).toStringRef();
+  bnfold::save(module_from(torch::jit::pop(*stack)), path);
+}
+
+}  // namespace
+
+TORCH_LIBRARY(bnfold, library) {
+  library.def("fold(Any module) -> Any", torch::CppFunction::makeFromBoxedFunction<&fold>());
+  library.def("fold_with_report(Any module, str options_json) -> (Any, str)",
+              torch::CppFunction::makeFromBoxedFunction<&fold_with_report>());
+  library.def("check(Any original, Any folded, Any inputs) -> (bool, float, float, str)",
+              torch::CppFunction::makeFromBoxedFunction<&check>());
+  library.def("load(str path) -> Any", torch::CppFunction::makeFromBoxedFunction<&load>());
+  library.def("save(Any module, str path) -> ()", torch::CppFunction::makeFromBoxedFunction<&save>());
+}

@@ -1,0 +1,205 @@
+// The program bnfold: folds a .pt file into another.
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bnfold/bnfold.h"
+#include "bnfold/check.h"
+#include "bnfold/files.h"
+#include "inputs.h"
+#include "latency.h"
+
+namespace {
+
+// What the program promises to scripts.
+enum ExitCode { kDone = 0, kCheckFailed = 1, kUsage = 2, kCannotLoad = 3, kNormKept = 4, kCannotWrite = 5 };
+
+struct Arguments {
+  std::string in;
+  std::string out;
+  std::vector<InputShape> inputs;
+  int check = 0;
+  int bench = 0;
+  bool frozen = false;
+  bool strict = false;
+  bool explain = false;
+  std::string json;
+};
+
+// A failure that ends the program with its exit code.
+struct Failure : std::runtime_error {
+  Failure(ExitCode code, const std::string& sentence) : std::runtime_error(sentence), exit_code(code) {}
+  ExitCode exit_code;
+};
+
+void describe(CLI::App& app, Arguments& arguments, std::vector<std::string>& inputs) {
+  app.set_version_flag("--version", std::string("bnfold ") + BNFOLD_VERSION);
+  app.add_option("IN", arguments.in, "TorchScript file to read, a module in eval mode")->required();
+  app.add_option("OUT", arguments.out, "TorchScript file to write; written beside and renamed")->required();
+  app.add_option("--input", inputs, "sizes of an argument of forward, and its dtype: 1,3,224,224 or 1,3,224,224:half; once for each")
+      ->allow_extra_args(false)
+      ->type_name("SIZES[:DTYPE]");
+  app.add_option("--check", arguments.check, "compare folded and original on N random inputs before writing")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--bench", arguments.bench, "measure both, N runs each in turn, and print the medians")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  app.add_flag("--frozen", arguments.frozen, "write the result of torch.jit.freeze on the folded module");
+  app.add_flag("--strict", arguments.strict, "write nothing and exit with 4 where a norm was kept");
+  app.add_flag("--explain", arguments.explain, "list every norm with what became of it");
+  app.add_option("--json", arguments.json, "write the report as JSON, - for standard output")->type_name("FILE");
+  app.footer(
+      "Examples:\n"
+      "  bnfold resnet50.pt folded.pt\n"
+      "  bnfold resnet50.pt folded.pt --input 1,3,224,224 --check 10 --bench 50\n"
+      "  bnfold encoder.pt folded.pt --input 8,128:long --input 8,128:bool --check 3 --strict\n\n"
+      "Exit codes: 0 done, 1 the check failed and nothing was written, 2 wrong usage, 3 IN can't be loaded or folded,\n"
+      "4 --strict and a norm was kept, nothing written, 5 OUT can't be written.");
+}
+
+void finish(Arguments& arguments, const std::vector<std::string>& inputs) {
+  for (const std::string& text : inputs) {
+    try {
+      arguments.inputs.push_back(input_shape(text));
+    } catch (const std::invalid_argument& error) {
+      throw Failure(kUsage, error.what());
+    }
+  }
+  if ((arguments.check > 0 || arguments.bench > 0) && arguments.inputs.empty()) {
+    throw Failure(kUsage, "--check and --bench need to know what to run on; give --input, as in --input 1,3,224,224");
+  }
+}
+
+bnfold::FoldResult folded(const torch::jit::Module& module, const Arguments& arguments) {
+  bnfold::Options options;
+  for (const InputShape& shape : arguments.inputs) options.input_ranks.emplace_back(static_cast<int64_t>(shape.sizes.size()));
+  try {
+    return bnfold::fold(module, options);
+  } catch (const bnfold::Error& error) {
+    throw Failure(kCannotLoad, fmt::format("{}: {}", arguments.in, error.what()));
+  }
+}
+
+bnfold::CheckResult checked(
+    const torch::jit::Module& original, const torch::jit::Module& result, const Arguments& arguments) {
+  std::vector<std::vector<c10::IValue>> inputs;
+  for (int seed = 0; seed < arguments.check; ++seed) inputs.push_back(random_inputs(original, arguments.inputs, seed));
+  try {
+    return bnfold::check(original, result, inputs);
+  } catch (const bnfold::Error& error) {
+    throw Failure(kCheckFailed, error.what());
+  }
+}
+
+std::string explained(const bnfold::Report& report) {
+  std::string text = "\n";
+  for (const bnfold::FoldedNorm& norm : report.folded) {
+    text += fmt::format("  {} folded {} into {}\n", norm.name, name(norm.direction), norm.into);
+  }
+  for (const bnfold::KeptNorm& norm : report.kept) {
+    text += fmt::format("  {} kept: {} {}{}\n", norm.name, sentence(norm.reason), norm.detail,
+                        norm.source.empty() ? "" : fmt::format(" ({})", norm.source));
+  }
+  return text;
+}
+
+void print(const Arguments& arguments, const bnfold::Report& report, const std::string& extra_lines) {
+  if (arguments.json == "-") return;
+  fmt::print("{}", report.to_table());
+  fmt::print("{}", extra_lines);
+  if (arguments.explain) fmt::print("{}", explained(report));
+}
+
+void write_json(const Arguments& arguments, const nlohmann::ordered_json& json) {
+  if (arguments.json.empty()) return;
+  const std::string text = json.dump(2) + "\n";
+  std::FILE* file = arguments.json == "-" ? stdout : std::fopen(arguments.json.c_str(), "w");
+  const bool written = file != nullptr && std::fwrite(text.data(), 1, text.size(), file) == text.size();
+  const bool closed = file == nullptr || (file == stdout ? std::fflush(file) : std::fclose(file)) == 0;
+  if (!written || !closed) throw Failure(kCannotWrite, fmt::format("{}: the report can't be written", arguments.json));
+}
+
+std::string check_line(const bnfold::CheckResult& check) {
+  return fmt::format("{:<12} {:>14}  of  {:>14}   on {} random inputs, relative to the largest output\n", "error",
+                     fmt::format("{:.1e}", check.largest_error), fmt::format("{:.0e} allowed", check.tolerance), check.inputs);
+}
+
+std::string latency_line(const Latency& latency) {
+  return fmt::format("{:<12} {:>14}  ->  {:>14}   median, {} threads\n", "latency", fmt::format("{:.2f} ms", latency.original_ms),
+                     fmt::format("{:.2f} ms", latency.folded_ms), at::get_num_threads());
+}
+
+void save(const torch::jit::Module& module, const Arguments& arguments) {
+  try {
+    bnfold::save(arguments.frozen ? torch::jit::freeze(module) : module, arguments.out);
+  } catch (const bnfold::Error& error) {
+    throw Failure(kCannotWrite, error.what());
+  }
+}
+
+void run(const Arguments& arguments) {
+  torch::jit::Module module;
+  try {
+    module = bnfold::load(arguments.in, /*onto_cpu=*/!at::hasCUDA());
+  } catch (const bnfold::LoadError& error) {
+    throw Failure(kCannotLoad, error.what());
+  }
+  const bnfold::FoldResult result = folded(module, arguments);
+  auto json = nlohmann::ordered_json::parse(result.report.to_json());
+  std::string lines;
+  bool passed = true;
+  if (arguments.check > 0) {
+    const bnfold::CheckResult check = checked(module, result.module, arguments);
+    passed = check.passed;
+    lines += check_line(check);
+    json["check"] = {{"passed", check.passed}, {"inputs", check.inputs}, {"largest_error", check.largest_error},
+                     {"tolerance", check.tolerance}, {"worst_output", check.worst_output}};
+  }
+  if (arguments.bench > 0 && passed) {
+    const Latency measured = latency(module, result.module, random_inputs(module, arguments.inputs, 0), arguments.bench);
+    lines += latency_line(measured);
+    json["latency"] = {{"original_ms", measured.original_ms}, {"folded_ms", measured.folded_ms}, {"runs", arguments.bench},
+                       {"threads", at::get_num_threads()}};
+  }
+  print(arguments, result.report, lines);
+  write_json(arguments, json);
+  if (!passed) throw Failure(kCheckFailed, "the folded module differs from the original by more than rounding; nothing was written");
+  if (arguments.strict && !result.report.kept.empty()) {
+    throw Failure(kNormKept, fmt::format("{} norms were kept and --strict is on; nothing was written", result.report.kept.size()));
+  }
+  save(result.module, arguments);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Removes batch normalization from a TorchScript module, exactly.", "bnfold");
+  Arguments arguments;
+  std::vector<std::string> inputs;
+  describe(app, arguments, inputs);
+  try {
+    app.parse(argc, argv);
+    finish(arguments, inputs);
+    run(arguments);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kDone : kUsage;
+  } catch (const Failure& failure) {
+    fmt::print(stderr, "bnfold: {}\n", failure.what());
+    return failure.exit_code;
+  } catch (const c10::Error& error) {
+    fmt::print(stderr, "bnfold: {}\n", error.what_without_backtrace());
+    return kCannotLoad;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bnfold: {}\n", error.what());
+    return kCannotLoad;
+  }
+  return kDone;
+}
