@@ -1,0 +1,114 @@
+#include "bnfold/check.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "bnfold/bnfold.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+
+namespace jit = torch::jit;
+
+namespace {
+
+jit::Module returning(const std::string& expression) {
+  Model model;
+  return model.forward("return " + expression).module;
+}
+
+CheckResult compared(const std::string& a, const std::string& b, const at::Tensor& x) {
+  return check(returning(a), returning(b), {{x}});
+}
+
+const at::Tensor& ones() {
+  static const at::Tensor tensor = at::ones({2, 3});
+  return tensor;
+}
+
+TEST(Check, AcceptsRounding) {
+  const CheckResult result = compared("x * 3", "x * 3.0000002", ones());
+  EXPECT_TRUE(result.passed);
+  EXPECT_GT(result.largest_error, 0);
+  EXPECT_EQ(result.worst_output, "output");
+  EXPECT_EQ(result.inputs, 1);
+}
+
+TEST(Check, RefusesMore) {
+  const CheckResult result = compared("x * 3", "x * 3.01", ones());
+  EXPECT_FALSE(result.passed);
+  EXPECT_NEAR(result.largest_error, 0.01 / 3, 1e-6);
+}
+
+TEST(Check, IsRelativeToTheLargestOutputNotToEach) {
+  EXPECT_TRUE(compared("x * 1000", "x * 1000 + 1e-4", ones()).passed);
+}
+
+TEST(Check, LooksIntoTuplesListsAndDicts) {
+  EXPECT_EQ(compared("(x, x)", "(x, x + 1)", ones()).worst_output, "output[1]");
+  EXPECT_EQ(compared("[x, x]", "[x, x + 1]", ones()).worst_output, "output[1]");
+  EXPECT_EQ(compared("{'a': x, 'out': x}", "{'a': x, 'out': x + 1}", ones()).worst_output, "output['out']");
+  EXPECT_TRUE(compared("{'a': (x, [x])}", "{'a': (x, [x])}", ones()).passed);
+}
+
+TEST(Check, RefusesAnotherStructureShapeOrDtype) {
+  EXPECT_FALSE(compared("(x, x)", "(x, x, x)", ones()).passed);
+  EXPECT_FALSE(compared("x", "x[0]", ones()).passed);
+  EXPECT_FALSE(compared("x", "x.double()", ones()).passed);
+}
+
+TEST(Check, TakesNanAndInfinityAsEqualToThemselves) {
+  EXPECT_TRUE(compared("x / 0", "x / 0", ones()).passed);
+  EXPECT_TRUE(compared("x * float('nan')", "x * float('nan')", ones()).passed);
+  EXPECT_FALSE(compared("x / 0", "-x / 0", ones()).passed);
+  EXPECT_FALSE(compared("x", "x * float('nan')", ones()).passed);
+}
+
+TEST(Check, ComparesIntegersExactly) {
+  EXPECT_TRUE(compared("x.long()", "x.long()", ones()).passed);
+  EXPECT_FALSE(compared("x.long()", "x.long() + 1", ones()).passed);
+}
+
+TEST(Check, GivesEachModuleItsOwnInput) {
+  EXPECT_TRUE(compared("x.add_(1)", "x.add_(1)", ones()).passed);
+  EXPECT_EQ(ones().max().item<float>(), 1);
+}
+
+TEST(Check, GivesRandomOperatorsTheSameNumbers) {
+  EXPECT_TRUE(compared("torch.dropout(x, 0.5, True)", "torch.dropout(x, 0.5, True)", at::ones({100})).passed);
+}
+
+TEST(Check, SaysWhichModuleCanNotRun) {
+  try {
+    compared("x.view(7)", "x", ones());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()).rfind("the original module can't run on the given input: ", 0), 0U) << error.what();
+    EXPECT_EQ(std::string(error.what()).find("frame #"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Check, LeavesTheModulesAndTheGeneratorsAsTheyWere) {
+  Model model;
+  model.buffer("count", at::zeros({})).forward("self.count.add_(1)\nreturn torch.rand_like(x) + self.count");
+  at::manual_seed(3);
+  const at::Tensor expected = at::rand({3});
+  at::manual_seed(3);
+  EXPECT_TRUE(check(model.module, model.module.deepcopy(), {{ones()}, {ones()}}).passed);
+  EXPECT_TRUE(at::equal(at::rand({3}), expected));
+  EXPECT_EQ(model.module.attr("count").toTensor().item<double>(), 0);
+}
+
+TEST(Check, RefusesToCompareOnNothing) {
+  EXPECT_THROW(check(returning("x"), returning("x"), {}), Error);
+}
+
+TEST(Check, TolerancesGrowWithTheUnitRoundoff) {
+  EXPECT_LT(tolerance(at::kDouble), tolerance(at::kFloat));
+  EXPECT_LT(tolerance(at::kFloat), tolerance(at::kHalf));
+  EXPECT_LT(tolerance(at::kHalf), tolerance(at::kBFloat16));
+}
+
+}  // namespace
+}  // namespace bnfold::test

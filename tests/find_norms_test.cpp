@@ -1,0 +1,106 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "support/expect.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+namespace {
+
+class FindNorms : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  static constexpr const char* kConv = "y = torch.conv2d(x, self.conv.weight, None, [1, 1], [0, 0], [1, 1], 1)\n";
+
+  static Model conv() {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}).norm("block.norm", 4);
+    return model;
+  }
+
+  static Model conv_then_norm() { return conv().forward(kConv + ("return " + batch_norm("block.norm", "y"))); }
+
+  static at::Tensor of_norm(const Model& model, const char* name) {
+    return model.module.attr("block").toModule().attr("norm").toModule().attr(name).toTensor();
+  }
+
+  const at::Tensor x = at::randn({2, 3, 6, 6}, at::kDouble);
+};
+
+TEST_F(FindNorms, NamesANormByItsPath) {
+  expect_folded(conv_then_norm().module, {x}, "block.norm", "conv");
+}
+
+TEST_F(FindNorms, NamesANormOfTheRootByItsParameter) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}).buffer("mean", at::randn({4}, at::kDouble)).buffer("variance", at::rand({4}, at::kDouble) + 0.5);
+  model.forward(kConv + std::string("return torch.batch_norm(y, None, None, self.mean, self.variance, False, 0.1, 0.001, True)"));
+  expect_folded(model.module, {x}, "mean", "conv");
+}
+
+TEST_F(FindNorms, DeclinesANormInTrainingMode) {
+  Model model = conv().forward(kConv + ("return " + batch_norm("block.norm", "y", true)));
+  expect_kept(model.module, {}, "block.norm", Reason::norm_in_training_mode, "each batch");
+}
+
+TEST_F(FindNorms, DeclinesANormThatDecidesAtRunTime) {
+  std::string call = batch_norm("block.norm", "y");
+  call.replace(call.find("False"), 5, "x.size(0) > 1");
+  expect_kept(conv().forward(kConv + ("return " + call)).module, {}, "block.norm", Reason::norm_in_training_mode, "while the module runs");
+}
+
+TEST_F(FindNorms, DeclinesANormWithoutRunningStatistics) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}).parameter("norm.weight", random_scale(4)).parameter("norm.bias", random_scale(4));
+  model.forward(kConv + std::string("return torch.batch_norm(y, self.norm.weight, self.norm.bias, None, None, True, 0.1, 0.001, True)"));
+  expect_kept(model.module, {x}, "norm", Reason::norm_without_running_statistics);
+}
+
+TEST_F(FindNorms, DeclinesComputedParameters) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}).norm("norm", 4);
+  std::string call = batch_norm("norm", "y");
+  call.replace(call.find("self.norm.bias"), 14, "self.norm.bias * x.mean()");
+  expect_kept(model.forward(kConv + ("return " + call)).module, {x}, "norm", Reason::norm_parameters_not_static, "bias");
+}
+
+TEST_F(FindNorms, DeclinesStatisticsThatAreWrittenInPlace) {
+  Model model = conv();
+  model.forward("self.block.norm.running_mean.mul_(0.5)\n" + (kConv + ("return " + batch_norm("block.norm", "y"))));
+  expect_kept(model.module, {}, "block.norm", Reason::norm_parameters_not_static, "running_mean");
+}
+
+TEST_F(FindNorms, DeclinesStatisticsThatAnotherNormTrains) {
+  Model model = conv();
+  model.forward(kConv + ("z = " + batch_norm("block.norm", "x.repeat(1, 2, 1, 1)[:, :4]", true) + "\nreturn z.mean() * " +
+                         batch_norm("block.norm", "y")));
+  const FoldResult result = fold(model.module);
+  ASSERT_EQ(result.report.kept.size(), 2U);
+  EXPECT_EQ(result.report.kept[1].reason, Reason::norm_parameters_not_static);
+}
+
+TEST_F(FindNorms, DeclinesNanAndInfiniteStatistics) {
+  for (const double value : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    const Model model = conv_then_norm();
+    of_norm(model, "running_mean")[1] = value;
+    expect_kept(model.module, {}, "block.norm", Reason::norm_statistics_not_finite, "NaN or infinite");
+  }
+}
+
+TEST_F(FindNorms, DeclinesNegativeVariances) {
+  const Model model = conv_then_norm();
+  of_norm(model, "running_var")[1] = -1;
+  expect_kept(model.module, {}, "block.norm", Reason::norm_statistics_not_finite, "positive");
+}
+
+TEST_F(FindNorms, DeclinesParametersOfDifferentLengths) {
+  Model model = conv_then_norm();
+  model.module.attr("block").toModule().attr("norm").toModule().setattr("bias", at::randn({3}, at::kDouble));
+  expect_kept(model.module, {}, "block.norm", Reason::norm_channels_disagree);
+}
+
+}  // namespace
+}  // namespace bnfold::test

@@ -1,0 +1,72 @@
+#include "bnfold/report.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "bnfold/bnfold.h"
+
+namespace bnfold::test {
+namespace {
+
+Report example() {
+  Report report;
+  report.folded = {{"bn1", Direction::backward, "conv1"}, {"bn2", Direction::backward, "conv2"}};
+  report.kept = {{"bn3", Reason::value_has_other_readers, "also read by aten::add", "net.py:12"}};
+  report.before = {134309962, 8462, 537273696, 58};
+  report.after = {134301514, 0, 537206056, 45};
+  return report;
+}
+
+TEST(Report, AsJson) {
+  const auto json = nlohmann::json::parse(example().to_json());
+  EXPECT_EQ(json["folded"][1]["name"], "bn2");
+  EXPECT_EQ(json["folded"][1]["direction"], "backward");
+  EXPECT_EQ(json["folded"][1]["into"], "conv2");
+  EXPECT_EQ(json["kept"][0]["reason"], "value_has_other_readers");
+  EXPECT_EQ(json["kept"][0]["source"], "net.py:12");
+  EXPECT_EQ(json["parameters_before"], 134309962);
+  EXPECT_EQ(json["nodes_after"], 45);
+}
+
+TEST(Report, AsJsonReplacesWhatIsNoUtf8) {
+  Report report = example();
+  report.folded[0].name = "\xff";
+  EXPECT_NO_THROW(nlohmann::json::parse(report.to_json()));
+}
+
+TEST(Report, AsTable) {
+  EXPECT_EQ(example().to_table(),
+            "norms folded              2  of               3   2 backward\n"
+            "parameters      134,309,962  ->     134,301,514   -8,448\n"
+            "buffers               8,462  ->               0   -8,462\n"
+            "size              537.27 MB  ->       537.21 MB   \n"
+            "graph nodes              58  ->              45   -13\n"
+            "\nkept\n"
+            "  bn3  value_has_other_readers  (net.py:12)\n"
+            "      also read by aten::add\n");
+}
+
+TEST(Reasons, EachHasANameOfItsOwnAndASentence) {
+  std::set<std::string_view> names;
+  for (const Reason reason : all_reasons()) {
+    EXPECT_TRUE(names.insert(name(reason)).second) << name(reason);
+    EXPECT_EQ(sentence(reason).back(), '.');
+  }
+}
+
+TEST(Options, FromJson) {
+  const Options options = options_from_json(R"({"preserved_attributes": ["encode"], "input_ranks": [4, null]})");
+  EXPECT_EQ(options.preserved_attributes, std::vector<std::string>{"encode"});
+  EXPECT_EQ(options.input_ranks, (std::vector<std::optional<int64_t>>{4, std::nullopt}));
+}
+
+TEST(Options, FromJsonRefusesWhatItDoesNotKnow) {
+  for (const char* text : {R"({"direction": 1})", "[]", "{", R"({"input_ranks": ["four"]})", R"({"preserved_attributes": 3})"}) {
+    EXPECT_THROW(options_from_json(text), Error) << text;
+  }
+}
+
+}  // namespace
+}  // namespace bnfold::test

@@ -1,0 +1,107 @@
+// The convolution rule, in every spelling of the operator.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "support/expect.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+namespace {
+
+struct ConvCase {
+  std::string name;
+  std::vector<int64_t> weight;
+  int64_t channels;
+  std::vector<int64_t> input;
+  std::string call;  // with {w} and {b} for weight and bias
+};
+
+std::string replaced(std::string text, const std::string& what, const std::string& with) {
+  for (size_t at = text.find(what); at != std::string::npos; at = text.find(what)) text.replace(at, what.size(), with);
+  return text;
+}
+
+class ConvRule : public ::testing::TestWithParam<ConvCase> {
+ protected:
+  void SetUp() override { at::manual_seed(3); }
+
+  static Model conv_then_norm(const ConvCase& conv, bool with_bias) {
+    Model model;
+    model.layer("conv", conv.weight, with_bias ? conv.channels : 0).norm("norm", conv.channels);
+    const std::string call = replaced(replaced(conv.call, "{w}", "self.conv.weight"), "{b}", with_bias ? "self.conv.bias" : "None");
+    return model.forward(fmt::format("y = {}\nreturn {}", call, batch_norm("norm", "y")));
+  }
+};
+
+TEST_P(ConvRule, AbsorbsTheNormBehindIt) {
+  const at::Tensor x = at::randn(GetParam().input, at::kDouble);
+  const FoldResult result = expect_folded(conv_then_norm(GetParam(), true).module, {x}, "norm", "conv");
+  EXPECT_EQ(state_names(result.module), (std::vector<std::string>{"conv.weight", "conv.bias"}));
+}
+
+TEST_P(ConvRule, AbsorbsTheNormBehindItWithoutABias) {
+  const at::Tensor x = at::randn(GetParam().input, at::kDouble);
+  const FoldResult result = expect_folded(conv_then_norm(GetParam(), false).module, {x}, "norm", "conv");
+  EXPECT_EQ(state_names(result.module), (std::vector<std::string>{"conv.weight", "conv.bias"}));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Spellings, ConvRule,
+    ::testing::Values(
+        ConvCase{"conv1d", {4, 3, 3}, 4, {2, 3, 9}, "torch.conv1d(x, {w}, {b}, [2], [1], [1], 1)"},
+        ConvCase{"conv2d", {6, 2, 3, 3}, 6, {2, 4, 8, 8}, "torch.conv2d(x, {w}, {b}, [1, 2], [1, 0], [2, 1], 2)"},
+        ConvCase{"conv3d", {4, 2, 2, 2, 2}, 4, {2, 2, 4, 4, 4}, "torch.conv3d(x, {w}, {b}, [1, 1, 1], [0, 0, 0], [1, 1, 1], 1)"},
+        ConvCase{"depthwise", {4, 1, 3, 3}, 4, {2, 4, 6, 6}, "torch.conv2d(x, {w}, {b}, [1, 1], [1, 1], [1, 1], 4)"},
+        ConvCase{"string_padding", {4, 3, 3, 3}, 4, {2, 3, 6, 6}, "torch.conv2d(x, {w}, {b}, [1, 1], 'same', [1, 1], 1)"},
+        ConvCase{"convolution", {4, 3, 3, 3}, 4, {2, 3, 6, 6},
+                 "torch.convolution(x, {w}, {b}, [1, 1], [1, 1], [1, 1], False, [0, 0], 1)"},
+        ConvCase{"traced", {4, 3, 3, 3}, 4, {2, 3, 6, 6},
+                 "torch._convolution(x, {w}, {b}, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, False, False, True, True)"},
+        ConvCase{"traced_transposed", {4, 3, 3, 3}, 6, {2, 4, 5, 5},
+                 "torch._convolution(x, {w}, {b}, [2, 2], [1, 1], [1, 1], True, [1, 1], 2, False, False, True, True)"},
+        ConvCase{"conv_transpose1d", {3, 4, 3}, 4, {2, 3, 7}, "torch.conv_transpose1d(x, {w}, {b}, [2], [1], [1], 1, [1])"},
+        ConvCase{"conv_transpose2d", {4, 3, 3, 3}, 6, {2, 4, 5, 5},
+                 "torch.conv_transpose2d(x, {w}, {b}, [2, 2], [1, 1], [1, 1], 2, [2, 1])"},
+        ConvCase{"conv_transpose3d", {2, 3, 2, 2, 2}, 3, {2, 2, 3, 3, 3},
+                 "torch.conv_transpose3d(x, {w}, {b}, [1, 1, 1], [0, 0, 0], [0, 0, 0], 1, [1, 1, 1])"}),
+    [](const auto& test) { return test.param.name; });
+
+class Conv2dRule : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    at::manual_seed(5);
+    x = at::randn({2, 3, 6, 6}, at::kDouble);
+  }
+
+  at::Tensor x;
+};
+
+constexpr const char* kConv = "torch.conv2d({}, self.conv.weight, None, [1, 1], [0, 0], [1, 1], {})";
+
+TEST_F(Conv2dRule, DeclinesWhereGroupsAreComputed) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}).norm("norm", 4);
+  model.forward(fmt::format("y = {}\nreturn {}", fmt::format(kConv, "x", "x.size(0) - 1"), batch_norm("norm", "y")));
+  expect_kept(model.module, {x}, "norm", Reason::operand_not_constant);
+}
+
+TEST_F(Conv2dRule, FoldsWithABatchDimension) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}).norm("norm", 4).forward(
+      fmt::format("y = {}\nreturn {}", fmt::format(kConv, "x", 1), batch_norm("norm", "y")));
+  Options options;
+  options.input_ranks = {4};
+  expect_folded(model.module, {x}, "norm", "conv", options);
+}
+
+TEST_F(Conv2dRule, DeclinesWithoutABatchDimension) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}).norm("norm", 4).forward(
+      fmt::format("y = {}\nreturn {}", fmt::format(kConv, "x", 1), batch_norm("norm", "y")));
+  Options options;
+  options.input_ranks = {3};
+  expect_kept(model.module, {at::randn({3, 6, 6}, at::kDouble)}, "norm", Reason::input_not_batched, "", options);
+}
+
+}  // namespace
+}  // namespace bnfold::test

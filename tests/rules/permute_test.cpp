@@ -1,0 +1,71 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "support/expect.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+namespace {
+
+class PermuteRule : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  static Model through(const std::string& expression, const std::string& behind = "") {
+    Model model;
+    model.layer("linear", {5, 3}, 5).norm("norm", 5);
+    return model.forward(fmt::format("y = torch.linear(x, self.linear.weight, self.linear.bias)\ny = {}\nreturn {}{}",
+                                     expression, batch_norm("norm", "y"), behind));
+  }
+
+  static Options with_rank(int64_t rank) {
+    Options options;
+    options.input_ranks = {rank};
+    return options;
+  }
+
+  const at::Tensor x = at::randn({4, 5, 3}, at::kDouble);
+};
+
+TEST_F(PermuteRule, LetsTheAffinePassTranspose) {
+  expect_folded(through("y.transpose(1, 2)").module, {x}, "norm", "linear", with_rank(3));
+}
+
+TEST_F(PermuteRule, LetsTheAffinePassNegativeDimensions) {
+  expect_folded(through("y.transpose(-1, -2)").module, {x}, "norm", "linear", with_rank(3));
+}
+
+TEST_F(PermuteRule, LetsTheAffinePassPermute) {
+  expect_folded(through("y.permute(0, 2, 1)").module, {x}, "norm", "linear");
+}
+
+TEST_F(PermuteRule, KeepsTheMemoryOrderThatTheNormGave) {
+  expect_folded(through("y.permute(0, 2, 1)", ".view(-1)").module, {x}, "norm", "linear");
+}
+
+TEST_F(PermuteRule, KeepsChannelsLastAsTheNormDid) {
+  Model model = through("y.permute(0, 3, 1, 2)", ".permute(0, 2, 3, 1).view(-1)");
+  const FoldResult result = expect_folded(model.module, {at::randn({2, 4, 3, 3}, at::kDouble)}, "norm", "linear");
+  EXPECT_EQ(count_nodes(result.module, "aten::contiguous"), 0);
+}
+
+TEST_F(PermuteRule, ComposesTwoPermutations) {
+  Model model = through("y.transpose(1, 3).transpose(2, 3)", ".permute(0, 2, 3, 1).view(-1)");
+  const FoldResult result = expect_folded(model.module, {at::randn({2, 4, 3, 3}, at::kDouble)}, "norm", "linear", with_rank(4));
+  EXPECT_EQ(count_nodes(result.module, "aten::contiguous"), 0);
+}
+
+TEST_F(PermuteRule, DeclinesWhereTheChannelsEndElsewhere) {
+  expect_kept(through("y.permute(1, 0, 2)").module, {at::randn({5, 4, 3}, at::kDouble)}, "norm", Reason::affine_varies_elsewhere);
+}
+
+TEST_F(PermuteRule, DeclinesComputedDimensions) {
+  expect_kept(through("y.transpose(1, x.dim() - 1)").module, {x}, "norm", Reason::operand_not_constant, "", with_rank(3));
+}
+
+TEST_F(PermuteRule, DeclinesDimensionsThatDoNotFitTheRank) {
+  expect_kept(through("y.transpose(1, 2)").module, {x}, "norm", Reason::rank_unknown);
+}
+
+}  // namespace
+}  // namespace bnfold::test

@@ -1,0 +1,34 @@
+// What every test of a fold checks, without asking: the values, the state, the module that came in.
+#pragma once
+
+#include <torch/csrc/jit/api/module.h>
+
+#include <string>
+#include <vector>
+
+#include "bnfold/bnfold.h"
+
+namespace bnfold::test {
+
+using Inputs = std::vector<c10::IValue>;
+
+// Folds `module` and expects that the norm `name` went into `into`: it is gone from graph and state, three runs agree with a
+// reference in double, and the module that came in is bit for bit what it was. Returns the result for more.
+FoldResult expect_folded(const torch::jit::Module& module, const Inputs& inputs, const std::string& name, const std::string& into,
+                         const Options& options = {});
+
+// Folds `module` and expects that the norm `name` stayed for `reason`, with `detail` in what the report says: its values and all
+// tensors are unchanged.
+FoldResult expect_kept(const torch::jit::Module& module, const Inputs& inputs, const std::string& name, Reason reason,
+                       const std::string& detail = "", const Options& options = {});
+
+// Expects that both modules return the same on `inputs`, compared in double with `original` as the reference, three runs.
+void expect_same_output(const torch::jit::Module& original, const torch::jit::Module& folded, const Inputs& inputs);
+
+// How many nodes of kind "aten::batch_norm" there are in the graphs of the module's methods.
+int64_t count_nodes(const torch::jit::Module& module, const std::string& kind);
+
+// The names of all parameters and buffers.
+std::vector<std::string> state_names(const torch::jit::Module& module);
+
+}  // namespace bnfold::test

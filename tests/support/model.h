@@ -1,0 +1,44 @@
+// Small TorchScript modules for tests, with parameters and statistics that hide no error.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <torch/csrc/jit/api/module.h>
+
+#include <string>
+#include <vector>
+
+namespace bnfold::test {
+
+// Scales of both signs, one of them zero where there are at least three.
+at::Tensor random_scale(int64_t channels);
+
+// A module in double under construction. Paths are dotted: "conv.weight" makes the submodule conv.
+class Model {
+ public:
+  Model();
+
+  Model& parameter(const std::string& path, const at::Tensor& tensor);
+  Model& buffer(const std::string& path, const at::Tensor& tensor);
+
+  // Weight, bias and running statistics of a norm: path.weight, path.bias, path.running_mean, path.running_var.
+  Model& norm(const std::string& path, int64_t channels);
+
+  // A weight of these sizes, and a bias [channels] where channels is not 0.
+  Model& layer(const std::string& path, at::IntArrayRef weight_sizes, int64_t bias_channels = 0);
+
+  // Adds a method in TorchScript: "def forward(self, x):\n ...".
+  Model& define(const std::string& source);
+
+  // Shorthand for forward(self, x) with these statements.
+  Model& forward(const std::string& statements);
+
+  torch::jit::Module module;
+
+ private:
+  torch::jit::Module owner(const std::string& path);
+};
+
+// The TorchScript call of the norm at `path` on `value`.
+std::string batch_norm(const std::string& path, const std::string& value, bool training = false);
+
+}  // namespace bnfold::test
