@@ -1,15 +1,11 @@
 #include "clean_up.h"
 
-#include <torch/csrc/jit/passes/constant_pooling.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 
 namespace bnfold {
 
 void clean_up(Program& program) {
-  for (Program::Method& method : program.methods) {
-    torch::jit::EliminateDeadCode(method.graph);
-    torch::jit::ConstantPooling(method.graph);
-  }
+  for (Program::Method& method : program.methods) torch::jit::EliminateDeadCode(method.graph);
 }
 
 }  // namespace bnfold

@@ -5,7 +5,7 @@
 
 namespace bnfold {
 
-// Drops the nodes that nothing reads and shares equal constants.
+// Drops the nodes that nothing reads.
 void clean_up(Program& program);
 
 }  // namespace bnfold

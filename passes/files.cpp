@@ -111,7 +111,7 @@ class TemporaryFile {
 jit::Module load(const std::string& path, bool onto_cpu) {
   require_readable(path);
   try {
-    return jit::load(path, onto_cpu ? std::optional<c10::Device>(c10::kCPU) : std::nullopt);
+    return onto_cpu ? jit::load(path, c10::kCPU) : jit::load(path);
   } catch (const c10::Error& error) {
     throw LoadError(load_failure(path, error.what_without_backtrace()));
   } catch (const std::exception& error) {

@@ -39,7 +39,7 @@ std::optional<Decline> why_not_in_eval_mode(const jit::Node* node) {
 }
 
 // [C] each, dense and on one device, or why not.
-std::optional<Decline> why_not_an_affine(const jit::Node* node, const algebra::NormParameters& norm) {
+std::optional<Decline> why_not_vectors(const jit::Node* node, const algebra::NormParameters& norm) {
   if (!norm.mean.defined() || !norm.variance.defined()) {
     return decline(Reason::norm_without_running_statistics, node, "the running statistics are None");
   }
@@ -54,18 +54,11 @@ std::optional<Decline> why_not_an_affine(const jit::Node* node, const algebra::N
     if (tensor.device() != norm.mean.device()) {
       return decline(Reason::devices_differ, node, "its parameters and statistics are on different devices");
     }
-    if (!tensor.isfinite().all().item<bool>()) {
-      return decline(Reason::norm_statistics_not_finite, node, "a parameter or statistic is NaN or infinite");
-    }
-  }
-  if (!algebra::is_finite(algebra::of_norm(norm, 2))) {
-    return decline(Reason::norm_statistics_not_finite, node, "a variance plus eps is not positive");
   }
   return std::nullopt;
 }
 
-std::variant<algebra::NormParameters, Decline> read_norm(const jit::Node* node, const ParameterStore& store) {
-  if (const auto reason = why_not_in_eval_mode(node)) return *reason;
+std::variant<algebra::NormParameters, Decline> read_parameters(const jit::Node* node, const ParameterStore& store) {
   algebra::NormParameters norm;
   const std::vector<std::pair<const char*, at::Tensor*>> tensors = {
       {"weight", &norm.weight}, {"bias", &norm.bias}, {"running_mean", &norm.mean}, {"running_var", &norm.variance}};
@@ -77,7 +70,29 @@ std::variant<algebra::NormParameters, Decline> read_norm(const jit::Node* node, 
   const auto epsilon = jit::toIValue(node->namedInput("eps"));
   if (!epsilon) return decline(Reason::norm_parameters_not_static, node, "its eps is computed while the module runs");
   norm.epsilon = epsilon->toDouble();
-  if (const auto reason = why_not_an_affine(node, norm)) return *reason;
+  if (const auto reason = why_not_vectors(node, norm)) return *reason;
+  return norm;
+}
+
+Norm read_norm(jit::Node* node, const ParameterStore& store) {
+  Norm norm{node, name_of(node, store), Decline{}, at::kFloat};
+  if (const auto reason = why_not_in_eval_mode(node)) {
+    norm.content = *reason;
+    return norm;
+  }
+  const auto parameters = read_parameters(node, store);
+  if (const auto* reason = std::get_if<Decline>(&parameters)) {
+    norm.content = *reason;
+    return norm;
+  }
+  const auto& tensors = std::get<algebra::NormParameters>(parameters);
+  norm.dtype = (tensors.weight.defined() ? tensors.weight : tensors.mean).scalar_type();
+  const algebra::Affine affine = algebra::of_norm(tensors);
+  if (algebra::is_finite(affine)) {
+    norm.content = affine;
+  } else {
+    norm.content = decline(Reason::norm_statistics_not_finite, node, "a statistic is NaN or infinite, or a variance plus eps not positive");
+  }
   return norm;
 }
 
@@ -86,7 +101,7 @@ std::variant<algebra::NormParameters, Decline> read_norm(const jit::Node* node, 
 std::vector<Norm> find_norms(const jit::Graph& graph, const ParameterStore& store) {
   std::vector<Norm> norms;
   for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
-    if (node->kind() == jit::aten::batch_norm) norms.push_back({node, name_of(node, store), read_norm(node, store)});
+    if (node->kind() == jit::aten::batch_norm) norms.push_back(read_norm(node, store));
   });
   return norms;
 }

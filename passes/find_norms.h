@@ -15,8 +15,9 @@ namespace bnfold {
 
 struct Norm {
   torch::jit::Node* node;
-  std::string name;                                         // dotted path: "layer1.0.bn1"
-  std::variant<algebra::NormParameters, Decline> content;   // its parameters, or why they make no affine
+  std::string name;                                // dotted path: "layer1.0.bn1"
+  std::variant<algebra::Affine, Decline> content;  // what it computes, [C] each, or why that is no affine
+  at::ScalarType dtype;                            // of its parameters
 
   torch::jit::Value* input() const { return node->namedInput("input"); }
 };

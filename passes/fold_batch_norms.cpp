@@ -29,8 +29,8 @@ std::vector<std::optional<int64_t>> traced_ranks(const jit::Module& module, cons
   std::vector<std::optional<int64_t>> ranks;
   for (const jit::Value* input : module.get_method(method).graph()->inputs().slice(1)) {
     const auto tensor = input->type()->cast<c10::TensorType>();
-    const auto rank = tensor ? tensor->sizes().size() : std::nullopt;
-    ranks.push_back(rank ? std::optional<int64_t>(*rank) : std::nullopt);
+    ranks.emplace_back();
+    if (tensor && tensor->sizes().size()) ranks.back() = static_cast<int64_t>(*tensor->sizes().size());
   }
   return ranks;
 }

@@ -1,7 +1,5 @@
 #include "measure.h"
 
-#include <torch/csrc/jit/ir/constants.h>
-
 #include <unordered_set>
 
 #include "graph_walk.h"
@@ -39,10 +37,8 @@ Size measure(const jit::Module& module, const std::vector<Program::Method>& meth
   for (const Program::Method& method : methods) {
     for_each_node(method.graph->block(), [&](const jit::Node* node) {
       if (node->kind() == jit::prim::Constant) {
-        const auto constant = frozen && node->outputs().size() == 1 ? jit::toIValue(node->output()) : std::nullopt;
-        if (constant && constant->isTensor() && constant->toTensor().is_floating_point()) {
-          size.parameters += count.add(constant->toTensor());
-        }
+        const bool tensor = node->hasAttribute(jit::attr::value) && node->kindOf(jit::attr::value) == jit::AttributeKind::t;
+        if (frozen && tensor && node->t(jit::attr::value).is_floating_point()) size.parameters += count.add(node->t(jit::attr::value));
       } else if (node->kind() != jit::prim::GetAttr) {
         ++size.nodes;
       }

@@ -62,10 +62,6 @@ std::optional<Decline> why_not_from_here(const jit::Value* value, const jit::Nod
   return std::nullopt;
 }
 
-at::ScalarType dtype_of(const algebra::NormParameters& norm) {
-  return norm.weight.defined() ? norm.weight.scalar_type() : norm.mean.scalar_type();
-}
-
 // The order of a view that is permuted by `inner` first and by `outer` then.
 std::vector<int64_t> composed(const std::vector<int64_t>& inner, std::vector<int64_t> outer) {
   if (outer.size() != inner.size()) return outer.empty() ? inner : outer;
@@ -83,10 +79,9 @@ bool batch_norm_would_reorder(const std::vector<int64_t>& order) {
 }
 
 // Hands an affine from reader to producer until a producer absorbs it. The path of a norm is a chain: one rule, one producer.
-std::variant<Plan, Decline> backward(const Norm& norm, const algebra::NormParameters& content, int64_t rank,
-                                     const ParameterStore& store, const Ranks& ranks) {
+std::variant<Plan, Decline> backward(
+    const Norm& norm, algebra::Affine affine, const ParameterStore& store, const Ranks& ranks) {
   Plan plan{norm.node, {}, Direction::backward, ""};
-  algebra::Affine affine = algebra::of_norm(content, rank);
   const jit::Value* value = norm.input();
   const jit::Node* reader = norm.node;
   std::vector<int64_t> order;  // of the norm's input as a permuted view of `value`
@@ -96,7 +91,7 @@ std::variant<Plan, Decline> backward(const Norm& norm, const algebra::NormParame
     jit::Node* producer = const_cast<jit::Node*>(value->node());
     const Rule* rule = rule_for(producer);
     if (rule == nullptr) return Decline{Reason::no_rule_for_operator, producer, fmt::format("behind {}", described(producer))};
-    const Answer answer = rule->backward({producer, affine, dtype_of(content), store, ranks});
+    const Answer answer = rule->backward({producer, affine, norm.dtype, store, ranks});
     if (const auto* decline = std::get_if<Decline>(&answer)) return *decline;
     if (const auto* absorb = std::get_if<Absorb>(&answer)) {
       plan.edits.insert(plan.edits.end(), absorb->edits.begin(), absorb->edits.end());
@@ -117,14 +112,13 @@ std::variant<Plan, Decline> backward(const Norm& norm, const algebra::NormParame
 
 std::variant<Plan, Decline> plan(const Norm& norm, const ParameterStore& store, const Ranks& ranks) {
   if (const auto* decline = std::get_if<Decline>(&norm.content)) return *decline;
-  const auto& content = std::get<algebra::NormParameters>(norm.content);
   const auto rank = ranks.of(norm.input());
   if (rank && *rank < 2) return Decline{Reason::rank_unknown, norm.node, fmt::format("the norm's input has rank {}", *rank)};
   if (!rank && ranks.has_hints()) {
     return Decline{Reason::rank_unknown, norm.node, "the ranks of the module's inputs don't tell that of the norm's input"};
   }
   // Rank 2 is the one at which a linear layer can take a norm; that layer's rule has the rank checked where it is not certain.
-  return backward(norm, content, rank.value_or(2), store, ranks);
+  return backward(norm, algebra::along_channels(std::get<algebra::Affine>(norm.content), rank.value_or(2)), store, ranks);
 }
 
 std::string source_of(const jit::Node* node) {

@@ -82,7 +82,7 @@ TEST_F(FindNorms, DeclinesStatisticsThatAnotherNormTrains) {
   EXPECT_EQ(result.report.kept[1].reason, Reason::norm_parameters_not_static);
 }
 
-TEST_F(FindNorms, DeclinesNanAndInfiniteStatistics) {
+TEST_F(FindNorms, DeclinesNanAndInfiniteMeans) {
   for (const double value : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     const Model model = conv_then_norm();
     of_norm(model, "running_mean")[1] = value;

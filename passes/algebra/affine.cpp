@@ -36,13 +36,17 @@ int64_t Affine::size_along(int64_t dimension) const {
   return std::max(scale.size(dimension), shift.size(dimension));
 }
 
-Affine of_norm(const NormParameters& norm, int64_t rank) {
+Affine of_norm(const NormParameters& norm) {
   const at::Tensor mean = norm.mean.to(at::kDouble);
   at::Tensor scale = (norm.variance.to(at::kDouble) + norm.epsilon).rsqrt();
   if (norm.weight.defined()) scale = scale * norm.weight.to(at::kDouble);
   at::Tensor shift = -scale * mean;
   if (norm.bias.defined()) shift = shift + norm.bias.to(at::kDouble);
-  return {along_channels(scale, rank), along_channels(shift, rank)};
+  return {scale, shift};
+}
+
+Affine along_channels(const Affine& affine, int64_t rank) {
+  return {along_channels(affine.scale, rank), along_channels(affine.shift, rank)};
 }
 
 bool is_finite(const Affine& affine) {

@@ -35,10 +35,13 @@ struct NormParameters {
   double epsilon = 0;
 };
 
-// The affine of a batch norm in eval mode on a value of rank `rank` with channels in dimension 1:
+// The affine of a batch norm in eval mode, [C] each:
 //     scale = gamma / sqrt(variance + epsilon),   shift = beta - scale * mean
 // (Ioffe and Szegedy, 2015, algorithm 2, step 11). Computed in double on the device of the statistics.
-Affine of_norm(const NormParameters& norm, int64_t rank);
+Affine of_norm(const NormParameters& norm);
+
+// An affine of [C] for a value of rank `rank` whose channels are dimension 1.
+Affine along_channels(const Affine& affine, int64_t rank);
 
 // Whether every scale and every shift is a finite number.
 bool is_finite(const Affine& affine);

@@ -88,7 +88,8 @@ Answer absorb_into_kernel(const Site& site, const KernelInputs& inputs, int64_t 
   const std::string weight_name = last_name(site.store.path(weight->leaf));
   Absorb absorb{{SetInput{site.node, inputs.weight, folded.weight, weight->leaf, weight_name, weight->transposed}},
                 site.store.layer(weight->leaf)};
-  if (kernel.bias.defined() || folded.bias.any().item<bool>()) {
+  // A layer that can have a bias gets one even where it is 0, so that what the result looks like does not depend on values.
+  if (inputs.bias || folded.bias.any().item<bool>()) {
     const bool has_leaf = bias && kernel.bias.defined();
     jit::Value* beside = has_leaf ? bias->leaf : weight->leaf;
     const std::string name = has_leaf ? last_name(site.store.path(bias->leaf)) : bias_name(weight_name);

@@ -24,24 +24,24 @@ class AffineTest : public ::testing::Test {
 TEST_F(AffineTest, OfNormIsWhatBatchNormComputes) {
   const at::Tensor x = random({2, 5, 3, 4});
   const at::Tensor expected = at::batch_norm(x, norm.weight, norm.bias, norm.mean, norm.variance, false, 0.1, norm.epsilon, false);
-  EXPECT_TRUE(at::allclose(applied(of_norm(norm, 4), x), expected, 1e-13, 1e-13));
+  EXPECT_TRUE(at::allclose(applied(along_channels(of_norm(norm), 4), x), expected, 1e-13, 1e-13));
 }
 
 TEST_F(AffineTest, OfNormWithoutWeightAndBiasTakesOneAndZero) {
   norm.weight = norm.bias = at::Tensor();
   const at::Tensor x = random({2, 5});
   const at::Tensor expected = at::batch_norm(x, {}, {}, norm.mean, norm.variance, false, 0.1, norm.epsilon, false);
-  EXPECT_TRUE(at::allclose(applied(of_norm(norm, 2), x), expected, 1e-13, 1e-13));
+  EXPECT_TRUE(at::allclose(applied(along_channels(of_norm(norm), 2), x), expected, 1e-13, 1e-13));
 }
 
 TEST_F(AffineTest, OfNormComputesInDoubleWhateverTheDtype) {
   norm.weight = norm.weight.to(at::kHalf);
-  EXPECT_EQ(of_norm(norm, 4).scale.scalar_type(), at::kDouble);
-  EXPECT_EQ(of_norm(norm, 4).shift.scalar_type(), at::kDouble);
+  EXPECT_EQ(along_channels(of_norm(norm), 4).scale.scalar_type(), at::kDouble);
+  EXPECT_EQ(along_channels(of_norm(norm), 4).shift.scalar_type(), at::kDouble);
 }
 
 TEST_F(AffineTest, VariesOnlyAlongItsChannels) {
-  const Affine affine = of_norm(norm, 4);
+  const Affine affine = along_channels(of_norm(norm), 4);
   EXPECT_TRUE(affine.varies_only_along(1));
   EXPECT_TRUE(affine.varies_only_along(-3));
   EXPECT_FALSE(affine.varies_only_along(-1));
@@ -50,18 +50,18 @@ TEST_F(AffineTest, VariesOnlyAlongItsChannels) {
 }
 
 TEST_F(AffineTest, IsFiniteTellsInfiniteShifts) {
-  EXPECT_TRUE(is_finite(of_norm(norm, 2)));
+  EXPECT_TRUE(is_finite(along_channels(of_norm(norm), 2)));
   norm.mean[2] = std::numeric_limits<double>::infinity();
-  EXPECT_FALSE(is_finite(of_norm(norm, 2)));
+  EXPECT_FALSE(is_finite(along_channels(of_norm(norm), 2)));
 }
 
 TEST_F(AffineTest, IsFiniteTellsNegativeVariances) {
   norm.variance[0] = -1;
-  EXPECT_FALSE(is_finite(of_norm(norm, 2)));
+  EXPECT_FALSE(is_finite(along_channels(of_norm(norm), 2)));
 }
 
 TEST_F(AffineTest, BeforePermuteActsAsTheValueDoes) {
-  const Affine behind = of_norm(norm, 4);
+  const Affine behind = along_channels(of_norm(norm), 4);
   const at::Tensor x = random({3, 4, 2, 5});
   const std::vector<int64_t> order = {2, 3, 0, 1};
   const at::Tensor expected = applied(behind, x.permute(order));
@@ -69,7 +69,7 @@ TEST_F(AffineTest, BeforePermuteActsAsTheValueDoes) {
 }
 
 TEST_F(AffineTest, BeforeFlattenActsAsTheValueDoes) {
-  const Affine behind = of_norm(norm, 2);
+  const Affine behind = along_channels(of_norm(norm), 2);
   const at::Tensor x = random({2, 3, 5});
   const auto before = before_flatten(behind, 0, 1);
   ASSERT_TRUE(before.has_value());
@@ -77,7 +77,7 @@ TEST_F(AffineTest, BeforeFlattenActsAsTheValueDoes) {
 }
 
 TEST_F(AffineTest, BeforeFlattenDeclinesWhereTheChannelsAreFlattened) {
-  EXPECT_FALSE(before_flatten(of_norm(norm, 2), 1, 2).has_value());
+  EXPECT_FALSE(before_flatten(along_channels(of_norm(norm), 2), 1, 2).has_value());
 }
 
 }  // namespace

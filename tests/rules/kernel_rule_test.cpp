@@ -92,6 +92,13 @@ TEST_F(KernelRule, DeclinesWeightsThatWouldLeaveTheirRange) {
   expect_kept(model.module, {}, "norm", Reason::folded_weight_not_finite, "Half");
 }
 
+TEST_F(KernelRule, GivesTheLayerABiasEvenWhereItIsZero) {
+  Model model = conv_then_norm(weight());
+  for (const char* name : {"bias", "running_mean"}) model.module.attr("norm").toModule().attr(name).toTensor().zero_();
+  const FoldResult result = expect_folded(model.module, {x}, "norm", "conv");
+  EXPECT_EQ(state_names(result.module), (std::vector<std::string>{"conv.weight", "conv.bias"}));
+}
+
 TEST_F(KernelRule, NamesTheNewBiasAfterItsWeight) {
   Model model;
   model.parameter("kernel", weight()).norm("norm", 4).forward(conv("self.kernel"));

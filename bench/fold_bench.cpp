@@ -1,0 +1,72 @@
+// How long a fold takes, beside torch.jit.freeze on the same module, and how much memory its result needs.
+//
+//     .venv/bin/python bench/models.py build/models
+//     build/bin/bnfold_bench build/models --benchmark_enable_random_interleaving=true --benchmark_repetitions=9
+//         --benchmark_report_aggregates_only=true
+#include <benchmark/benchmark.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <unordered_set>
+
+#include "bnfold/bnfold.h"
+#include "bnfold/files.h"
+
+namespace {
+
+namespace jit = torch::jit;
+
+// Bytes of the tensors of `result` that do not lie in the storage of a tensor of `original`.
+int64_t new_bytes(const jit::Module& original, const jit::Module& result) {
+  std::unordered_set<const void*> shared;
+  for (const at::Tensor& tensor : original.parameters()) shared.insert(tensor.storage().unsafeGetStorageImpl());
+  int64_t bytes = 0;
+  for (const at::Tensor& tensor : result.parameters()) {
+    if (shared.count(tensor.storage().unsafeGetStorageImpl()) == 0) bytes += static_cast<int64_t>(tensor.nbytes());
+  }
+  return bytes;
+}
+
+void fold(benchmark::State& state, const jit::Module& module) {
+  for (auto _ : state) benchmark::DoNotOptimize(bnfold::fold(module).module);
+  const bnfold::FoldResult result = bnfold::fold(module);
+  state.counters["norms"] = static_cast<double>(result.report.folded.size());
+  state.counters["new_MB"] = static_cast<double>(new_bytes(module, result.module)) / 1e6;
+}
+
+void freeze(benchmark::State& state, const jit::Module& module) {
+  for (auto _ : state) benchmark::DoNotOptimize(jit::freeze(module));
+}
+
+void register_model(const std::string& path) {
+  const jit::Module module = bnfold::load(path);
+  const std::string name = std::filesystem::path(path).stem();
+  benchmark::RegisterBenchmark(("fold/" + name).c_str(), [module](benchmark::State& state) { fold(state, module); })
+      ->Unit(benchmark::kMillisecond);
+  benchmark::RegisterBenchmark(("freeze/" + name).c_str(), [module](benchmark::State& state) { freeze(state, module); })
+      ->Unit(benchmark::kMillisecond);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  const std::filesystem::path directory = argc > 1 ? argv[1] : "build/models";
+  std::vector<std::string> paths;
+  if (std::filesystem::is_directory(directory)) {
+    for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+      if (entry.path().extension() == ".pt") paths.push_back(entry.path());
+    }
+  }
+  if (paths.empty()) {
+    fmt::print(stderr, "bnfold_bench: no models in {}; make them with: .venv/bin/python bench/models.py {}\n", directory.string(),
+               directory.string());
+    return 2;
+  }
+  std::sort(paths.begin(), paths.end());
+  for (const std::string& path : paths) register_model(path);
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}

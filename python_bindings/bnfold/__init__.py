@@ -1,0 +1,31 @@
+"""bnfold removes batch normalization from TorchScript modules, exactly.
+
+    >>> import bnfold
+    >>> result = bnfold.fold("model.pt")
+    >>> print(result.report)
+    >>> result.module.save("folded.pt")
+
+The folded module is plain ATen: it loads and runs where bnfold is not installed.
+"""
+
+from ._check import CheckResult, check
+from ._errors import Error, LoadError, SaveError
+from ._files import load, save
+from ._fold import FoldOptions, FoldResult, fold
+from ._report import FoldedNorm, KeptNorm, Report
+
+__all__ = [
+    "CheckResult",
+    "Error",
+    "FoldOptions",
+    "FoldResult",
+    "FoldedNorm",
+    "KeptNorm",
+    "LoadError",
+    "Report",
+    "SaveError",
+    "check",
+    "fold",
+    "load",
+    "save",
+]

@@ -1,0 +1,96 @@
+"""The main call of the package."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Optional, TypedDict
+
+import torch
+
+from ._check import CheckResult, check
+from ._errors import Error, raised_as
+from ._files import wrapped
+from ._library import ops
+from ._modules import ModuleLike, raw, script_module_from
+from ._report import Report
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class FoldOptions(TypedDict, total=False):
+    """The options of :func:`fold`."""
+
+    preserved_attributes: Sequence[str]
+    """Methods and attributes to keep beside forward. Empty: every method that no other method of the module calls."""
+
+    input_ranks: Sequence[Optional[int]]
+    """The rank of each argument of forward, None where it is open or no tensor. Example inputs give them too."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldResult:
+    module: torch.jit.ScriptModule
+    report: Report
+    check: Optional[CheckResult]  #: the comparison on the example inputs, None without them
+
+
+def fold(module: ModuleLike, example_inputs: Any = None, **options: Unpack[FoldOptions]) -> FoldResult:
+    """Folds every batch norm of ``module`` that can be folded exactly, and says of every other one why it was kept.
+
+    ``module``: a ScriptModule, the path of one, or an nn.Module, which is scripted first; in eval mode. It stays as it was.
+
+    ``example_inputs``: a tensor, or a tuple of the arguments of forward. The folded module is compared with the original on them, and
+    their ranks tell which dimension a norm behind a linear layer works along: folded for [N, C] they may differ from those for
+    [N, L, C]. Without them, a folded module that depends on a rank nothing proves checks it, and raises torch.jit.Error for another one.
+
+    ``options``: see :class:`FoldOptions`.
+
+    The module that comes back keeps the names of the layers that stay. Parameters that did not change share their storage with those of
+    ``module``, buffers are copied.
+
+    Raises LoadError where the file can't be loaded, Error where the module is in training mode, can't be scripted or flattened, or the
+    comparison fails, and TypeError for arguments of another kind.
+    """
+    settings = _checked(options)
+    arguments = _arguments(example_inputs)
+    if arguments is not None:
+        if "input_ranks" in settings:
+            raise TypeError("give either example_inputs or input_ranks; example inputs have ranks")
+        settings["input_ranks"] = [value.dim() if isinstance(value, torch.Tensor) else None for value in arguments]
+    original = script_module_from(module)
+    with raised_as(Error):
+        raw_module, report = ops.fold_with_report(raw(original), json.dumps(settings))
+    folded = wrapped(raw_module)
+    compared = None if arguments is None else _compared(original, folded, arguments)
+    return FoldResult(folded, Report.from_json(report), compared)
+
+
+def _checked(options: FoldOptions) -> dict[str, Any]:
+    known = FoldOptions.__annotations__
+    for name, value in options.items():
+        if name not in known:
+            raise TypeError(f"there is no option '{name}'; the options are {', '.join(known)}")
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise TypeError(f"{name} must be a list, not {type(value).__name__}")
+    return {name: list(value) for name, value in options.items()}  # type: ignore[call-overload]
+
+
+def _arguments(example_inputs: Any) -> Optional[tuple[Any, ...]]:
+    if example_inputs is None or isinstance(example_inputs, tuple):
+        return example_inputs
+    if isinstance(example_inputs, torch.Tensor):
+        return (example_inputs,)
+    raise TypeError(f"example_inputs must be a tensor or a tuple of the arguments of forward, not {type(example_inputs).__name__}")
+
+
+def _compared(original: torch.jit.ScriptModule, folded: torch.jit.ScriptModule, arguments: tuple[Any, ...]) -> CheckResult:
+    result = check(original, folded, [arguments])
+    if not result.passed:
+        raise Error(
+            f"the folded module differs from the original on the example inputs: by {result.largest_error:.1e} of the largest value of "
+            f"{result.worst_output}, where {result.tolerance:.0e} is the tolerance"
+        )
+    return result

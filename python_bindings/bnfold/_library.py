@@ -1,0 +1,49 @@
+"""Finds and loads the operator library, which registers ``torch.ops.bnfold``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_NAME = "libbnfold_ops.so"
+_VARIABLE = "BNFOLD_LIBRARY"
+
+
+def _candidates() -> list[Path]:
+    package = Path(__file__).resolve().parent
+    # An installed wheel has the library inside the package, a source tree in its build directory.
+    return [package / _NAME, package.parents[1] / "build" / "lib" / _NAME]
+
+
+def _find() -> Path:
+    chosen = os.environ.get(_VARIABLE)
+    if chosen:
+        if not Path(chosen).is_file():
+            raise ImportError(f"{_VARIABLE} is {chosen}, which is no file; set it to the path of {_NAME}")
+        return Path(chosen)
+    candidates = _candidates()
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    places = " or ".join(str(candidate) for candidate in candidates)
+    raise ImportError(f"{_NAME} is not at {places}; build it with scripts/demo.sh, or set {_VARIABLE} to its path")
+
+
+def _load() -> Any:
+    # A program that loaded the library itself has the operators; registering them a second time would abort.
+    if not hasattr(torch.ops.bnfold, "fold_with_report"):
+        library = _find()
+        try:
+            torch.ops.load_library(str(library))
+        except OSError as error:
+            raise ImportError(
+                f"{library} can't be loaded beside torch {torch.__version__}; it was most likely built for another torch, "
+                f"so build it again with this one ({error})"
+            ) from None
+    return torch.ops.bnfold
+
+
+ops: Any = _load()

@@ -1,0 +1,61 @@
+"""ScriptModules as the operators take and return them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any, Union
+
+import torch
+
+from ._errors import Error
+from ._files import load
+
+ModuleLike = Union[torch.nn.Module, str, "os.PathLike[str]"]
+
+
+def script_module_from(module: ModuleLike) -> torch.jit.ScriptModule:
+    """A ScriptModule as it is, the one in a file, or an nn.Module scripted.
+
+    Raises TypeError where ``module`` is none of these, LoadError where the file can't be loaded, and Error where the nn.Module is in
+    training mode or can't be scripted.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    if isinstance(module, (str, os.PathLike)):
+        return load(module)
+    if isinstance(module, torch.nn.Module):
+        return _scripted(module)
+    raise TypeError(f"module must be a ScriptModule, the path of a TorchScript file or an nn.Module, not {_described(module)}")
+
+
+def require_script_module(module: Any, argument: str) -> torch.jit.ScriptModule:
+    if not isinstance(module, torch.jit.ScriptModule):
+        raise TypeError(f"{argument} must be a ScriptModule, not {_described(module)}")
+    return module
+
+
+def raw(module: torch.jit.ScriptModule) -> Any:
+    """The C++ module behind a ScriptModule; every torch from 1.13 on hands it to an operator."""
+    return module._c
+
+
+def _described(value: object) -> str:
+    name = type(value).__name__
+    return f"{name}; build the model and load this state_dict into it first" if isinstance(value, dict) else name
+
+
+def _scripted(module: torch.nn.Module) -> torch.jit.ScriptModule:
+    if module.training:
+        raise Error("the module is in training mode; call .eval() on it before folding")
+    try:
+        with warnings.catch_warnings():
+            # The user did not call torch.jit.script, so its deprecation is not theirs to act on.
+            warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+            return torch.jit.script(module)
+    except Exception as error:
+        raise Error(
+            f"torch.jit.script can't compile {type(module).__name__}; trace it instead, with torch.jit.trace(module, example_inputs), "
+            "and fold the result"
+        ) from error

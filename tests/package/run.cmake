@@ -1,0 +1,17 @@
+# Runs both programs of examples/deploy: the folded file must give LibTorch alone what the folded module gave.
+function(run output)
+  execute_process(COMMAND ${ARGN} OUTPUT_VARIABLE text RESULT_VARIABLE result COMMAND_ECHO STDOUT ECHO_OUTPUT_VARIABLE)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "failed: ${result}")
+  endif()
+  string(REGEX MATCH "output [^\n]*" line "${text}")
+  set(${output} "${line}" PARENT_SCOPE)
+endfunction()
+
+set(shape 2,3,8,8)
+file(REMOVE "${deploy}/folded.pt")
+run(folded "${deploy}/fold_and_run" "${model}" ${shape} "${deploy}/folded.pt")
+run(plain "${deploy}/run_plain" "${deploy}/folded.pt" ${shape})
+if(NOT folded MATCHES "sum" OR NOT folded STREQUAL plain)
+  message(FATAL_ERROR "the results differ: '${folded}' and '${plain}'")
+endif()

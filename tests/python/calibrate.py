@@ -1,0 +1,91 @@
+"""Gives a model batch norms that matter, and says how far two outputs are apart.
+
+Statistics drawn at random hide errors: the signal of a deep network dies behind norms that don't fit it, and then any fold passes. Here
+each norm's statistics are random multiples of what it really sees.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+# A channel whose gamma is 0 is a constant and ends the signal of its channel, so these stay few.
+ZERO_GAMMAS = 0.05
+
+
+def norms_of(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, NORM_TYPES)}
+
+
+def calibrate(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> list[str]:
+    """Sets statistics, gammas and betas of every norm that runs on ``inputs``; the names of these norms in the order they ran.
+
+    A norm is set right before it runs, so it sees the values that the norms before it make. Gammas have both signs, and some are 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    names = {module: name for name, module in norms_of(model).items()}
+    ran: dict[str, None] = {}
+
+    def set_before_it_runs(norm: Any, arguments: tuple[torch.Tensor, ...]) -> None:
+        ran[names[norm]] = None
+        if norm.running_mean is not None:
+            _set_statistics(norm, arguments[0], generator)
+        if norm.affine:
+            _set_affine(norm, generator)
+
+    hooks = [norm.register_forward_pre_hook(set_before_it_runs) for norm in names]
+    with torch.no_grad():
+        model(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return list(ran)
+
+
+def _uniform(like: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+    return (torch.rand(like.shape, generator=generator, dtype=torch.float64) * (high - low) + low).to(like)
+
+
+def _set_statistics(norm: Any, value: torch.Tensor, generator: torch.Generator) -> None:
+    others = [dimension for dimension in range(value.dim()) if dimension != 1]
+    mean = value.double().mean(others)
+    variance = value.double().var(others, unbiased=False)
+    # A channel that does not vary on this batch still needs a variance of the size of the others.
+    variance = variance.clamp_min(float(variance.mean()) * 1e-2 + 1e-6)
+    norm.running_mean.copy_(mean * _uniform(mean, 0, 1, generator))
+    norm.running_var.copy_(variance * _uniform(variance, 0.5, 2.0, generator))
+
+
+def _set_affine(norm: Any, generator: torch.Generator) -> None:
+    # Larger gammas make a random deep network chaotic: then eager itself is off by more than 1e-5 in float.
+    gamma = _uniform(norm.weight, 0.25, 0.75, generator)
+    sign = torch.where(_uniform(gamma, 0, 1, generator) < 0.3, -1.0, 1.0)
+    zero = _uniform(gamma, 0, 1, generator) < ZERO_GAMMAS
+    norm.weight.copy_((gamma * sign).masked_fill(zero, 0))
+    norm.bias.copy_(_uniform(norm.bias, -1, 1, generator))
+
+
+def tensors_of(output: Any) -> list[torch.Tensor]:
+    """The tensors of an output, from inside tuples, lists and dicts."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    if isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, (tuple, list)):
+        return [tensor for value in output for tensor in tensors_of(value)]
+    return []
+
+
+def relative_error(expected: Any, actual: Any) -> float:
+    """The largest max |expected - actual| / max |expected| over the tensors of two outputs."""
+    pairs = list(zip(tensors_of(expected), tensors_of(actual)))
+    assert len(pairs) == len(tensors_of(expected)) == len(tensors_of(actual)) > 0
+    errors = []
+    for one, other in pairs:
+        assert one.shape == other.shape
+        difference = (one.double() - other.double()).abs().max()
+        errors.append(float(difference / one.double().abs().max()))
+    return max(errors)

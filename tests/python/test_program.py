@@ -1,0 +1,422 @@
+"""The program: every exit code with its sentence, what it writes, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from calibrate import calibrate, relative_error
+from cases import double, prepared
+from torch import nn
+
+from bnfold import _library
+
+PROGRAM = Path(_library._find()).resolve().parents[1] / "bin" / "bnfold"
+
+# What the program's help promises to scripts.
+DONE, CHECK_FAILED, USAGE, CANNOT_LOAD, NORM_KEPT, CANNOT_WRITE = range(6)
+
+IMAGE = ("--input", "2,3,9,9")
+
+
+class Embedded(nn.Module):
+    """Two arguments of different dtypes and ranks."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(2, 6)
+        self.linear = nn.Linear(6, 5)
+        self.norm = nn.BatchNorm1d(5)
+        self.out = nn.Linear(5, 2)
+
+    def forward(self, index, scale):
+        return self.out(self.norm(self.linear(self.embedding(index))) * scale)
+
+
+class Noisy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+        self.norm = nn.BatchNorm2d(5)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) + torch.rand_like(x)[:, :1, :7, :7]
+
+
+def conv_and_norm() -> nn.Sequential:
+    return prepared(nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU()), (double(2, 3, 9, 9),))
+
+
+def one_folded_one_kept() -> nn.Sequential:
+    # The second norm stands behind a sigmoid, which no affine passes.
+    layers = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Sigmoid(), nn.BatchNorm2d(5))
+    return prepared(layers, (double(2, 3, 9, 9),))
+
+
+def ill_conditioned() -> nn.Sequential:
+    # In float, a bias of a million leaves three digits to the signal, until the fold takes bias and mean off each other.
+    layers = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)).eval()
+    layers[0].bias.fill_(1e6)
+    layers[1].running_mean.fill_(1e6)
+    return layers
+
+
+def embedded() -> Embedded:
+    model = Embedded().eval()
+    calibrate(model, (torch.tensor([0, 1, 1]), torch.randn(3, 1)))
+    return model
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Path:
+    """A directory of files to read: modules, and what is no module."""
+    directory = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        plain = conv_and_norm()
+        modules = {
+            "plain": plain,
+            "float": conv_and_norm().float(),
+            "kept": one_folded_one_kept(),
+            "embedded": embedded(),
+            "ill_conditioned": ill_conditioned(),
+            "noisy": prepared(Noisy(), (double(2, 3, 9, 9),)),
+            "no_norm": nn.Sequential(nn.Conv2d(3, 5, 3)).double().eval(),
+        }
+        for name, model in modules.items():
+            torch.jit.save(torch.jit.script(model), directory / f"{name}.pt")
+        torch.jit.save(torch.jit.script(conv_and_norm().train()), directory / "training.pt")
+    torch.save(plain.state_dict(), directory / "state_dict.pt")
+    (directory / "empty.pt").touch()
+    (directory / "text.pt").write_text("these are no weights")
+    content = (directory / "plain.pt").read_bytes()
+    (directory / "truncated.pt").write_bytes(content[: len(content) // 2])
+    return directory
+
+
+@pytest.fixture
+def bnfold(models, tmp_path):
+    """Runs the program in an empty directory; IN is the name of a model where it is one."""
+
+    def run(*arguments: Any, code: int) -> subprocess.CompletedProcess:
+        command = [str(models / f"{one}.pt") if (models / f"{one}.pt").exists() else str(one) for one in arguments]
+        variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+        result = subprocess.run([str(PROGRAM), *command], cwd=tmp_path, env=variables, capture_output=True, text=True)
+        assert result.returncode == code, result.stdout + result.stderr
+        # A user never sees where in C++ an exception came from.
+        for text in ("frame #", "Exception raised from", "INTERNAL ASSERT"):
+            assert text not in result.stdout + result.stderr
+        assert (result.stderr == "") == (code == DONE)
+        return result
+
+    return run
+
+
+def assert_says(result: subprocess.CompletedProcess, sentence: str) -> None:
+    """The error is one line, in the name of the program, and matches."""
+    assert re.fullmatch(r"bnfold: [^\n]+\n", result.stderr), result.stderr
+    assert re.search(sentence, result.stderr), result.stderr
+
+
+def written(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def assert_same_outputs(original: Path, folded: Path, *inputs: torch.Tensor, error: float = 1e-12) -> torch.jit.ScriptModule:
+    module = torch.jit.load(str(folded))
+    assert relative_error(torch.jit.load(str(original))(*inputs), module(*inputs)) <= error
+    return module
+
+
+# ---- 0: done
+
+
+def test_folds_a_file(bnfold, models, tmp_path):
+    result = bnfold("plain", "folded.pt", code=DONE)
+    assert written(tmp_path) == ["folded.pt"]
+    module = assert_same_outputs(models / "plain.pt", tmp_path / "folded.pt", double(2, 3, 9, 9))
+    assert "batch_norm" not in str(module.inlined_graph)
+    assert sorted(module.state_dict()) == ["0.bias", "0.weight"]
+    assert re.search(r"norms folded +1 +of +1 +1 backward", result.stdout)
+    assert re.search(r"parameters +150 +-> +140 +-10", result.stdout)
+
+
+def test_the_result_needs_no_bnfold(bnfold, models, tmp_path):
+    bnfold("plain", "folded.pt", code=DONE)
+    bnfold("plain", "frozen.pt", "--frozen", code=DONE)
+    code = (
+        "import torch\n"
+        "x = torch.ones(2, 3, 9, 9, dtype=torch.float64)\n"
+        f"expected = torch.jit.load({str(models / 'plain.pt')!r})(x)\n"
+        "for name in ('folded.pt', 'frozen.pt'):\n"
+        "    difference = (torch.jit.load(name)(x) - expected).abs().max() / expected.abs().max()\n"
+        "    assert 0 <= difference < 1e-12, difference\n"
+        "assert not hasattr(torch.ops.bnfold, 'fold')\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True)
+
+
+def test_a_module_without_norms(bnfold, models, tmp_path):
+    result = bnfold("no_norm", "folded.pt", "--strict", code=DONE)
+    assert_same_outputs(models / "no_norm.pt", tmp_path / "folded.pt", double(2, 3, 9, 9), error=0)
+    assert re.search(r"norms folded +0 +of +0", result.stdout)
+
+
+def test_frozen(bnfold, models, tmp_path):
+    bnfold("plain", "frozen.pt", "--frozen", *IMAGE, "--check", 1, code=DONE)
+    module = assert_same_outputs(models / "plain.pt", tmp_path / "frozen.pt", double(2, 3, 9, 9))
+    assert list(module.parameters()) == [] and list(module.buffers()) == []
+    assert "batch_norm" not in str(module.inlined_graph)
+    assert "GetAttr" not in str(module.inlined_graph)
+
+
+def test_out_may_be_in(bnfold, models, tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes((models / "plain.pt").read_bytes())
+    bnfold(path, path, *IMAGE, "--check", 1, code=DONE)
+    assert written(tmp_path) == ["model.pt"]
+    assert_same_outputs(models / "plain.pt", path, double(2, 3, 9, 9))
+    # What is folded already has nothing left to fold.
+    again = bnfold(path, path, code=DONE)
+    assert re.search(r"norms folded +0 +of +0", again.stdout)
+
+
+def test_out_is_replaced(bnfold, models, tmp_path):
+    (tmp_path / "folded.pt").write_text("what was there")
+    bnfold("plain", "folded.pt", code=DONE)
+    assert written(tmp_path) == ["folded.pt"]
+    assert_same_outputs(models / "plain.pt", tmp_path / "folded.pt", double(2, 3, 9, 9))
+
+
+def test_in_stays_as_it_was(bnfold, models):
+    before = (models / "plain.pt").read_bytes()
+    bnfold("plain", "folded.pt", *IMAGE, "--check", 2, "--bench", 1, code=DONE)
+    assert (models / "plain.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("model, tolerance", [("plain", "1e-10"), ("float", "1e-04")])
+def test_check(model, tolerance, bnfold):
+    result = bnfold(model, "folded.pt", *IMAGE, "--check", 3, code=DONE)
+    line = re.search(r"error +(\S+) +of +(\S+) allowed +on 3 random inputs, relative to the largest output", result.stdout)
+    assert line and float(line.group(1)) < float(line.group(2)) == float(tolerance)
+
+
+def test_check_of_a_module_that_draws_random_numbers(bnfold):
+    bnfold("noisy", "folded.pt", *IMAGE, "--check", 2, code=DONE)
+
+
+def test_bench(bnfold):
+    result = bnfold("plain", "folded.pt", *IMAGE, "--bench", 3, code=DONE)
+    assert re.search(r"latency +\d+\.\d\d ms +-> +\d+\.\d\d ms +median, 1 thread", result.stdout)
+
+
+@pytest.mark.parametrize("names", [("long", "float"), ("int64", "float32")])
+def test_several_inputs_of_different_dtypes(names, bnfold, models, tmp_path):
+    inputs = ("--input", f"3:{names[0]}", "--input", f"3,1:{names[1]}")
+    bnfold("embedded", "folded.pt", *inputs, "--check", 4, "--strict", code=DONE)
+    index, scale = torch.tensor([1, 0, 1]), torch.randn(3, 1)
+    module = assert_same_outputs(models / "embedded.pt", tmp_path / "folded.pt", index, scale, error=1e-5)
+    assert "batch_norm" not in str(module.inlined_graph)
+
+
+def test_an_input_has_the_dtype_of_the_parameters(bnfold):
+    # A double model does not run on a float input, nor the other way round.
+    bnfold("plain", "folded.pt", *IMAGE, "--check", 1, code=DONE)
+    bnfold("float", "folded.pt", *IMAGE, "--check", 1, code=DONE)
+    bnfold("embedded", "folded.pt", "--input", "3:long", "--input", "3,1", "--check", 1, code=DONE)
+
+
+def test_ranks_come_from_the_inputs(bnfold, tmp_path):
+    # Where nothing tells the rank, the module checks it; four sizes say that there is a batch.
+    bnfold("plain", "unknown.pt", code=DONE)
+    bnfold("plain", "known.pt", *IMAGE, code=DONE)
+    assert "RaiseException" in str(torch.jit.load(str(tmp_path / "unknown.pt")).graph)
+    assert "RaiseException" not in str(torch.jit.load(str(tmp_path / "known.pt")).graph)
+
+
+def test_explain(bnfold):
+    result = bnfold("kept", "folded.pt", "--explain", code=DONE)
+    assert re.search(r"^ +1 folded backward into 0$", result.stdout, re.MULTILINE)
+    assert re.search(r"^ +3 kept: bnfold has no rule that takes a norm through this operator", result.stdout, re.MULTILINE)
+    assert "aten::sigmoid" in result.stdout
+
+
+def test_help(bnfold):
+    text = bnfold("--help", code=DONE).stdout
+    for option in ("--input", "--check", "--bench", "--frozen", "--strict", "--explain", "--json", "--version"):
+        assert option in text
+    assert "Examples:\n  bnfold resnet50.pt folded.pt" in text
+    for code in ("0 done", "1 the check failed", "2 wrong usage", "3 IN can't be loaded", "4 --strict", "5 OUT can't be written"):
+        assert code in text
+    assert max(map(len, text.splitlines())) <= 130
+
+
+def test_version(bnfold):
+    assert re.fullmatch(r"bnfold \d+\.\d+\.\d+\n", bnfold("--version", code=DONE).stdout)
+
+
+# ---- the report as JSON
+
+
+def test_json_in_a_file(bnfold, tmp_path):
+    result = bnfold("kept", "folded.pt", *IMAGE, "--check", 2, "--bench", 2, "--json", "report.json", code=DONE)
+    assert "norms folded" in result.stdout
+    assert written(tmp_path) == ["folded.pt", "report.json"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["folded"] == [{"name": "1", "direction": "backward", "into": "0"}]
+    (kept,) = report["kept"]
+    assert (kept["name"], kept["reason"]) == ("3", "no_rule_for_operator")
+    assert kept["detail"] and re.fullmatch(r".+\.py:\d+", kept["source"])
+    assert report["parameters_before"] - report["parameters_after"] == 10
+    assert report["check"]["passed"] is True and report["check"]["inputs"] == 2
+    assert 0 <= report["check"]["largest_error"] < report["check"]["tolerance"] == 1e-10
+    assert report["latency"]["runs"] == 2 and report["latency"]["threads"] == 1
+    assert report["latency"]["original_ms"] > 0 and report["latency"]["folded_ms"] > 0
+
+
+def test_json_on_standard_output_is_nothing_but_json(bnfold, tmp_path):
+    result = bnfold("kept", "folded.pt", *IMAGE, "--check", 1, "--bench", 1, "--explain", "--json", "-", code=DONE)
+    assert set(json.loads(result.stdout)) >= {"folded", "kept", "check", "latency"}
+    assert written(tmp_path) == ["folded.pt"]
+
+
+def test_json_tells_why_nothing_was_written(bnfold, tmp_path):
+    kept = json.loads(bnfold("kept", "folded.pt", "--strict", "--json", "-", code=NORM_KEPT).stdout)
+    assert [norm["name"] for norm in kept["kept"]] == ["3"]
+    failed = json.loads(bnfold("ill_conditioned", "folded.pt", *IMAGE, "--check", 1, "--json", "-", code=CHECK_FAILED).stdout)
+    assert failed["check"]["passed"] is False
+    assert failed["check"]["largest_error"] > failed["check"]["tolerance"] == 1e-4
+    assert written(tmp_path) == []
+
+
+# ---- 1: the check failed
+
+
+def test_a_failed_check_writes_nothing(bnfold, tmp_path):
+    result = bnfold("ill_conditioned", "folded.pt", *IMAGE, "--check", 2, code=CHECK_FAILED)
+    assert_says(result, "the folded module differs from the original by more than rounding; nothing was written")
+    assert re.search(r"error +\S+ +of +1e-04 allowed", result.stdout)
+    assert written(tmp_path) == []
+    # Its twin: without the check, the same module is written.
+    bnfold("ill_conditioned", "folded.pt", *IMAGE, code=DONE)
+    assert written(tmp_path) == ["folded.pt"]
+
+
+def test_a_failed_check_leaves_what_was_there(bnfold, tmp_path):
+    (tmp_path / "folded.pt").write_text("what was there")
+    bnfold("ill_conditioned", "folded.pt", *IMAGE, "--check", 2, code=CHECK_FAILED)
+    assert written(tmp_path) == ["folded.pt"]
+    assert (tmp_path / "folded.pt").read_text() == "what was there"
+
+
+# ---- 2: usage
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ((), "IN is required"),
+        (("plain",), "OUT is required"),
+        (("plain", "folded.pt", "more"), "not expected: more"),
+        (("plain", "folded.pt", "--fast"), "not expected: --fast"),
+        (("plain", "folded.pt", "--check", "2"), "give --input, as in --input 1,3,224,224"),
+        (("plain", "folded.pt", "--bench", "2"), "give --input, as in --input 1,3,224,224"),
+        (("plain", "folded.pt", *IMAGE, "--check", "0"), "--check"),
+        (("plain", "folded.pt", *IMAGE, "--check", "-1"), "--check"),
+        (("plain", "folded.pt", *IMAGE, "--check", "many"), "--check"),
+        (("plain", "folded.pt", *IMAGE, "--bench", "0"), "--bench"),
+        (("plain", "folded.pt", "--input", "large"), "'large' is no input; write its sizes as in 1,3,224,224"),
+        (("plain", "folded.pt", "--input", "1,,3"), "'1,,3' is no input"),
+        (("plain", "folded.pt", "--input", "1,3x"), "'1,3x' is no input"),
+        (("plain", "folded.pt", "--input", "1,-3"), "'1,-3' is no input"),
+        (("plain", "folded.pt", "--input", "99999999999999999999"), "is no input"),
+        (("plain", "folded.pt", "--input", "1,3:float8"), "'float8' is no dtype; use float, double, half"),
+        (("plain", "folded.pt", "--input", "1,3:"), "'' is no dtype"),
+        (("plain", "folded.pt", "--json"), "--json"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_usage(arguments, sentence, bnfold, tmp_path):
+    result = bnfold(*arguments, code=USAGE)
+    assert sentence in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
+    assert result.stdout == ""
+    assert written(tmp_path) == []
+
+
+# ---- 3: cannot be loaded or folded
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("nothing.pt", r"nothing\.pt: there is no such file"),
+        (".", "is a directory; give the path of a .pt file"),
+        ("empty", r"empty\.pt: the file is empty"),
+        ("text", r"text\.pt: not a TorchScript file .*torch\.jit\.save"),
+        ("state_dict", r"state_dict\.pt: a state_dict or pickled object, not a TorchScript module; .*torch\.jit\.save"),
+        ("truncated", r"truncated\.pt: the file is truncated or damaged"),
+        ("training", r"training\.pt: the module is in training mode; call \.eval\(\)"),
+    ],
+)
+def test_what_cannot_be_loaded(name, sentence, bnfold, tmp_path):
+    result = bnfold(name, "folded.pt", code=CANNOT_LOAD)
+    assert_says(result, sentence)
+    assert result.stdout == ""
+    assert written(tmp_path) == []
+
+
+# ---- 4: --strict
+
+
+def test_strict(bnfold, models, tmp_path):
+    result = bnfold("kept", "folded.pt", "--strict", code=NORM_KEPT)
+    assert_says(result, r"1 norms? .*kept.*--strict.*nothing was written")
+    assert "no_rule_for_operator" in result.stdout
+    assert written(tmp_path) == []
+    # Its twins: without --strict, and with a module of which nothing is kept.
+    bnfold("kept", "folded.pt", code=DONE)
+    assert_same_outputs(models / "kept.pt", tmp_path / "folded.pt", double(2, 3, 9, 9))
+    bnfold("plain", "folded.pt", "--strict", code=DONE)
+
+
+def test_strict_leaves_what_was_there(bnfold, tmp_path):
+    (tmp_path / "folded.pt").write_text("what was there")
+    bnfold("kept", "folded.pt", "--strict", code=NORM_KEPT)
+    assert (tmp_path / "folded.pt").read_text() == "what was there"
+
+
+# ---- 5: cannot be written
+
+
+def test_out_in_a_directory_that_is_not_there(bnfold, tmp_path):
+    assert_says(bnfold("plain", "no/folded.pt", code=CANNOT_WRITE), "no/folded.pt: .*No such file or directory")
+    assert written(tmp_path) == []
+
+
+def test_out_is_a_directory(bnfold, tmp_path):
+    (tmp_path / "folded.pt").mkdir()
+    assert_says(bnfold("plain", "folded.pt", code=CANNOT_WRITE), r"folded\.pt: is a directory")
+    assert written(tmp_path) == ["folded.pt"] and written(tmp_path / "folded.pt") == []
+
+
+def test_out_in_a_directory_that_may_not_be_written(bnfold, tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    assert_says(bnfold("plain", "closed/folded.pt", code=CANNOT_WRITE), "Permission denied")
+    assert written(tmp_path / "closed") == []
+
+
+def test_a_report_that_cannot_be_written(bnfold, tmp_path):
+    result = bnfold("plain", "folded.pt", "--json", "no/report.json", code=CANNOT_WRITE)
+    assert_says(result, r"no/report\.json: .*written")
+    # Who asked for a report and did not get one should not find a result either.
+    assert written(tmp_path) == []

@@ -1,0 +1,187 @@
+"""The rules that the repository keeps about itself: nothing is untested, unlisted or undocumented."""
+
+from __future__ import annotations
+
+import collections
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSES, RULES, TESTS, DOCS = ROOT / "passes", ROOT / "passes" / "rules", ROOT / "tests", ROOT / "docs"
+
+# Absolute paths of somebody's machine.
+MACHINE_PATH = re.compile(r"(?<![\w.$}/-])/(?:work|root|home|Users)/\w")
+# A Markdown link to something inside the repository: [text](docs/reasons.md#anchor).
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
+
+
+def text(*parts: str) -> str:
+    return ROOT.joinpath(*parts).read_text()
+
+
+def repository_files() -> list[Path]:
+    """What git tracks, and what it would add."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [path for path in (ROOT / name for name in listing.stdout.split("\0") if name) if path.is_file()]
+
+
+def reasons() -> list[str]:
+    body = re.search(r"enum class Reason \{(.*?)\};", text("include", "bnfold", "report.h"), re.DOTALL)
+    return re.findall(r"^ *(\w+),", body.group(1), re.MULTILINE)
+
+
+def rule_table() -> dict[str, list[str]]:
+    """The operators of every line of the table, by family."""
+    lines = re.findall(r'\{"(\w+)",\s*\{((?:\s*"\w+::\w+",?)+)\}', text("passes", "rules", "table.cpp"))
+    return {family: re.findall(r'"([^"]+)"', operators) for family, operators in lines}
+
+
+def anchors(markdown: str) -> set[str]:
+    """The anchors of the headings, the way GitHub makes them."""
+    titles = re.findall(r"^#+ +(.+?) *$", markdown, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_there_are_reasons_and_rules():
+    # What follows reads the sources; an expression that finds nothing would prove nothing.
+    assert len(reasons()) >= 20 and "value_has_other_readers" in reasons()
+    assert {"conv", "linear", "matmul"} <= set(rule_table())
+    assert "aten::conv2d" in rule_table()["conv"]
+
+
+# ---- reasons
+
+
+@pytest.mark.parametrize("reason", reasons())
+def test_every_reason_is_asserted_in_a_cpp_test(reason):
+    asserted = re.compile(rf"\bReason::{reason}\b")
+    assert any(asserted.search(path.read_text()) for path in TESTS.rglob("*_test.cpp")), f"no C++ test names Reason::{reason}"
+
+
+@pytest.mark.parametrize("reason", reasons())
+def test_every_reason_is_given_in_the_passes(reason):
+    given = re.compile(rf"\bReason::{reason}\b")
+    sources = [path for path in PASSES.rglob("*.cpp") if path.name != "reasons.cpp"]
+    assert any(given.search(path.read_text()) for path in sources), f"nothing declines with Reason::{reason}"
+
+
+def test_every_reason_has_its_text_in_the_order_of_the_enum():
+    assert re.findall(r"ReasonText\{Reason::(\w+), \"\w+\"", text("passes", "reasons.cpp")) == reasons()
+
+
+def test_the_reasons_are_documented_in_the_order_of_the_enum():
+    assert re.findall(r"^### `(\w+)`$", text("docs", "reasons.md"), re.MULTILINE) == reasons()
+
+
+# ---- rules
+
+
+def rule_files() -> list[str]:
+    return sorted(path.stem for path in RULES.glob("*.cpp") if path.stem != "table")
+
+
+@pytest.mark.parametrize("stem", rule_files())
+def test_every_rule_file_is_in_the_table_and_tested(stem):
+    assert (TESTS / "rules" / f"{stem}_test.cpp").is_file()
+    if stem in rule_table():
+        return
+    # What is no rule is code that several rules share.
+    include = f'#include "rules/{stem}.h"'
+    users = [path.stem for path in RULES.glob("*.cpp") if path.stem in rule_table() and include in path.read_text()]
+    assert len(users) >= 2, f"{stem}.cpp is neither in the table nor shared by rules"
+
+
+def test_every_line_of_the_table_has_its_file():
+    assert sorted(rule_table()) == [stem for stem in rule_files() if stem in rule_table()]
+
+
+def test_no_operator_has_two_rules():
+    counts = collections.Counter(operator for operators in rule_table().values() for operator in operators)
+    assert [operator for operator, count in counts.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("family", sorted(rule_table()))
+def test_every_rule_is_derived_in_the_docs(family):
+    assert f"passes/rules/{family}.cpp" in text("docs", "exactness.md")
+
+
+# ---- sources
+
+
+@pytest.mark.parametrize("folder, pattern", [("passes", "**/*.cpp"), ("tools", "*.cpp"), ("tests", "**/*_test.cpp"), ("bench", "*.cpp")])
+def test_every_source_is_built(folder, pattern):
+    lists = {"passes": ROOT / "CMakeLists.txt"}.get(folder, ROOT / folder / "CMakeLists.txt")
+    listed = set(re.findall(r"[\w/]+\.cpp", lists.read_text()))
+    sources = sorted(ROOT.joinpath(folder).glob(pattern))
+    assert sources
+    missing = [str(path.relative_to(lists.parent)) for path in sources if str(path.relative_to(lists.parent)) not in listed]
+    assert missing == []
+
+
+def library_sources() -> list[Path]:
+    files = [*PASSES.rglob("*.cpp"), *PASSES.rglob("*.h"), *ROOT.joinpath("include").rglob("*.h")]
+    return sorted(files)
+
+
+@pytest.mark.parametrize("path", library_sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_source_says_what_it_is(path):
+    # In its first line, or in that of the header that it includes first.
+    first, *rest = path.read_text().splitlines()
+    own_header = path.with_suffix(".h")
+    if path.suffix == ".cpp" and own_header.exists() and not first.startswith("// "):
+        assert first == f'#include "{own_header.relative_to(PASSES)}"'
+    else:
+        assert first.startswith("// ")
+    if path.suffix == ".h":
+        assert "#pragma once" in rest
+
+
+@pytest.mark.parametrize("path", sorted(PASSES.joinpath("algebra").iterdir()), ids=lambda path: path.name)
+def test_the_algebra_knows_no_graph(path):
+    assert "torch/csrc" not in path.read_text()
+
+
+def test_no_file_names_a_path_of_a_machine():
+    found = []
+    for path in repository_files():
+        try:
+            content = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {line}" for line in content.splitlines() if MACHINE_PATH.search(line)]
+    assert found == []
+
+
+# ---- documentation
+
+
+def test_links_lead_somewhere():
+    broken = []
+    for path in repository_files():
+        if path.suffix != ".md":
+            continue
+        for target, anchor in LINK.findall(path.read_text()):
+            there = (path.parent / target).resolve() if target else path
+            if not there.exists() or (anchor and there.suffix == ".md" and anchor not in anchors(there.read_text())):
+                broken.append(f"{path.relative_to(ROOT)}: {target}#{anchor}")
+    assert broken == []
+
+
+@pytest.mark.parametrize("document", ["reasons.md", "exactness.md", "checking.md"])
+def test_the_documents_are_there(document):
+    assert (DOCS / document).read_text().startswith("# ")
+
+
+def test_the_documented_tolerances_are_those_of_the_code():
+    body = re.search(r"double tolerance\(at::ScalarType dtype\) \{(.*?)\n\}", text("passes", "check.cpp"), re.DOTALL).group(1)
+    in_code = [float(value) for value in re.findall(r"return ([\d.e-]+);", body) if float(value) > 0]
+    table = re.findall(r"^\| (?:double|float|half|bfloat16) \|.*\| ([\d.e-]+) \|$", text("docs", "checking.md"), re.MULTILINE)
+    assert [float(value) for value in table] == in_code
