@@ -72,8 +72,8 @@ def randomise_norms(model: torch.nn.Module, images: torch.Tensor) -> None:
         norm.running_var.copy_(variance * uniform_like(mean, 0.5, 2.0))
         sign = torch.where(torch.rand_like(mean) < 0.3, -1.0, 1.0)
         sign[torch.rand_like(mean) < 0.02] = 0.0
-        norm.weight.copy_(sign * uniform_like(mean, 0.5, 1.5))
-        norm.bias.copy_(uniform_like(mean, -0.5, 0.5))
+        norm.weight.copy_(sign * uniform_like(mean, 0.25, 0.75))
+        norm.bias.copy_(uniform_like(mean, -1.0, 1.0))
 
     # In the order in which they run, so that each norm sees what the ones before it give from now on.
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
