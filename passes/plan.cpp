@@ -29,22 +29,16 @@ bool writes_into(const jit::Node* node, const jit::Value* value) {
   return false;
 }
 
-std::string described(const jit::Node* node) {
-  const std::string source = source_of(node);
-  const char* kind = node->kind().toQualString();
-  return source.empty() ? std::string(kind) : fmt::format("{} ({})", kind, source);
-}
-
 // Who beside `reader` reads the contents of `value`, as a decline.
 std::optional<Decline> other_reader(const jit::Value* value, const jit::Node* reader) {
   for (const jit::Use& use : value->uses()) {
     if (use.user == reader || reads_metadata_only(use.user)) continue;
     if (writes_into(use.user, value)) {
-      return Decline{Reason::value_changed_in_place, use.user, fmt::format("by {}", described(use.user))};
+      return Decline{Reason::value_changed_in_place, use.user, fmt::format("by {}", use.user->kind().toQualString())};
     }
     const bool returned = use.user->kind() == jit::prim::Return;
     return Decline{Reason::value_has_other_readers, use.user,
-                   returned ? "it is also an output" : fmt::format("also read by {}", described(use.user))};
+                   returned ? "it is also an output" : fmt::format("also read by {}", use.user->kind().toQualString())};
   }
   return std::nullopt;
 }
@@ -57,7 +51,7 @@ std::optional<Decline> why_not_from_here(const jit::Value* value, const jit::Nod
                    fmt::format("%{} comes from outside", value->debugName())};
   }
   if (producer->owningBlock() != norm->owningBlock()) {
-    return Decline{Reason::value_from_other_block, producer, fmt::format("{} is in another block", described(producer))};
+    return Decline{Reason::value_from_other_block, producer, fmt::format("{} is in another block", producer->kind().toQualString())};
   }
   return std::nullopt;
 }
@@ -90,7 +84,9 @@ std::variant<Plan, Decline> backward(
     if (const auto decline = other_reader(value, reader)) return *decline;
     jit::Node* producer = const_cast<jit::Node*>(value->node());
     const Rule* rule = rule_for(producer);
-    if (rule == nullptr) return Decline{Reason::no_rule_for_operator, producer, fmt::format("behind {}", described(producer))};
+    if (rule == nullptr) {
+      return Decline{Reason::no_rule_for_operator, producer, fmt::format("behind {}", producer->kind().toQualString())};
+    }
     const Answer answer = rule->backward({producer, affine, norm.dtype, store, ranks});
     if (const auto* decline = std::get_if<Decline>(&answer)) return *decline;
     if (const auto* absorb = std::get_if<Absorb>(&answer)) {
@@ -122,7 +118,10 @@ std::variant<Plan, Decline> plan(const Norm& norm, const ParameterStore& store, 
 }
 
 std::string source_of(const jit::Node* node) {
-  const auto place = node->sourceRange().file_line_col();
+  // A module that was loaded from a file knows the code that was written into it, and from that the code it was made of.
+  const jit::SourceRange written = node->sourceRange();
+  const auto generating = written.findSourceRangeThatGenerated();
+  const auto place = (generating ? *generating : written).file_line_col();
   if (!place) return "";
   const auto& [file, line, column] = *place;
   const size_t slash = file.rfind('/');

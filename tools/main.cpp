@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -54,7 +55,7 @@ void describe(CLI::App& app, Arguments& arguments, std::vector<std::string>& inp
       ->check(CLI::PositiveNumber);
   app.add_flag("--frozen", arguments.frozen, "write the result of torch.jit.freeze on the folded module");
   app.add_flag("--strict", arguments.strict, "write nothing and exit with 4 where a norm was kept");
-  app.add_flag("--explain", arguments.explain, "list every norm with what became of it");
+  app.add_flag("--explain", arguments.explain, "list where each norm went, and what the reasons for keeping one mean");
   app.add_option("--json", arguments.json, "write the report as JSON, - for standard output")->type_name("FILE");
   app.footer(
       "Examples:\n"
@@ -99,15 +100,16 @@ bnfold::CheckResult checked(
   }
 }
 
+// What the table leaves out: where each folded norm went, and what the reasons in it mean.
 std::string explained(const bnfold::Report& report) {
-  std::string text = "\n";
+  std::string text = report.folded.empty() ? "" : "\nfolded\n";
   for (const bnfold::FoldedNorm& norm : report.folded) {
-    text += fmt::format("  {} folded {} into {}\n", norm.name, name(norm.direction), norm.into);
+    text += fmt::format("  {}  {} into {}\n", norm.name, name(norm.direction), norm.into);
   }
-  for (const bnfold::KeptNorm& norm : report.kept) {
-    text += fmt::format("  {} kept: {} {}{}\n", norm.name, sentence(norm.reason), norm.detail,
-                        norm.source.empty() ? "" : fmt::format(" ({})", norm.source));
-  }
+  std::set<bnfold::Reason> reasons;
+  for (const bnfold::KeptNorm& norm : report.kept) reasons.insert(norm.reason);
+  text += reasons.empty() ? "" : "\nreasons\n";
+  for (const bnfold::Reason reason : reasons) text += fmt::format("  {}\n      {}\n", name(reason), sentence(reason));
   return text;
 }
 

@@ -72,10 +72,12 @@ Answer absorb_into_kernel(const Site& site, const KernelInputs& inputs, int64_t 
     if (const auto decline = why_not_foldable(site, tensor)) return *decline;
   }
   const int64_t channels = site.affine.size_along(channel_dimension);
+  const bool weight_fits = kernel.weight.dim() >= 2;
   const bool bias_fits = !kernel.bias.defined() || (kernel.bias.dim() == 1 && kernel.bias.size(0) == kernel.output_channels());
-  if (kernel.output_channels() != channels || !bias_fits) {
+  if (!weight_fits || !bias_fits || kernel.output_channels() != channels) {
+    const int64_t layer_channels = weight_fits ? kernel.output_channels() : 1;
     return Decline{Reason::channels_differ, site.node,
-                   fmt::format("{} channels leave the layer, the norm has {}", kernel.output_channels(), channels)};
+                   fmt::format("{} channels leave the layer, the norm has {}", layer_channels, channels)};
   }
 
   const algebra::Kernel folded =

@@ -88,6 +88,7 @@ def models(tmp_path_factory) -> Path:
             "embedded": embedded(),
             "ill_conditioned": ill_conditioned(),
             "noisy": prepared(Noisy(), (double(2, 3, 9, 9),)),
+            "along_length": prepared(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)), (double(3, 6, 4),)),
             "no_norm": nn.Sequential(nn.Conv2d(3, 5, 3)).double().eval(),
         }
         for name, model in modules.items():
@@ -175,6 +176,12 @@ def test_frozen(bnfold, models, tmp_path):
     assert list(module.parameters()) == [] and list(module.buffers()) == []
     assert "batch_norm" not in str(module.inlined_graph)
     assert "GetAttr" not in str(module.inlined_graph)
+
+
+def test_frozen_keeps_the_norms_that_the_fold_kept(bnfold, models, tmp_path):
+    # A norm along the length of [N, L, F] with L == F: what torch.jit.freeze folds into the linear layer all the same.
+    bnfold("along_length", "frozen.pt", "--frozen", "--input", "3,6,4", "--check", 2, code=DONE)
+    assert_same_outputs(models / "along_length.pt", tmp_path / "frozen.pt", double(3, 6, 4))
 
 
 def test_out_may_be_in(bnfold, models, tmp_path):
@@ -309,6 +316,14 @@ def test_a_failed_check_writes_nothing(bnfold, tmp_path):
     assert written(tmp_path) == ["folded.pt"]
 
 
+def test_an_input_that_the_module_does_not_take(bnfold, tmp_path):
+    result = bnfold("plain", "folded.pt", "--input", "2,4,9,9", "--check", 2, code=CHECK_FAILED)
+    assert_says(result, "the original module can't run on the given input: .*to have 3 channels, but got 4 channels")
+    result = bnfold("embedded", "folded.pt", "--input", "3:long", "--check", 2, code=CHECK_FAILED)
+    assert_says(result, "missing value for argument 'scale'")
+    assert written(tmp_path) == []
+
+
 def test_a_failed_check_leaves_what_was_there(bnfold, tmp_path):
     (tmp_path / "folded.pt").write_text("what was there")
     bnfold("ill_conditioned", "folded.pt", *IMAGE, "--check", 2, code=CHECK_FAILED)
@@ -335,6 +350,7 @@ def test_a_failed_check_leaves_what_was_there(bnfold, tmp_path):
         (("plain", "folded.pt", "--input", "large"), "'large' is no input; write its sizes as in 1,3,224,224"),
         (("plain", "folded.pt", "--input", "1,,3"), "'1,,3' is no input"),
         (("plain", "folded.pt", "--input", "1,3x"), "'1,3x' is no input"),
+        (("plain", "folded.pt", "--input", "1,3,"), "'1,3,' is no input"),
         (("plain", "folded.pt", "--input", "1,-3"), "'1,-3' is no input"),
         (("plain", "folded.pt", "--input", "99999999999999999999"), "is no input"),
         (("plain", "folded.pt", "--input", "1,3:float8"), "'float8' is no dtype; use float, double, half"),
@@ -346,7 +362,7 @@ def test_a_failed_check_leaves_what_was_there(bnfold, tmp_path):
 def test_usage(arguments, sentence, bnfold, tmp_path):
     result = bnfold(*arguments, code=USAGE)
     assert sentence in result.stderr
-    assert len(result.stderr.splitlines()) <= 2
+    assert len(result.stderr.splitlines()) <= 2 and len(result.stderr) < 200
     assert result.stdout == ""
     assert written(tmp_path) == []
 
@@ -413,6 +429,13 @@ def test_out_in_a_directory_that_may_not_be_written(bnfold, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     assert_says(bnfold("plain", "closed/folded.pt", code=CANNOT_WRITE), "Permission denied")
     assert written(tmp_path / "closed") == []
+
+
+def test_out_is_no_regular_file(bnfold, tmp_path):
+    # Renaming onto a device or a pipe would put a file in its place, on /dev/null too for root.
+    os.mkfifo(tmp_path / "pipe")
+    assert_says(bnfold("plain", "pipe", code=CANNOT_WRITE), "pipe: ")
+    assert (tmp_path / "pipe").is_fifo() and written(tmp_path) == ["pipe"]
 
 
 def test_a_report_that_cannot_be_written(bnfold, tmp_path):

@@ -73,34 +73,40 @@ class Conv2dRule : public ::testing::Test {
     x = at::randn({2, 3, 6, 6}, at::kDouble);
   }
 
+  static Model conv_then_norm(const std::string& groups) {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}).norm("norm", 4);
+    return model.forward(fmt::format("y = torch.conv2d(x, self.conv.weight, None, [1, 1], [0, 0], [1, 1], {})\nreturn {}", groups,
+                                     batch_norm("norm", "y")));
+  }
+
+  static Options with_rank(int64_t rank) {
+    Options options;
+    options.input_ranks = {rank};
+    return options;
+  }
+
   at::Tensor x;
 };
 
-constexpr const char* kConv = "torch.conv2d({}, self.conv.weight, None, [1, 1], [0, 0], [1, 1], {})";
-
 TEST_F(Conv2dRule, DeclinesWhereGroupsAreComputed) {
-  Model model;
-  model.layer("conv", {4, 3, 3, 3}).norm("norm", 4);
-  model.forward(fmt::format("y = {}\nreturn {}", fmt::format(kConv, "x", "x.size(0) - 1"), batch_norm("norm", "y")));
-  expect_kept(model.module, {x}, "norm", Reason::operand_not_constant);
+  expect_kept(conv_then_norm("x.size(0) - 1").module, {x}, "norm", Reason::operand_not_constant);
 }
 
 TEST_F(Conv2dRule, FoldsWithABatchDimension) {
-  Model model;
-  model.layer("conv", {4, 3, 3, 3}).norm("norm", 4).forward(
-      fmt::format("y = {}\nreturn {}", fmt::format(kConv, "x", 1), batch_norm("norm", "y")));
-  Options options;
-  options.input_ranks = {4};
-  expect_folded(model.module, {x}, "norm", "conv", options);
+  const FoldResult result = expect_folded(conv_then_norm("1").module, {x}, "norm", "conv", with_rank(4));
+  EXPECT_EQ(count_nodes(result.module, "prim::RaiseException"), 0);
+}
+
+TEST_F(Conv2dRule, ChecksTheRankWhereNothingTellsIt) {
+  FoldResult result = expect_folded(conv_then_norm("1").module, {x}, "norm", "conv");
+  EXPECT_EQ(count_nodes(result.module, "prim::RaiseException"), 1);
+  EXPECT_THROW(result.module.forward({at::randn({3, 6, 6}, at::kDouble)}), std::exception);
 }
 
 TEST_F(Conv2dRule, DeclinesWithoutABatchDimension) {
-  Model model;
-  model.layer("conv", {4, 3, 3, 3}).norm("norm", 4).forward(
-      fmt::format("y = {}\nreturn {}", fmt::format(kConv, "x", 1), batch_norm("norm", "y")));
-  Options options;
-  options.input_ranks = {3};
-  expect_kept(model.module, {at::randn({3, 6, 6}, at::kDouble)}, "norm", Reason::input_not_batched, "", options);
+  const at::Tensor unbatched = at::randn({3, 6, 6}, at::kDouble);  // 4 channels leave the layer in 4 rows
+  expect_kept(conv_then_norm("1").module, {unbatched}, "norm", Reason::input_not_batched, "", with_rank(3));
 }
 
 }  // namespace

@@ -53,6 +53,13 @@ TEST_F(LinearRule, ChecksTheRankWhereNothingProvesIt) {
   }
 }
 
+TEST_F(LinearRule, DeclinesAVectorAsWeight) {
+  Model model;
+  model.layer("linear", {5}).norm("norm", 5).forward(
+      "y = torch.linear(x, self.linear.weight, None)\nreturn " + batch_norm("norm", "y"));
+  expect_kept(model.module, {at::randn({2, 5, 5}, at::kDouble)}, "norm", Reason::channels_differ, "1 channels");
+}
+
 TEST_F(LinearRule, ChecksNoRankThatIsProven) {
   Model model;
   model.layer("linear", {5, 3}).norm("norm", 5).forward(
