@@ -102,13 +102,13 @@ class Assembler {
       if (children_[path].count(name) != 0) {
         module.register_module(name, build(prefix + name, original.attr(name).toModule()));
       } else if (const Addition* addition = find_addition(path, name)) {
-        add_parameter(module, *addition, original);
+        module.register_parameter(name, addition->tensor, /*is_buffer=*/false);
       } else if (kept_[path].count(name) != 0) {
         copy_attribute(module, original, slot);
       }
     }
     for (const Addition& addition : additions_[path]) {
-      if (!module.hasattr(addition.name)) add_parameter(module, addition, original);
+      if (!module.hasattr(addition.name)) module.register_parameter(addition.name, addition.tensor, /*is_buffer=*/false);
     }
     if (!module.hasattr("training")) module.register_attribute("training", c10::BoolType::get(), false);
     types_[path] = module.type();
@@ -120,12 +120,6 @@ class Assembler {
       if (addition.name == name) return &addition;
     }
     return nullptr;
-  }
-
-  void add_parameter(jit::Module& module, const Addition& addition, const jit::Module& original) {
-    at::Tensor tensor = addition.tensor.detach();
-    for (const at::Tensor& parameter : original.parameters(/*recurse=*/false)) tensor.set_requires_grad(parameter.requires_grad());
-    module.register_parameter(addition.name, tensor, /*is_buffer=*/false);
   }
 
   void copy_attribute(jit::Module& module, const jit::Module& original, size_t slot) {

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "bnfold/bnfold.h"
+#include "sentence.h"
 
 namespace bnfold {
 
@@ -19,6 +20,8 @@ namespace {
 
 // Random operators draw the same numbers in both modules.
 constexpr uint64_t kSeed = 0;
+
+enum class Which { original, folded };
 
 // Puts the random generators back into the state they were in.
 class RandomState {
@@ -78,7 +81,13 @@ class State {
   std::vector<Entry> entries_;
 };
 
-c10::IValue run(jit::Module& module, const std::vector<c10::IValue>& inputs, const char* which) {
+[[noreturn]] void fail_to_run(Which which, const std::string& what) {
+  const std::string sentence = first_sentence(what);
+  if (which == Which::original) throw InputError(fmt::format("the module can't run on the given input: {}", sentence));
+  throw Error(fmt::format("the folded module can't run on an input that the original takes: {}", sentence));
+}
+
+c10::IValue run(jit::Module& module, const std::vector<c10::IValue>& inputs, Which which) {
   const RandomState random;
   at::manual_seed(kSeed);
   std::vector<c10::IValue> own;
@@ -87,9 +96,9 @@ c10::IValue run(jit::Module& module, const std::vector<c10::IValue>& inputs, con
   try {
     return module.forward(std::move(own));
   } catch (const c10::Error& error) {
-    throw Error(fmt::format("the {} module can't run on the given input: {}", which, error.what_without_backtrace()));
+    fail_to_run(which, error.what_without_backtrace());
   } catch (const std::exception& error) {
-    throw Error(fmt::format("the {} module can't run on the given input: {}", which, error.what()));
+    fail_to_run(which, error.what());
   }
 }
 
@@ -203,8 +212,8 @@ CheckResult check(jit::Module original, jit::Module folded, const std::vector<st
   const State original_state(original);
   const State folded_state(folded);
   for (const auto& tuple : inputs) {
-    const c10::IValue expected = run(original, tuple, "original");
-    comparison.compare(expected, run(folded, tuple, "folded"), "output");
+    const c10::IValue expected = run(original, tuple, Which::original);
+    comparison.compare(expected, run(folded, tuple, Which::folded), "output");
     ++result.inputs;
   }
   return result;

@@ -5,7 +5,7 @@
 namespace bnfold {
 
 void clean_up(Program& program) {
-  for (Program::Method& method : program.methods) torch::jit::EliminateDeadCode(method.graph);
+  for (Program::Method& method : program.methods) torch::jit::EliminateDeadCode(method.graph->block());
 }
 
 }  // namespace bnfold

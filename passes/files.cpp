@@ -15,6 +15,8 @@
 #include <sstream>
 #include <system_error>
 
+#include "sentence.h"
+
 namespace bnfold {
 
 namespace jit = torch::jit;
@@ -42,10 +44,6 @@ void require_readable(const std::string& path) {
   }
 }
 
-std::string first_line(const std::string& text) {
-  return text.substr(0, text.find('\n'));
-}
-
 // What torch said, as a sentence about the file.
 std::string load_failure(const std::string& path, const std::string& what) {
   const auto says = [&what](const char* text) { return what.find(text) != std::string::npos; };
@@ -57,9 +55,9 @@ std::string load_failure(const std::string& path, const std::string& what) {
   }
   if (says("Unknown builtin op") || says("Unknown type name") || says("Unknown custom class")) {
     return fmt::format("{}: needs an operator or class that is not here: {}; load the library that has it first", path,
-                       first_line(what));
+                       first_sentence(what));
   }
-  return fmt::format("{}: can't be loaded: {}", path, first_line(what));
+  return fmt::format("{}: can't be loaded: {}", path, first_sentence(what));
 }
 
 // A file beside `path` that is gone when this object is, unless it was renamed.
@@ -122,13 +120,17 @@ jit::Module load(const std::string& path, bool onto_cpu) {
 void save(const jit::Module& module, const std::string& path) {
   std::error_code error;
   if (fs::is_directory(path, error)) throw SaveError(fmt::format("{}: is a directory; give the path of a file", path));
+  // Renaming would put a file in the place of a device or pipe, and in that of a link.
+  const bool exists = fs::exists(path, error);
+  if (exists && !fs::is_regular_file(path, error)) throw SaveError(fmt::format("{}: is no regular file", path));
+  const std::string target = exists ? fs::canonical(path).string() : path;
   std::ostringstream content;
   try {
     module.save(content);
   } catch (const c10::Error& failure) {
     throw SaveError(fmt::format("{}: the module can't be serialized: {}", path, failure.what_without_backtrace()));
   }
-  TemporaryFile file(path);
+  TemporaryFile file(target);
   file.write(content.str());
   file.rename();
 }

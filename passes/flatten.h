@@ -7,7 +7,7 @@
 namespace bnfold {
 
 // A copy of `module` with the methods that `options` keeps, sharing the tensors of `module`. The graphs hold no calls to submodules.
-// Throws Error where a preserved attribute does not exist or TorchScript can't freeze the module.
+// Throws Error where a preserved attribute does not exist, the module has forward hooks, or TorchScript can't freeze it.
 Program flatten(const torch::jit::Module& module, const Options& options);
 
 }  // namespace bnfold

@@ -26,13 +26,24 @@ class TensorCount {
   int64_t bytes_ = 0;
 };
 
+// Slot by slot: the lists that Module::parameters() and buffers() make take longer than some steps of a fold.
+void add_attributes(const jit::Module& module, TensorCount& count, Size& size) {
+  const auto type = module.type();
+  for (size_t slot = 0; slot < type->numAttributes(); ++slot) {
+    const c10::IValue& value = module._ivalue()->getSlot(slot);
+    if (value.isModule()) add_attributes(value.toModule(), count, size);
+    if (!value.isTensor()) continue;
+    if (type->is_parameter(slot)) size.parameters += count.add(value.toTensor());
+    if (type->is_buffer(slot)) size.buffers += count.add(value.toTensor());
+  }
+}
+
 }  // namespace
 
 Size measure(const jit::Module& module, const std::vector<Program::Method>& methods) {
   Size size;
   TensorCount count;
-  for (const at::Tensor& parameter : module.parameters()) size.parameters += count.add(parameter);
-  for (const at::Tensor& buffer : module.buffers()) size.buffers += count.add(buffer);
+  add_attributes(module, count, size);
   const bool frozen = size.parameters == 0;
   for (const Program::Method& method : methods) {
     for_each_node(method.graph->block(), [&](const jit::Node* node) {

@@ -39,7 +39,8 @@ bool batch_norm_writes_statistics(const jit::Node* node) {
 
 }  // namespace
 
-ParameterStore::ParameterStore(const Program& program) {
+ParameterStore::ParameterStore(const Program& program)
+    : assigned_paths_(program.preserved_values.begin(), program.preserved_values.end()) {
   for (const Program::Method& method : program.methods) {
     places_[method.graph->inputs().at(0)] = {"", program.module};
     record_places(method.graph->block());
@@ -155,6 +156,8 @@ jit::Value* ParameterStore::add(jit::Value* beside, const std::string& name, con
   leaf->s_(jit::attr::name, name);
   leaf->output()->setType(c10::TensorType::get());
   leaf->insertAfter(neighbour);
+  const auto neighbours_tensor = read(beside);
+  tensor.set_requires_grad(neighbours_tensor && neighbours_tensor->defined() && neighbours_tensor->requires_grad());
   added_.emplace(leaf, Added{name, tensor, added_.size()});
   return leaf->output();
 }

@@ -31,7 +31,7 @@ class ParameterStore {
   // The dotted path of the module that `value` belongs to, "layer1.0.conv1"; of the value itself where it belongs to the root.
   std::string layer(const torch::jit::Value* value) const;
 
-  // A new static value with `tensor`, placed right behind the static value `beside` and belonging to the same module under the name
+  // A new static value with `tensor`, which nobody else may hold, trainable as `beside` is. It is placed right behind the static value `beside` and belonging to the same module under the name
   // `name`, as long as that name is free once everything has been added.
   torch::jit::Value* add(torch::jit::Value* beside, const std::string& name, const at::Tensor& tensor);
 
@@ -61,7 +61,7 @@ class ParameterStore {
 
   std::unordered_map<const torch::jit::Value*, Place> places_;  // of the values that are modules
   std::unordered_map<const torch::jit::Node*, Added> added_;
-  std::unordered_set<std::string> assigned_paths_;
+  std::unordered_set<std::string> assigned_paths_;  // what SetAttr writes, or the user may since it is preserved
   std::unordered_set<const void*> written_storages_;
 };
 

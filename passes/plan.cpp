@@ -119,7 +119,7 @@ std::variant<Plan, Decline> plan(const Norm& norm, const ParameterStore& store, 
 
 std::string source_of(const jit::Node* node) {
   // A module that was loaded from a file knows the code that was written into it, and from that the code it was made of.
-  const jit::SourceRange written = node->sourceRange();
+  const jit::SourceRange& written = node->sourceRange();
   const auto generating = written.findSourceRangeThatGenerated();
   const auto place = (generating ? *generating : written).file_line_col();
   if (!place) return "";

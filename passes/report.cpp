@@ -30,8 +30,9 @@ std::string grouped(int64_t number) {
   return digits;
 }
 
-std::string megabytes(int64_t bytes) {
-  return fmt::format("{:.2f} MB", static_cast<double>(bytes) / 1e6);
+std::string readable_size(int64_t bytes) {
+  const auto size = static_cast<double>(bytes);
+  return bytes < 1000000 ? fmt::format("{:.2f} kB", size / 1e3) : fmt::format("{:.2f} MB", size / 1e6);
 }
 
 std::string shortened(const std::string& text, size_t width) {
@@ -39,7 +40,7 @@ std::string shortened(const std::string& text, size_t width) {
 }
 
 std::string size_line(const char* what, const std::string& before, const std::string& after, const std::string& difference) {
-  return fmt::format("{:<12} {:>14}  ->  {:>14}   {}\n", what, before, after, difference);
+  return fmt::format("{:<12} {:>14}  ->  {:>14}{}{}\n", what, before, after, difference.empty() ? "" : "   ", difference);
 }
 
 std::string count_line(const char* what, int64_t before, int64_t after) {
@@ -87,10 +88,11 @@ std::string Report::to_json() const {
 
 std::string Report::to_table(int width) const {
   const size_t norms = folded.size() + kept.size();
-  std::string table = fmt::format("{:<12} {:>14}  of  {:>14}   {}\n", "norms folded", folded.size(), norms, directions(folded));
+  const std::string ways = folded.empty() ? "" : "   " + directions(folded);
+  std::string table = fmt::format("{:<12} {:>14}  of  {:>14}{}\n", "norms folded", folded.size(), norms, ways);
   table += count_line("parameters", before.parameters, after.parameters);
   table += count_line("buffers", before.buffers, after.buffers);
-  table += size_line("size", megabytes(before.bytes), megabytes(after.bytes), "");
+  table += size_line("size", readable_size(before.bytes), readable_size(after.bytes), "");
   table += count_line("graph nodes", before.nodes, after.nodes);
   if (!kept.empty()) table += kept_lines(kept, static_cast<size_t>(std::max(width, 40)));
   return table;

@@ -54,6 +54,14 @@ TEST_F(Store, ReadsNothingThatIsAssigned) {
   EXPECT_FALSE(ParameterStore(program).read(factor(program)).has_value());
 }
 
+TEST_F(Store, ReadsNothingThatIsPreservedForTheUser) {
+  model.parameter("gain", weight).forward("return x * self.gain");
+  Options options;
+  options.preserved_attributes = {"gain"};
+  const Program program = flatten(model.module, options);
+  EXPECT_FALSE(ParameterStore(program).read(factor(program)).has_value());
+}
+
 TEST_F(Store, ReadsNothingThatAnotherMethodWrites) {
   model.forward("return x * self.block.weight").define("def reset(self, x):\n  self.block.weight.zero_()\n  return x\n");
   const Program program = flatten(model.module, {});
@@ -69,6 +77,7 @@ TEST_F(Store, ReadsWhatWasAdded) {
   const jit::Value* value = store.add(factor(program), "weight", weight * 2);
   ASSERT_TRUE(store.read(value).has_value());
   EXPECT_TRUE(at::equal(*store.read(value), weight * 2));
+  EXPECT_FALSE(store.read(value)->requires_grad());
   EXPECT_EQ(store.path(value), "block.weight");
 }
 

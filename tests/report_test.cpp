@@ -41,7 +41,7 @@ TEST(Report, AsTable) {
             "norms folded              2  of               3   2 backward\n"
             "parameters      134,309,962  ->     134,301,514   -8,448\n"
             "buffers               8,462  ->               0   -8,462\n"
-            "size              537.27 MB  ->       537.21 MB   \n"
+            "size              537.27 MB  ->       537.21 MB\n"
             "graph nodes              58  ->              45   -13\n"
             "\nkept\n"
             "  bn3  value_has_other_readers  (net.py:12)\n"

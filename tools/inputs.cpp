@@ -37,7 +37,7 @@ int64_t size_from(const std::string& text, const std::string& whole) {
 InputShape input_shape(const std::string& text) {
   InputShape shape;
   const size_t colon = text.find(':');
-  std::istringstream sizes(text.substr(0, colon));
+  std::istringstream sizes(text.substr(0, colon) + ",");
   for (std::string size; std::getline(sizes, size, ',');) shape.sizes.push_back(size_from(size, text));
   if (colon != std::string::npos) {
     const std::string name = text.substr(colon + 1);

@@ -4,7 +4,10 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
@@ -21,6 +24,8 @@ namespace {
 
 // What the program promises to scripts.
 enum ExitCode { kDone = 0, kCheckFailed = 1, kUsage = 2, kCannotLoad = 3, kNormKept = 4, kCannotWrite = 5 };
+
+constexpr int kMostRuns = 1000000;
 
 struct Arguments {
   std::string in;
@@ -49,10 +54,10 @@ void describe(CLI::App& app, Arguments& arguments, std::vector<std::string>& inp
       ->type_name("SIZES[:DTYPE]");
   app.add_option("--check", arguments.check, "compare folded and original on N random inputs before writing")
       ->type_name("N")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--bench", arguments.bench, "measure both, N runs each in turn, and print the medians")
+      ->check(CLI::Range(1, kMostRuns));
+  app.add_option("--bench", arguments.bench, "measure both, N runs each in turn, and print the medians; checks them first")
       ->type_name("N")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, kMostRuns));
   app.add_flag("--frozen", arguments.frozen, "write the result of torch.jit.freeze on the folded module");
   app.add_flag("--strict", arguments.strict, "write nothing and exit with 4 where a norm was kept");
   app.add_flag("--explain", arguments.explain, "list where each norm went, and what the reasons for keeping one mean");
@@ -89,14 +94,23 @@ bnfold::FoldResult folded(const torch::jit::Module& module, const Arguments& arg
   }
 }
 
+std::string first_line(const std::string& text) {
+  return text.substr(0, text.find('\n'));
+}
+
 bnfold::CheckResult checked(
     const torch::jit::Module& original, const torch::jit::Module& result, const Arguments& arguments) {
-  std::vector<std::vector<c10::IValue>> inputs;
-  for (int seed = 0; seed < arguments.check; ++seed) inputs.push_back(random_inputs(original, arguments.inputs, seed));
   try {
+    std::vector<std::vector<c10::IValue>> inputs;
+    const int count = std::max(arguments.check, 1);
+    for (int seed = 0; seed < count; ++seed) inputs.push_back(random_inputs(original, arguments.inputs, seed));
     return bnfold::check(original, result, inputs);
+  } catch (const bnfold::InputError& error) {
+    throw Failure(kUsage, error.what());
   } catch (const bnfold::Error& error) {
     throw Failure(kCheckFailed, error.what());
+  } catch (const c10::Error& error) {
+    throw Failure(kUsage, fmt::format("the input can't be made: {}", first_line(error.what_without_backtrace())));
   }
 }
 
@@ -123,10 +137,13 @@ void print(const Arguments& arguments, const bnfold::Report& report, const std::
 void write_json(const Arguments& arguments, const nlohmann::ordered_json& json) {
   if (arguments.json.empty()) return;
   const std::string text = json.dump(2) + "\n";
+  errno = 0;
   std::FILE* file = arguments.json == "-" ? stdout : std::fopen(arguments.json.c_str(), "w");
   const bool written = file != nullptr && std::fwrite(text.data(), 1, text.size(), file) == text.size();
   const bool closed = file == nullptr || (file == stdout ? std::fflush(file) : std::fclose(file)) == 0;
-  if (!written || !closed) throw Failure(kCannotWrite, fmt::format("{}: the report can't be written", arguments.json));
+  if (!written || !closed) {
+    throw Failure(kCannotWrite, fmt::format("{}: the report can't be written: {}", arguments.json, std::strerror(errno)));
+  }
 }
 
 std::string check_line(const bnfold::CheckResult& check) {
@@ -141,7 +158,7 @@ std::string latency_line(const Latency& latency) {
 
 void save(const torch::jit::Module& module, const Arguments& arguments) {
   try {
-    bnfold::save(arguments.frozen ? torch::jit::freeze(module) : module, arguments.out);
+    bnfold::save(module, arguments.out);
   } catch (const bnfold::Error& error) {
     throw Failure(kCannotWrite, error.what());
   }
@@ -154,11 +171,13 @@ void run(const Arguments& arguments) {
   } catch (const bnfold::LoadError& error) {
     throw Failure(kCannotLoad, error.what());
   }
-  const bnfold::FoldResult result = folded(module, arguments);
+  bnfold::FoldResult result = folded(module, arguments);
+  // Without torch's own folds, which take a norm into a linear layer whatever the rank: what could be folded exactly is folded.
+  if (arguments.frozen) result.module = torch::jit::freeze(result.module, c10::nullopt, /*optimize_numerics=*/false);
   auto json = nlohmann::ordered_json::parse(result.report.to_json());
   std::string lines;
   bool passed = true;
-  if (arguments.check > 0) {
+  if (arguments.check > 0 || arguments.bench > 0) {
     const bnfold::CheckResult check = checked(module, result.module, arguments);
     passed = check.passed;
     lines += check_line(check);
@@ -175,7 +194,7 @@ void run(const Arguments& arguments) {
   write_json(arguments, json);
   if (!passed) throw Failure(kCheckFailed, "the folded module differs from the original by more than rounding; nothing was written");
   if (arguments.strict && !result.report.kept.empty()) {
-    throw Failure(kNormKept, fmt::format("{} norms were kept and --strict is on; nothing was written", result.report.kept.size()));
+    throw Failure(kNormKept, fmt::format("norms were kept ({}) and --strict is on; nothing was written", result.report.kept.size()));
   }
   save(result.module, arguments);
 }

@@ -6,7 +6,15 @@
 #include <string>
 #include <vector>
 
+#include "bnfold/bnfold.h"
+
 namespace bnfold {
+
+// The module that came in can't run on an input that was given for the check.
+class InputError : public Error {
+ public:
+  using Error::Error;
+};
 
 struct CheckResult {
   int inputs = 0;              // how many input tuples were tried
@@ -22,8 +30,8 @@ double tolerance(at::ScalarType dtype);
 // Runs both modules on each tuple of inputs and compares every tensor in their outputs, inside tuples, lists and dicts too. Inputs are
 // cloned for each run, so a module that writes into its input is compared fairly; random operators see the same generator state.
 // Afterwards the modules' buffers and attributes, and the random generators, are what they were.
-// NaN equals NaN, infinity equals infinity of the same sign. Throws Error where there is no input or a
-// module can't run on one.
+// NaN equals NaN, infinity equals infinity of the same sign. Throws InputError where the original
+// can't run on an input, Error where there is no input or only the folded module can't run on one.
 CheckResult check(
     torch::jit::Module original, torch::jit::Module folded, const std::vector<std::vector<c10::IValue>>& inputs);
 

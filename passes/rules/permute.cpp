@@ -4,6 +4,7 @@
 //
 // Conditions  the dimensions are constants                                 operand_not_constant
 //             and dimensions of a value of this rank                       rank_unknown
+#include <fmt/format.h>
 #include <torch/csrc/jit/ir/constants.h>
 
 #include <algorithm>
@@ -51,7 +52,7 @@ Answer permute_backward(const Site& site) {
   std::sort(sorted.begin(), sorted.end());
   for (int64_t d = 0; d < rank; ++d) {
     if (static_cast<int64_t>(sorted.size()) != rank || sorted[d] != d) {
-      return Decline{Reason::rank_unknown, site.node, "the dimensions don't fit the rank that the norm's input is known to have"};
+      return Decline{Reason::rank_unknown, site.node, fmt::format("its dimensions don't fit rank {}; example inputs tell the rank", rank)};
     }
   }
   return Pass{site.node->input(0), algebra::before_permute(site.affine, order), {}, order};

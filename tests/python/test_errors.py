@@ -178,7 +178,7 @@ def test_unknown_preserved_attribute(module):
     "inputs", [(double(2, 7, 9, 9),), (double(2, 3),), (torch.zeros(2, 3, 9, 9),), (), ("text",), (double(2, 3, 9, 9), 1)]
 )
 def test_example_inputs_that_do_not_fit(inputs, module):
-    with pytest.raises(bnfold.Error, match="the original module can't run on the given input") as error:
+    with pytest.raises(bnfold.Error, match="the module can't run on the given input") as error:
         bnfold.fold(module, inputs)
     assert "Exception raised from" not in str(error.value)
 
