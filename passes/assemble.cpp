@@ -55,7 +55,8 @@ class Assembler {
   }
 
   void require_plain_use(const jit::Node* node) const {
-    const bool plain = node->kind() == jit::prim::GetAttr || node->kind() == jit::prim::SetAttr || node->kind() == jit::prim::fork;
+    const bool plain =
+        node->kind() == jit::prim::GetAttr || node->kind() == jit::prim::SetAttr || node->kind() == jit::prim::fork;
     if (plain) return;
     for (const jit::Value* input : node->inputs()) {
       if (store_.module_path(input)) {
@@ -125,8 +126,8 @@ class Assembler {
   void copy_attribute(jit::Module& module, const jit::Module& original, size_t slot) {
     const auto type = original.type();
     const c10::IValue value = original._ivalue()->getSlot(slot);
-    module.register_attribute(type->getAttributeName(slot), type->getAttribute(slot),
-                              copied(value, type->is_parameter(slot)), type->is_parameter(slot), type->is_buffer(slot));
+    module.register_attribute(type->getAttributeName(slot), type->getAttribute(slot), copied(value, type->is_parameter(slot)),
+                              type->is_parameter(slot), type->is_buffer(slot));
   }
 
   // A parameter becomes a new tensor over the same storage: to() and half() replace the contents of a tensor, not of its storage.
@@ -147,9 +148,8 @@ class Assembler {
     for_each_node(method.graph->block(), [this](jit::Node* node) { set_module_types(node); });
     const c10::FunctionSchema& schema = program_.module.get_method(method.name).function().getSchema();
     const auto self_type = program_.module.type();
-    const auto renamed = schema.cloneWithRemappedTypes([&](c10::TypePtr type) -> c10::TypePtr {
-      return type == self_type ? c10::TypePtr(root.type()) : type;
-    });
+    const auto renamed = schema.cloneWithRemappedTypes(
+        [&](c10::TypePtr type) -> c10::TypePtr { return type == self_type ? c10::TypePtr(root.type()) : type; });
     const c10::QualifiedName name(*root.type()->name(), method.name);
     auto* function = root._ivalue()->compilation_unit()->create_function(name, method.graph);
     root.type()->addMethod(function);
@@ -169,11 +169,12 @@ class Assembler {
 
   const Program& program_;
   const ParameterStore& store_;
-  std::map<std::string, Names> children_;                       // by module path: the submodules on the way to something kept
-  std::map<std::string, Names> kept_;                           // by module path: the attributes that stay as they are
-  std::map<std::string, std::vector<Addition>> additions_;      // by module path: the tensors that were added
-  std::map<size_t, std::pair<std::string, jit::Node*>> added_;  // module path and leaf of each addition, in the order they were made
-  std::map<std::string, c10::ClassTypePtr> types_;              // by module path: the new classes
+  std::map<std::string, Names> children_;                   // by module path: the submodules on the way to something kept
+  std::map<std::string, Names> kept_;                       // by module path: the attributes that stay as they are
+  std::map<std::string, std::vector<Addition>> additions_;  // by module path: the tensors that were added
+  std::map<size_t, std::pair<std::string, jit::Node*>>
+      added_;                                       // module path and leaf of each addition, in the order they were made
+  std::map<std::string, c10::ClassTypePtr> types_;  // by module path: the new classes
   std::unordered_map<const c10::TensorImpl*, at::Tensor> tensors_;
 };
 

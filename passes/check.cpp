@@ -29,7 +29,8 @@ class RandomState {
   RandomState() {
     generators_.push_back(at::globalContext().defaultGenerator(at::kCPU));
     const int gpus = at::hasCUDA() ? at::detail::getCUDAHooks().getNumGPUs() : 0;
-    for (int gpu = 0; gpu < gpus; ++gpu) generators_.push_back(at::globalContext().defaultGenerator({at::kCUDA, static_cast<int8_t>(gpu)}));
+    for (int gpu = 0; gpu < gpus; ++gpu)
+      generators_.push_back(at::globalContext().defaultGenerator({at::kCUDA, static_cast<int8_t>(gpu)}));
     for (const at::Generator& generator : generators_) states_.push_back(generator.get_state());
   }
 
@@ -111,7 +112,8 @@ double relative_error(const at::Tensor& original, const at::Tensor& folded) {
   const at::Tensor a = original.to(at::kCPU, wide);
   const at::Tensor b = folded.to(at::kCPU, wide);
   const at::Tensor finite = a.isfinite();
-  const at::Tensor agree = finite.eq(b.isfinite()).logical_and(finite.logical_or(a.eq(b)).logical_or(a.ne(a).logical_and(b.ne(b))));
+  const at::Tensor agree =
+      finite.eq(b.isfinite()).logical_and(finite.logical_or(a.eq(b)).logical_or(a.ne(a).logical_and(b.ne(b))));
   if (!agree.all().item<bool>()) return kInfinity;
   const at::Tensor zero = at::zeros({}, a.options());
   const double difference = at::where(finite, a - b, zero).abs().max().item<double>();

@@ -16,7 +16,8 @@ std::string name_of(const jit::Node* node, const ParameterStore& store) {
     const jit::Value* value = node->namedInput(input);
     const jit::NodeKind kind = value->node()->kind();
     const bool none = value->type()->kind() == c10::TypeKind::NoneType;
-    if (!none && (kind == jit::prim::GetAttr || (kind == jit::prim::Constant && value->hasDebugName()))) return store.layer(value);
+    if (!none && (kind == jit::prim::GetAttr || (kind == jit::prim::Constant && value->hasDebugName())))
+      return store.layer(value);
   }
   return fmt::format("{}({})", node->kind().toUnqualString(), node->output(0)->debugName());
 }
@@ -91,7 +92,8 @@ Norm read_norm(jit::Node* node, const ParameterStore& store) {
   if (algebra::is_finite(affine)) {
     norm.content = affine;
   } else {
-    norm.content = decline(Reason::norm_statistics_not_finite, node, "a statistic is NaN or infinite, or a variance plus eps not positive");
+    norm.content =
+        decline(Reason::norm_statistics_not_finite, node, "a statistic is NaN or infinite, or a variance plus eps not positive");
   }
   return norm;
 }

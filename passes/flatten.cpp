@@ -23,7 +23,8 @@ std::vector<std::string> entry_points(const jit::Module& module) {
   for (const jit::Method& method : module.get_methods()) {
     const auto graph = method.graph();
     for_each_node(graph->block(), [&](const jit::Node* node) {
-      if (node->kind() == jit::prim::CallMethod && node->input(0) == graph->inputs().at(0)) called.insert(node->s(jit::attr::name));
+      if (node->kind() == jit::prim::CallMethod && node->input(0) == graph->inputs().at(0))
+        called.insert(node->s(jit::attr::name));
     });
   }
   std::vector<std::string> names;
@@ -68,7 +69,8 @@ void inline_calls(jit::Graph& graph) {
 // A flattened method is called without them, which would change what the module computes.
 void require_no_hooks(const jit::Module& module) {
   if (module.type()->getForwardHooks().empty() && module.type()->getForwardPreHooks().empty()) return;
-  throw Error("the module has forward hooks, which are not folded; call what they do in forward, or remove them before scripting");
+  throw Error(
+      "the module has forward hooks, which are not folded; call what they do in forward, or remove them before scripting");
 }
 
 }  // namespace

@@ -49,7 +49,8 @@ Size measure(const jit::Module& module, const std::vector<Program::Method>& meth
     for_each_node(method.graph->block(), [&](const jit::Node* node) {
       if (node->kind() == jit::prim::Constant) {
         const bool tensor = node->hasAttribute(jit::attr::value) && node->kindOf(jit::attr::value) == jit::AttributeKind::t;
-        if (frozen && tensor && node->t(jit::attr::value).is_floating_point()) size.parameters += count.add(node->t(jit::attr::value));
+        if (frozen && tensor && node->t(jit::attr::value).is_floating_point())
+          size.parameters += count.add(node->t(jit::attr::value));
       } else if (node->kind() != jit::prim::GetAttr) {
         ++size.nodes;
       }

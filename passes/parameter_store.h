@@ -31,8 +31,8 @@ class ParameterStore {
   // The dotted path of the module that `value` belongs to, "layer1.0.conv1"; of the value itself where it belongs to the root.
   std::string layer(const torch::jit::Value* value) const;
 
-  // A new static value with `tensor`, which nobody else may hold, trainable as `beside` is. It is placed right behind the static value `beside` and belonging to the same module under the name
-  // `name`, as long as that name is free once everything has been added.
+  // A new static value with `tensor`, which nobody else may hold, trainable as `beside` is. It stands right behind the static value
+  // `beside` and belongs to the same module, under the name `name` as long as that name is free once everything has been added.
   torch::jit::Value* add(torch::jit::Value* beside, const std::string& name, const at::Tensor& tensor);
 
   // A tensor that was added, and the name it would like.

@@ -14,8 +14,9 @@ namespace {
 // Reads of what a fold does not change: rank, sizes, dtype and device of a value.
 bool reads_metadata_only(const jit::Node* node) {
   static const std::unordered_set<std::string> kinds = {
-      "aten::dim", "aten::size", "aten::len", "aten::numel", "aten::is_floating_point", "aten::is_complex", "prim::dtype",
-      "prim::device", "prim::layout", "prim::is_cuda", "prim::is_sparse", "prim::is_quantized", "prim::requires_grad"};
+      "aten::dim",        "aten::size",         "aten::len",          "aten::numel",  "aten::is_floating_point",
+      "aten::is_complex", "prim::dtype",        "prim::device",       "prim::layout", "prim::is_cuda",
+      "prim::is_sparse",  "prim::is_quantized", "prim::requires_grad"};
   return kinds.count(node->kind().toQualString()) != 0;
 }
 
@@ -51,7 +52,8 @@ std::optional<Decline> why_not_from_here(const jit::Value* value, const jit::Nod
                    fmt::format("%{} comes from outside", value->debugName())};
   }
   if (producer->owningBlock() != norm->owningBlock()) {
-    return Decline{Reason::value_from_other_block, producer, fmt::format("{} is in another block", producer->kind().toQualString())};
+    return Decline{Reason::value_from_other_block, producer,
+                   fmt::format("{} is in another block", producer->kind().toQualString())};
   }
   return std::nullopt;
 }
@@ -73,8 +75,7 @@ bool batch_norm_would_reorder(const std::vector<int64_t>& order) {
 }
 
 // Hands an affine from reader to producer until a producer absorbs it. The path of a norm is a chain: one rule, one producer.
-std::variant<Plan, Decline> backward(
-    const Norm& norm, algebra::Affine affine, const ParameterStore& store, const Ranks& ranks) {
+std::variant<Plan, Decline> backward(const Norm& norm, algebra::Affine affine, const ParameterStore& store, const Ranks& ranks) {
   Plan plan{norm.node, {}, Direction::backward, ""};
   const jit::Value* value = norm.input();
   const jit::Node* reader = norm.node;

@@ -16,6 +16,7 @@ namespace {
 
 // Operators whose first output has the rank of their first input, whatever the other inputs are.
 const std::unordered_set<std::string>& rank_keeping_operators() {
+  // clang-format off: a line for each of them would hide the code around
   static const std::unordered_set<std::string> names = {
       "relu", "relu_", "relu6", "relu6_", "leaky_relu", "leaky_relu_", "prelu", "elu", "elu_", "selu", "celu", "gelu", "silu", "silu_",
       "mish", "mish_", "sigmoid", "sigmoid_", "tanh", "tanh_", "hardtanh", "hardtanh_", "hardswish", "hardswish_", "hardsigmoid",
@@ -23,8 +24,9 @@ const std::unordered_set<std::string>& rank_keeping_operators() {
       "neg", "sqrt", "dropout", "dropout_", "feature_dropout", "alpha_dropout", "batch_norm", "instance_norm", "layer_norm",
       "group_norm", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
       "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d", "pad",
-      "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "linear", "contiguous", "clone", "detach", "alias", "to", "float",
+      "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "t", "contiguous", "clone", "detach", "alias", "to", "float",
       "half", "double", "transpose", "transpose_", "slice", "flip", "roll", "pixel_shuffle", "channel_shuffle", "narrow", "cumsum"};
+  // clang-format on
   return names;
 }
 
@@ -58,8 +60,16 @@ std::optional<int64_t> integer(const jit::Value* value) {
 
 bool raises(const jit::Block* block) {
   const auto nodes = const_cast<jit::Block*>(block)->nodes();
-  return std::any_of(
-      nodes.begin(), nodes.end(), [](const jit::Node* node) { return node->kind() == jit::prim::RaiseException; });
+  return std::any_of(nodes.begin(), nodes.end(), [](const jit::Node* node) { return node->kind() == jit::prim::RaiseException; });
+}
+
+bool changes_ranks_in_place(const jit::Graph& graph) {
+  static const std::unordered_set<std::string> names = {"squeeze_", "unsqueeze_", "resize_", "resize_as_", "set_", "as_strided_"};
+  bool found = false;
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&found](const jit::Node* node) {
+    found |= node->kind().is_aten() && names.count(node->kind().toUnqualString()) != 0;
+  });
+  return found;
 }
 
 bool in_aten(const jit::Node* node) {
@@ -74,7 +84,8 @@ Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>&
     learn(graph.inputs()[i + 1], hints[i], hinted);
     has_hints_ |= hints[i].has_value();
   }
-  read(graph.block());
+  // A value that changes its rank in place has none that could be told; then every rank is checked where it matters.
+  if (!changes_ranks_in_place(graph)) read(graph.block());
 }
 
 std::optional<int64_t> Ranks::of(const jit::Value* value) const {
@@ -112,7 +123,7 @@ void Ranks::read(const jit::Node* node) {
     learn(output, rank, assumed);
   } else if (rank_keeping_operators().count(operation) != 0) {
     tie(input, output);
-  } else if (operation == "addmm" || operation == "mm" || operation == "t") {
+  } else if (operation == "addmm" || operation == "mm") {
     learn(output, 2, proven);
   } else if (operation == "view" || operation == "reshape") {
     learn(output, length(node->input(1)), proven);
@@ -130,7 +141,7 @@ void Ranks::read(const jit::Node* node) {
     learn_from(input, -1, output);
   } else if (operation == "embedding") {
     learn_from(node->input(1), 1, output);
-  } else if (operation == "matmul") {
+  } else if (operation == "matmul" || operation == "linear") {
     if (static_rank_(node->input(1)) == 2) tie(input, output);
   } else if (operation == "add" || operation == "add_" || operation == "mul" || operation == "mul_") {
     if (static_rank_(node->input(1)).value_or(2) <= 1 || root(input) == root(node->input(1))) tie(input, output);

@@ -12,7 +12,8 @@ using torch::jit::Module;
 using torch::jit::Stack;
 
 Module module_from(c10::IValue value) {
-  if (!value.isModule()) throw bnfold::Error("the argument is no ScriptModule; make one with torch.jit.script or torch.jit.trace");
+  if (!value.isModule())
+    throw bnfold::Error("the argument is no ScriptModule; make one with torch.jit.script or torch.jit.trace");
   return value.toModule();
 }
 

@@ -66,7 +66,8 @@ TEST(Assemble, KeepsTiedParametersTied) {
   const at::Tensor weight = at::ones({2}, at::kDouble);
   model.parameter("a.weight", weight).parameter("b.weight", weight).forward("return x * self.a.weight + self.b.weight");
   const jit::Module result = rebuilt(model.module);
-  EXPECT_TRUE(result.attr("a").toModule().attr("weight").toTensor().is_same(result.attr("b").toModule().attr("weight").toTensor()));
+  EXPECT_TRUE(
+      result.attr("a").toModule().attr("weight").toTensor().is_same(result.attr("b").toModule().attr("weight").toTensor()));
 }
 
 TEST(Assemble, KeepsDefaultArguments) {

@@ -76,7 +76,8 @@ TEST_F(Files, SaysWhatIsWrongWithAFile) {
   EXPECT_EQ(load_error(directory), ": is a directory; give the path of a .pt file");
   EXPECT_EQ(load_error(written("empty.pt", "")), ": the file is empty");
   EXPECT_NE(load_error(written("text.pt", "hello, world")).find("not a TorchScript file"), std::string::npos);
-  EXPECT_EQ(load_error(written("half.pt", whole.substr(0, whole.size() / 2))), ": the file is truncated or damaged; copy or save it again");
+  EXPECT_EQ(load_error(written("half.pt", whole.substr(0, whole.size() / 2))),
+            ": the file is truncated or damaged; copy or save it again");
 }
 
 TEST_F(Files, LeavesTheOldFileWhereItCanNotWrite) {

@@ -36,7 +36,9 @@ TEST_F(FindNorms, NamesANormByItsPath) {
 
 TEST_F(FindNorms, NamesANormOfTheRootByItsParameter) {
   Model model;
-  model.layer("conv", {4, 3, 3, 3}).buffer("mean", at::randn({4}, at::kDouble)).buffer("variance", at::rand({4}, at::kDouble) + 0.5);
+  model.layer("conv", {4, 3, 3, 3})
+      .buffer("mean", at::randn({4}, at::kDouble))
+      .buffer("variance", at::rand({4}, at::kDouble) + 0.5);
   model.forward(kConv + std::string("return torch.batch_norm(y, None, None, self.mean, self.variance, False, 0.1, 0.001, True)"));
   expect_folded(model.module, {x}, "mean", "conv");
 }
@@ -49,13 +51,15 @@ TEST_F(FindNorms, DeclinesANormInTrainingMode) {
 TEST_F(FindNorms, DeclinesANormThatDecidesAtRunTime) {
   std::string call = batch_norm("block.norm", "y");
   call.replace(call.find("False"), 5, "x.size(0) > 1");
-  expect_kept(conv().forward(kConv + ("return " + call)).module, {}, "block.norm", Reason::norm_in_training_mode, "while the module runs");
+  expect_kept(conv().forward(kConv + ("return " + call)).module, {}, "block.norm", Reason::norm_in_training_mode,
+              "while the module runs");
 }
 
 TEST_F(FindNorms, DeclinesANormWithoutRunningStatistics) {
   Model model;
   model.layer("conv", {4, 3, 3, 3}).parameter("norm.weight", random_scale(4)).parameter("norm.bias", random_scale(4));
-  model.forward(kConv + std::string("return torch.batch_norm(y, self.norm.weight, self.norm.bias, None, None, True, 0.1, 0.001, True)"));
+  model.forward(kConv +
+                std::string("return torch.batch_norm(y, self.norm.weight, self.norm.bias, None, None, True, 0.1, 0.001, True)"));
   expect_kept(model.module, {x}, "norm", Reason::norm_without_running_statistics);
 }
 

@@ -2,8 +2,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <sstream>
 #include <torch/csrc/jit/serialization/import.h>
+#include <sstream>
 
 #include "support/expect.h"
 #include "support/model.h"

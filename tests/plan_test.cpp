@@ -34,13 +34,14 @@ TEST_F(Planner, FoldsWhereTheNormIsTheOnlyReader) {
 }
 
 TEST_F(Planner, ReadsOfRankSizeAndDtypeDoNotCount) {
-  const Model model = with("y = " + conv() + "\nassert y.dim() == 4\nz = " + norm() +
-                           "\nreturn z * y.size(1) * float(y.is_floating_point())");
+  const Model model =
+      with("y = " + conv() + "\nassert y.dim() == 4\nz = " + norm() + "\nreturn z * y.size(1) * float(y.is_floating_point())");
   expect_folded(model.module, {x}, "norm", "conv");
 }
 
 TEST_F(Planner, DeclinesWhereSomethingElseReadsTheValue) {
-  expect_kept(with("y = " + conv() + "\nreturn " + norm() + " + y").module, {x}, "norm", Reason::value_has_other_readers, "aten::add");
+  expect_kept(with("y = " + conv() + "\nreturn " + norm() + " + y").module, {x}, "norm", Reason::value_has_other_readers,
+              "aten::add");
 }
 
 TEST_F(Planner, DeclinesWhereTheValueIsReturned) {
@@ -57,7 +58,8 @@ TEST_F(Planner, FoldsWhereTheNormsOutputIsWrittenInPlace) {
 }
 
 TEST_F(Planner, DeclinesANormOfTheInput) {
-  expect_kept(with("return " + conv(batch_norm("norm", "x")).replace(0, 0, "")).module, {}, "norm", Reason::value_from_graph_input);
+  expect_kept(with("return " + conv(batch_norm("norm", "x")).replace(0, 0, "")).module, {}, "norm",
+              Reason::value_from_graph_input);
 }
 
 TEST_F(Planner, DeclinesANormInABranchOfALayerOutside) {

@@ -43,7 +43,8 @@ TEST_F(RanksOf, HintsReachWhatKeepsTheRankButAreNotCertain) {
 
 TEST_F(RanksOf, ConvolutionsAreBatched) {
   read(
-      "  %n : NoneType = prim::Constant()\n  %s : int[] = prim::Constant[value=[1, 1]]()\n  %g : int = prim::Constant[value=1]()\n"
+      "  %n : NoneType = prim::Constant()\n  %s : int[] = prim::Constant[value=[1, 1]]()\n  %g : int = "
+      "prim::Constant[value=1]()\n"
       "  %c : Tensor = aten::conv2d(%x, %w, %n, %s, %s, %s, %g)\n  %y : Tensor = aten::relu(%c)\n");
   EXPECT_EQ(rank("y"), 4);
   EXPECT_EQ(rank("x"), 4);
@@ -52,7 +53,8 @@ TEST_F(RanksOf, ConvolutionsAreBatched) {
 
 TEST_F(RanksOf, AHintThatConfirmsAConvolutionIsCertain) {
   read(
-      "  %n : NoneType = prim::Constant()\n  %s : int[] = prim::Constant[value=[1, 1]]()\n  %g : int = prim::Constant[value=1]()\n"
+      "  %n : NoneType = prim::Constant()\n  %s : int[] = prim::Constant[value=[1, 1]]()\n  %g : int = "
+      "prim::Constant[value=1]()\n"
       "  %y : Tensor = aten::conv2d(%x, %w, %n, %s, %s, %s, %g)\n",
       {4});
   EXPECT_TRUE(certain("y"));
@@ -78,7 +80,8 @@ TEST_F(RanksOf, AMeanHasFewerDimensionsUnlessItKeepsThem) {
 
 TEST_F(RanksOf, AHintThatContradictsAConvolutionWins) {
   read(
-      "  %n : NoneType = prim::Constant()\n  %s : int[] = prim::Constant[value=[1, 1]]()\n  %g : int = prim::Constant[value=1]()\n"
+      "  %n : NoneType = prim::Constant()\n  %s : int[] = prim::Constant[value=[1, 1]]()\n  %g : int = "
+      "prim::Constant[value=1]()\n"
       "  %y : Tensor = aten::conv2d(%x, %w, %n, %s, %s, %s, %g)\n",
       {3});
   EXPECT_EQ(rank("y"), 3);
@@ -122,8 +125,19 @@ TEST_F(RanksOf, ACheckThatRaisesIsAProof) {
 TEST_F(RanksOf, ACheckThatDoesNotRaiseIsNone) {
   read(
       "  %d : int = aten::dim(%x)\n  %f : int = prim::Constant[value=4]()\n  %c : bool = aten::ne(%d, %f)\n  prim::If(%c)\n"
-      "    block0():\n      %z : Tensor = aten::relu(%x)\n      -> ()\n    block1():\n      -> ()\n  %y : Tensor = aten::relu(%x)\n");
+      "    block0():\n      %z : Tensor = aten::relu(%x)\n      -> ()\n    block1():\n      -> ()\n  %y : Tensor = "
+      "aten::relu(%x)\n");
   EXPECT_EQ(rank("y"), std::nullopt);
+}
+
+TEST_F(RanksOf, NothingIsKnownWhereAValueChangesItsRankInPlace) {
+  const std::string flatten =
+      "  %a : int = prim::Constant[value=1]()\n  %b : int = prim::Constant[value=-1]()\n"
+      "  %y : Tensor = aten::flatten(%x, %a, %b)\n";
+  read(flatten + "  %z : Tensor = aten::unsqueeze(%y, %a)\n");
+  EXPECT_TRUE(certain("y"));
+  read(flatten + "  %z : Tensor = aten::unsqueeze_(%y, %a)\n");
+  EXPECT_FALSE(certain("y"));
 }
 
 TEST_F(RanksOf, WhatTheGraphChecksNowIsCertain) {

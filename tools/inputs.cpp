@@ -11,10 +11,9 @@ namespace {
 
 const std::unordered_map<std::string, at::ScalarType>& dtypes() {
   static const std::unordered_map<std::string, at::ScalarType> names = {
-      {"float", at::kFloat}, {"float32", at::kFloat},      {"double", at::kDouble}, {"float64", at::kDouble},
-      {"half", at::kHalf},   {"float16", at::kHalf},       {"bfloat16", at::kBFloat16}, {"long", at::kLong},
-      {"int64", at::kLong},  {"int", at::kInt},            {"int32", at::kInt},     {"uint8", at::kByte},
-      {"bool", at::kBool}};
+      {"float", at::kFloat},  {"float32", at::kFloat},     {"double", at::kDouble}, {"float64", at::kDouble}, {"half", at::kHalf},
+      {"float16", at::kHalf}, {"bfloat16", at::kBFloat16}, {"long", at::kLong},     {"int64", at::kLong},     {"int", at::kInt},
+      {"int32", at::kInt},    {"uint8", at::kByte},        {"bool", at::kBool}};
   return names;
 }
 
@@ -43,7 +42,8 @@ InputShape input_shape(const std::string& text) {
     const std::string name = text.substr(colon + 1);
     const auto found = dtypes().find(name);
     if (found == dtypes().end()) {
-      throw std::invalid_argument(fmt::format("'{}' is no dtype; use float, double, half, bfloat16, int, long, uint8 or bool", name));
+      throw std::invalid_argument(
+          fmt::format("'{}' is no dtype; use float, double, half, bfloat16, int, long, uint8 or bool", name));
     }
     shape.dtype = found->second;
   }

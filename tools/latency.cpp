@@ -28,8 +28,8 @@ double median(std::vector<double> values) {
 
 Latency latency(torch::jit::Module original, torch::jit::Module folded, const std::vector<c10::IValue>& inputs, int runs) {
   const at::NoGradGuard no_grad;
-  const bool on_cuda = std::any_of(
-      inputs.begin(), inputs.end(), [](const c10::IValue& input) { return input.isTensor() && input.toTensor().is_cuda(); });
+  const bool on_cuda = std::any_of(inputs.begin(), inputs.end(),
+                                   [](const c10::IValue& input) { return input.isTensor() && input.toTensor().is_cuda(); });
   std::vector<double> before;
   std::vector<double> after;
   for (int run = -kWarmUp; run < runs; ++run) {

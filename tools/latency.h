@@ -12,5 +12,4 @@ struct Latency {
 
 // Runs both modules in turn, `runs` times each after a warm-up, in one process, and gives the median of each. On CUDA inputs each run
 // ends with a synchronization.
-Latency latency(
-    torch::jit::Module original, torch::jit::Module folded, const std::vector<c10::IValue>& inputs, int runs);
+Latency latency(torch::jit::Module original, torch::jit::Module folded, const std::vector<c10::IValue>& inputs, int runs);

@@ -49,7 +49,8 @@ void describe(CLI::App& app, Arguments& arguments, std::vector<std::string>& inp
   app.set_version_flag("--version", std::string("bnfold ") + BNFOLD_VERSION);
   app.add_option("IN", arguments.in, "TorchScript file to read, a module in eval mode")->required();
   app.add_option("OUT", arguments.out, "TorchScript file to write; written beside and renamed")->required();
-  app.add_option("--input", inputs, "sizes of an argument of forward, and its dtype: 1,3,224,224 or 1,3,224,224:half; once for each")
+  app.add_option("--input", inputs,
+                 "sizes of an argument of forward, and its dtype: 1,3,224,224 or 1,3,224,224:half; once for each")
       ->allow_extra_args(false)
       ->type_name("SIZES[:DTYPE]");
   app.add_option("--check", arguments.check, "compare folded and original on N random inputs before writing")
@@ -98,8 +99,7 @@ std::string first_line(const std::string& text) {
   return text.substr(0, text.find('\n'));
 }
 
-bnfold::CheckResult checked(
-    const torch::jit::Module& original, const torch::jit::Module& result, const Arguments& arguments) {
+bnfold::CheckResult checked(const torch::jit::Module& original, const torch::jit::Module& result, const Arguments& arguments) {
   try {
     std::vector<std::vector<c10::IValue>> inputs;
     const int count = std::max(arguments.check, 1);
@@ -181,20 +181,27 @@ void run(const Arguments& arguments) {
     const bnfold::CheckResult check = checked(module, result.module, arguments);
     passed = check.passed;
     lines += check_line(check);
-    json["check"] = {{"passed", check.passed}, {"inputs", check.inputs}, {"largest_error", check.largest_error},
-                     {"tolerance", check.tolerance}, {"worst_output", check.worst_output}};
+    json["check"] = {{"passed", check.passed},
+                     {"inputs", check.inputs},
+                     {"largest_error", check.largest_error},
+                     {"tolerance", check.tolerance},
+                     {"worst_output", check.worst_output}};
   }
   if (arguments.bench > 0 && passed) {
     const Latency measured = latency(module, result.module, random_inputs(module, arguments.inputs, 0), arguments.bench);
     lines += latency_line(measured);
-    json["latency"] = {{"original_ms", measured.original_ms}, {"folded_ms", measured.folded_ms}, {"runs", arguments.bench},
+    json["latency"] = {{"original_ms", measured.original_ms},
+                       {"folded_ms", measured.folded_ms},
+                       {"runs", arguments.bench},
                        {"threads", at::get_num_threads()}};
   }
   print(arguments, result.report, lines);
   write_json(arguments, json);
-  if (!passed) throw Failure(kCheckFailed, "the folded module differs from the original by more than rounding; nothing was written");
+  if (!passed)
+    throw Failure(kCheckFailed, "the folded module differs from the original by more than rounding; nothing was written");
   if (arguments.strict && !result.report.kept.empty()) {
-    throw Failure(kNormKept, fmt::format("norms were kept ({}) and --strict is on; nothing was written", result.report.kept.size()));
+    throw Failure(kNormKept,
+                  fmt::format("norms were kept ({}) and --strict is on; nothing was written", result.report.kept.size()));
   }
   save(result.module, arguments);
 }

@@ -17,11 +17,11 @@ class InputError : public Error {
 };
 
 struct CheckResult {
-  int inputs = 0;              // how many input tuples were tried
-  double largest_error = 0;    // over all inputs and outputs: max |original - folded| / max |original|, both of one output tensor
-  double tolerance = 0;        // the one that belongs to the worst output's dtype
-  std::string worst_output;    // where the largest error was: "output", "output[1]", "output['out']"
-  bool passed = false;         // every output within the tolerance of its dtype
+  int inputs = 0;            // how many input tuples were tried
+  double largest_error = 0;  // over all inputs and outputs: max |original - folded| / max |original|, both of one output tensor
+  double tolerance = 0;      // the one that belongs to the worst output's dtype
+  std::string worst_output;  // where the largest error was: "output", "output[1]", "output['out']"
+  bool passed = false;       // every output within the tolerance of its dtype
 };
 
 // The largest relative error that rounding can explain in a deep network of this dtype; docs/checking.md derives it.
@@ -32,7 +32,6 @@ double tolerance(at::ScalarType dtype);
 // Afterwards the modules' buffers and attributes, and the random generators, are what they were.
 // NaN equals NaN, infinity equals infinity of the same sign. Throws InputError where the original
 // can't run on an input, Error where there is no input or only the folded module can't run on one.
-CheckResult check(
-    torch::jit::Module original, torch::jit::Module folded, const std::vector<std::vector<c10::IValue>>& inputs);
+CheckResult check(torch::jit::Module original, torch::jit::Module folded, const std::vector<std::vector<c10::IValue>>& inputs);
 
 }  // namespace bnfold

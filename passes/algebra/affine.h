@@ -28,8 +28,8 @@ struct Affine {
 
 // The statistics and parameters of a batch norm, each [C] and each but mean and variance possibly undefined.
 struct NormParameters {
-  at::Tensor weight;    // gamma, 1 where undefined
-  at::Tensor bias;      // beta, 0 where undefined
+  at::Tensor weight;  // gamma, 1 where undefined
+  at::Tensor bias;    // beta, 0 where undefined
   at::Tensor mean;
   at::Tensor variance;
   double epsilon = 0;

@@ -31,15 +31,10 @@ void multiply_and_round(char** data, const int64_t* strides, int64_t count) {
 at::Tensor rounded_product(const at::Tensor& weight, const at::Tensor& factors) {
   if (!weight.is_cpu()) return weight.to(at::kDouble).mul_(factors).to(weight.scalar_type());
   at::Tensor product = at::empty_like(weight);
-  auto elements = at::TensorIteratorConfig()
-                      .check_all_same_dtype(false)
-                      .add_output(product)
-                      .add_input(weight)
-                      .add_input(factors)
-                      .build();
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, weight.scalar_type(), "rounded_product", [&] {
-    elements.for_each(multiply_and_round<scalar_t>);
-  });
+  auto elements =
+      at::TensorIteratorConfig().check_all_same_dtype(false).add_output(product).add_input(weight).add_input(factors).build();
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, weight.scalar_type(), "rounded_product",
+                                  [&] { elements.for_each(multiply_and_round<scalar_t>); });
   return product;
 }
 

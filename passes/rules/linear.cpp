@@ -12,8 +12,8 @@ namespace bnfold {
 
 Answer linear_backward(const Site& site) {
   torch::jit::Value* weight = site.node->input(1);
-  const auto layout = weight->node()->kind() == torch::jit::aten::t ? algebra::KernelLayout::output_last
-                                                                    : algebra::KernelLayout::output_first;
+  const auto layout =
+      weight->node()->kind() == torch::jit::aten::t ? algebra::KernelLayout::output_last : algebra::KernelLayout::output_first;
   return absorb_into_kernel(site, {1, 2, layout}, -1);
 }
 

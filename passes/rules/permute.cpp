@@ -52,7 +52,8 @@ Answer permute_backward(const Site& site) {
   std::sort(sorted.begin(), sorted.end());
   for (int64_t d = 0; d < rank; ++d) {
     if (static_cast<int64_t>(sorted.size()) != rank || sorted[d] != d) {
-      return Decline{Reason::rank_unknown, site.node, fmt::format("its dimensions don't fit rank {}; example inputs tell the rank", rank)};
+      return Decline{Reason::rank_unknown, site.node,
+                     fmt::format("its dimensions don't fit rank {}; example inputs tell the rank", rank)};
     }
   }
   return Pass{site.node->input(0), algebra::before_permute(site.affine, order), {}, order};

@@ -75,8 +75,8 @@ struct Decline {
 using Answer = std::variant<Absorb, Pass, Decline>;
 
 struct Rule {
-  std::string_view family;                     // the stem of the rule's file
-  std::vector<std::string_view> operators;     // "aten::conv2d": every overload of it
+  std::string_view family;                  // the stem of the rule's file
+  std::vector<std::string_view> operators;  // "aten::conv2d": every overload of it
   Answer (*backward)(const Site& site);
 };
 

@@ -23,7 +23,8 @@ class AffineTest : public ::testing::Test {
 
 TEST_F(AffineTest, OfNormIsWhatBatchNormComputes) {
   const at::Tensor x = random({2, 5, 3, 4});
-  const at::Tensor expected = at::batch_norm(x, norm.weight, norm.bias, norm.mean, norm.variance, false, 0.1, norm.epsilon, false);
+  const at::Tensor expected =
+      at::batch_norm(x, norm.weight, norm.bias, norm.mean, norm.variance, false, 0.1, norm.epsilon, false);
   EXPECT_TRUE(at::allclose(applied(along_channels(of_norm(norm), 4), x), expected, 1e-13, 1e-13));
 }
 

@@ -27,7 +27,8 @@ TEST_F(KernelTest, ConvolutionTakesScaleAndShift) {
   const Kernel kernel{random({6, 2, 3, 3}), random({6}), KernelLayout::output_first, 2};
   const Kernel folded = scale_and_shift_outputs(kernel, scale, shift);
   const at::Tensor x = random({2, 4, 7, 7});
-  const at::Tensor expected = at::conv2d(x, kernel.weight, kernel.bias, 1, 1, 1, 2) * scale.view({1, 6, 1, 1}) + shift.view({1, 6, 1, 1});
+  const at::Tensor expected =
+      at::conv2d(x, kernel.weight, kernel.bias, 1, 1, 1, 2) * scale.view({1, 6, 1, 1}) + shift.view({1, 6, 1, 1});
   EXPECT_TRUE(at::allclose(at::conv2d(x, folded.weight, folded.bias, 1, 1, 1, 2), expected, 1e-12, 1e-12));
 }
 
@@ -47,7 +48,8 @@ TEST_F(KernelTest, RightOperandOfMatmulTakesScale) {
   const Kernel kernel{random({3, 5}), {}, KernelLayout::output_last, 1};
   const Kernel folded = scale_and_shift_outputs(kernel, scale, shift);
   const at::Tensor x = random({4, 3});
-  EXPECT_TRUE(at::allclose(at::matmul(x, folded.weight) + folded.bias, at::matmul(x, kernel.weight) * scale + shift, 1e-12, 1e-12));
+  EXPECT_TRUE(
+      at::allclose(at::matmul(x, folded.weight) + folded.bias, at::matmul(x, kernel.weight) * scale + shift, 1e-12, 1e-12));
 }
 
 TEST_F(KernelTest, MissingBiasBecomesTheShift) {

@@ -30,7 +30,8 @@ TEST_F(AddRule, TakesTheInPlaceFormToo) {
 }
 
 TEST_F(AddRule, DeclinesTheSumOfTwoComputedValues) {
-  expect_kept(sum_then_norm("y + torch.relu(self.shift.bias)").module, {x}, "norm", Reason::no_rule_for_operator, "two computed values");
+  expect_kept(sum_then_norm("y + torch.relu(self.shift.bias)").module, {x}, "norm", Reason::no_rule_for_operator,
+              "two computed values");
 }
 
 TEST_F(AddRule, DeclinesAnotherAlpha) {
@@ -47,7 +48,8 @@ TEST_F(AddRule, DeclinesWhereTheNormWorksAlongAnotherDimension) {
   model.forward(fmt::format("y = torch.matmul(x, self.linear.weight) + self.shift.bias\nreturn {}", batch_norm("norm", "y")));
   Options options;
   options.input_ranks = {3};
-  expect_kept(model.module, {at::randn({2, 5, 3}, at::kDouble)}, "norm", Reason::affine_varies_elsewhere, "last dimension", options);
+  expect_kept(model.module, {at::randn({2, 5, 3}, at::kDouble)}, "norm", Reason::affine_varies_elsewhere, "last dimension",
+              options);
 }
 
 }  // namespace

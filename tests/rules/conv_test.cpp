@@ -28,7 +28,8 @@ class ConvRule : public ::testing::TestWithParam<ConvCase> {
   static Model conv_then_norm(const ConvCase& conv, bool with_bias) {
     Model model;
     model.layer("conv", conv.weight, with_bias ? conv.channels : 0).norm("norm", conv.channels);
-    const std::string call = replaced(replaced(conv.call, "{w}", "self.conv.weight"), "{b}", with_bias ? "self.conv.bias" : "None");
+    const std::string call =
+        replaced(replaced(conv.call, "{w}", "self.conv.weight"), "{b}", with_bias ? "self.conv.bias" : "None");
     return model.forward(fmt::format("y = {}\nreturn {}", call, batch_norm("norm", "y")));
   }
 };
@@ -53,16 +54,31 @@ INSTANTIATE_TEST_SUITE_P(
         ConvCase{"conv3d", {4, 2, 2, 2, 2}, 4, {2, 2, 4, 4, 4}, "torch.conv3d(x, {w}, {b}, [1, 1, 1], [0, 0, 0], [1, 1, 1], 1)"},
         ConvCase{"depthwise", {4, 1, 3, 3}, 4, {2, 4, 6, 6}, "torch.conv2d(x, {w}, {b}, [1, 1], [1, 1], [1, 1], 4)"},
         ConvCase{"string_padding", {4, 3, 3, 3}, 4, {2, 3, 6, 6}, "torch.conv2d(x, {w}, {b}, [1, 1], 'same', [1, 1], 1)"},
-        ConvCase{"convolution", {4, 3, 3, 3}, 4, {2, 3, 6, 6},
+        ConvCase{"convolution",
+                 {4, 3, 3, 3},
+                 4,
+                 {2, 3, 6, 6},
                  "torch.convolution(x, {w}, {b}, [1, 1], [1, 1], [1, 1], False, [0, 0], 1)"},
-        ConvCase{"traced", {4, 3, 3, 3}, 4, {2, 3, 6, 6},
+        ConvCase{"traced",
+                 {4, 3, 3, 3},
+                 4,
+                 {2, 3, 6, 6},
                  "torch._convolution(x, {w}, {b}, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, False, False, True, True)"},
-        ConvCase{"traced_transposed", {4, 3, 3, 3}, 6, {2, 4, 5, 5},
+        ConvCase{"traced_transposed",
+                 {4, 3, 3, 3},
+                 6,
+                 {2, 4, 5, 5},
                  "torch._convolution(x, {w}, {b}, [2, 2], [1, 1], [1, 1], True, [1, 1], 2, False, False, True, True)"},
         ConvCase{"conv_transpose1d", {3, 4, 3}, 4, {2, 3, 7}, "torch.conv_transpose1d(x, {w}, {b}, [2], [1], [1], 1, [1])"},
-        ConvCase{"conv_transpose2d", {4, 3, 3, 3}, 6, {2, 4, 5, 5},
+        ConvCase{"conv_transpose2d",
+                 {4, 3, 3, 3},
+                 6,
+                 {2, 4, 5, 5},
                  "torch.conv_transpose2d(x, {w}, {b}, [2, 2], [1, 1], [1, 1], 2, [2, 1])"},
-        ConvCase{"conv_transpose3d", {2, 3, 2, 2, 2}, 3, {2, 2, 3, 3, 3},
+        ConvCase{"conv_transpose3d",
+                 {2, 3, 2, 2, 2},
+                 3,
+                 {2, 2, 3, 3, 3},
                  "torch.conv_transpose3d(x, {w}, {b}, [1, 1, 1], [0, 0, 0], [0, 0, 0], 1, [1, 1, 1])"}),
     [](const auto& test) { return test.param.name; });
 

@@ -14,8 +14,8 @@ class FlattenRule : public ::testing::Test {
   static Model through(const std::string& expression, int64_t channels = 5) {
     Model model;
     model.layer("linear", {5, 3}, 5).norm("norm", channels);
-    return model.forward(fmt::format("y = torch.linear(x, self.linear.weight, self.linear.bias)\ny = {}\nreturn {}",
-                                     expression, batch_norm("norm", "y")));
+    return model.forward(fmt::format("y = torch.linear(x, self.linear.weight, self.linear.bias)\ny = {}\nreturn {}", expression,
+                                     batch_norm("norm", "y")));
   }
 
   const at::Tensor x = at::randn({4, 2, 3}, at::kDouble);

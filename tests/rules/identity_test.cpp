@@ -14,9 +14,8 @@ class IdentityRule : public ::testing::Test {
   static Model through(const std::string& expression) {
     Model model;
     model.layer("conv", {4, 3, 3, 3}).norm("norm", 4);
-    return model.forward(fmt::format(
-        "y = torch.conv2d(x, self.conv.weight, None, [1, 1], [1, 1], [1, 1], 1)\ny = {}\nreturn {}", expression,
-        batch_norm("norm", "y")));
+    return model.forward(fmt::format("y = torch.conv2d(x, self.conv.weight, None, [1, 1], [1, 1], [1, 1], 1)\ny = {}\nreturn {}",
+                                     expression, batch_norm("norm", "y")));
   }
 
   const at::Tensor x = at::randn({2, 3, 5, 5}, at::kDouble);

@@ -15,7 +15,8 @@ class KernelRule : public ::testing::Test {
   void SetUp() override { at::manual_seed(5); }
 
   static std::string conv(const std::string& weight, const std::string& bias = "None") {
-    return fmt::format("y = torch.conv2d(x, {}, {}, [1, 1], [0, 0], [1, 1], 1)\nreturn {}", weight, bias, batch_norm("norm", "y"));
+    return fmt::format("y = torch.conv2d(x, {}, {}, [1, 1], [0, 0], [1, 1], 1)\nreturn {}", weight, bias,
+                       batch_norm("norm", "y"));
   }
 
   static Model conv_then_norm(const at::Tensor& weight, int64_t channels = 4) {
@@ -65,8 +66,8 @@ TEST_F(KernelRule, DeclinesComplexWeights) {
 }
 
 TEST_F(KernelRule, DeclinesWeightsOnAnotherDevice) {
-  expect_kept(conv_then_norm(at::empty({4, 3, 3, 3}, at::TensorOptions().dtype(at::kDouble).device(at::kMeta))).module, {}, "norm",
-              Reason::devices_differ, "meta");
+  expect_kept(conv_then_norm(at::empty({4, 3, 3, 3}, at::TensorOptions().dtype(at::kDouble).device(at::kMeta))).module, {},
+              "norm", Reason::devices_differ, "meta");
 }
 
 TEST_F(KernelRule, DeclinesANormWiderThanTheWeights) {

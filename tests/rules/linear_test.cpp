@@ -15,8 +15,7 @@ class LinearRule : public ::testing::Test {
     Model model;
     model.layer("linear", {5, 3}, bias_channels).norm("norm", 5);
     const std::string bias = bias_channels > 0 ? "self.linear.bias" : "None";
-    return model.forward(
-        fmt::format("y = torch.linear(x, self.linear.weight, {})\nreturn {}", bias, batch_norm("norm", "y")));
+    return model.forward(fmt::format("y = torch.linear(x, self.linear.weight, {})\nreturn {}", bias, batch_norm("norm", "y")));
   }
 
   static Options with_rank(int64_t rank) {
@@ -55,25 +54,30 @@ TEST_F(LinearRule, ChecksTheRankWhereNothingProvesIt) {
 
 TEST_F(LinearRule, DeclinesAVectorAsWeight) {
   Model model;
-  model.layer("linear", {5}).norm("norm", 5).forward(
-      "y = torch.linear(x, self.linear.weight, None)\nreturn " + batch_norm("norm", "y"));
+  model.layer("linear", {5})
+      .norm("norm", 5)
+      .forward("y = torch.linear(x, self.linear.weight, None)\nreturn " + batch_norm("norm", "y"));
   expect_kept(model.module, {at::randn({2, 5, 5}, at::kDouble)}, "norm", Reason::channels_differ, "1 channels");
 }
 
 TEST_F(LinearRule, ChecksNoRankThatIsProven) {
   Model model;
-  model.layer("linear", {5, 3}).norm("norm", 5).forward(
-      "y = torch.linear(x.flatten(1), self.linear.weight, None)\nreturn " + batch_norm("norm", "y"));
+  model.layer("linear", {5, 3})
+      .norm("norm", 5)
+      .forward("y = torch.linear(x.flatten(1), self.linear.weight, None)\nreturn " + batch_norm("norm", "y"));
   const FoldResult result = expect_folded(model.module, {at::randn({4, 3, 1}, at::kDouble)}, "norm", "linear");
   EXPECT_EQ(count_nodes(result.module, "prim::RaiseException"), 0);
 }
 
 TEST_F(LinearRule, ChecksTheRankOnceForAChain) {
   Model model;
-  model.layer("first", {5, 3}).norm("norm1", 5).layer("second", {4, 5}).norm("norm2", 4).forward(fmt::format(
-      "y = torch.linear(x, self.first.weight, None)\ny = torch.relu({})\n"
-      "y = torch.linear(y, self.second.weight, None)\nreturn {}",
-      batch_norm("norm1", "y"), batch_norm("norm2", "y")));
+  model.layer("first", {5, 3})
+      .norm("norm1", 5)
+      .layer("second", {4, 5})
+      .norm("norm2", 4)
+      .forward(fmt::format("y = torch.linear(x, self.first.weight, None)\ny = torch.relu({})\n"
+                           "y = torch.linear(y, self.second.weight, None)\nreturn {}",
+                           batch_norm("norm1", "y"), batch_norm("norm2", "y")));
   const FoldResult result = expect_folded(model.module, {matrix}, "norm2", "second");
   EXPECT_EQ(result.report.folded.size(), 2U);
   EXPECT_EQ(count_nodes(result.module, "prim::RaiseException"), 1);

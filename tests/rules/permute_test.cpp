@@ -14,8 +14,8 @@ class PermuteRule : public ::testing::Test {
   static Model through(const std::string& expression, const std::string& behind = "") {
     Model model;
     model.layer("linear", {5, 3}, 5).norm("norm", 5);
-    return model.forward(fmt::format("y = torch.linear(x, self.linear.weight, self.linear.bias)\ny = {}\nreturn {}{}",
-                                     expression, batch_norm("norm", "y"), behind));
+    return model.forward(fmt::format("y = torch.linear(x, self.linear.weight, self.linear.bias)\ny = {}\nreturn {}{}", expression,
+                                     batch_norm("norm", "y"), behind));
   }
 
   static Options with_rank(int64_t rank) {

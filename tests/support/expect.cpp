@@ -117,7 +117,8 @@ FoldResult expect_folded(const jit::Module& module, const Inputs& inputs, const 
   const auto record = std::find_if(result.report.folded.begin(), result.report.folded.end(),
                                    [&](const FoldedNorm& norm) { return norm.name == name && norm.into == into; });
   EXPECT_NE(record, result.report.folded.end()) << name << " was not folded into " << into << "; " << table_of(result.report);
-  for (const std::string& entry : state_names(result.module)) EXPECT_NE(entry.rfind(name + ".", 0), 0U) << entry << " is still there";
+  for (const std::string& entry : state_names(result.module))
+    EXPECT_NE(entry.rfind(name + ".", 0), 0U) << entry << " is still there";
   expect_same_output(module, result.module, inputs);
   before.expect_unchanged(module);
   return result;
@@ -128,8 +129,8 @@ FoldResult expect_kept(const jit::Module& module, const Inputs& inputs, const st
   const Snapshot before = Snapshot::of(module);
   FoldResult result = fold(module, options);
   before.expect_unchanged(module);
-  const auto record = std::find_if(
-      result.report.kept.begin(), result.report.kept.end(), [&](const KeptNorm& norm) { return norm.name == name; });
+  const auto record =
+      std::find_if(result.report.kept.begin(), result.report.kept.end(), [&](const KeptNorm& norm) { return norm.name == name; });
   EXPECT_NE(record, result.report.kept.end()) << name << " was not kept; " << table_of(result.report);
   if (record == result.report.kept.end()) return result;
   EXPECT_EQ(record->reason, reason) << table_of(result.report);

@@ -21,8 +21,8 @@ jit::Module Model::owner(const std::string& path) {
   for (size_t dot = path.find('.'); dot != std::string::npos; dot = path.find('.', start)) {
     const std::string name = path.substr(start, dot - start);
     if (!current.hasattr(name)) {
-      current.register_module(
-          name, jit::Module("__torch__.TestLayer", module._ivalue()->compilation_unit(), /*shouldMangle=*/true));
+      current.register_module(name,
+                              jit::Module("__torch__.TestLayer", module._ivalue()->compilation_unit(), /*shouldMangle=*/true));
     }
     current = current.attr(name).toModule();
     start = dot + 1;
