@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 #include <torch/csrc/jit/api/function_impl.h>
 #include <torch/csrc/jit/passes/freeze_module.h>
-#include <torch/csrc/jit/passes/inliner.h>
-#include <torch/csrc/jit/runtime/graph_executor.h>
 
 #include <unordered_set>
 
@@ -45,27 +43,6 @@ void require_known(const jit::Module& module, const std::vector<std::string>& na
   }
 }
 
-int64_t count_calls(const jit::Graph& graph) {
-  int64_t calls = 0;
-  for_each_node(const_cast<jit::Graph&>(graph).block(), [&calls](const jit::Node* node) {
-    calls += node->kind() == jit::prim::CallMethod || node->kind() == jit::prim::CallFunction ? 1 : 0;
-  });
-  return calls;
-}
-
-// Inlines calls level by level until none is left but those of interfaces, which freezing resolves. Freezing would inline as well, but
-// it optimizes every callee by itself before, and then the whole once more.
-void inline_calls(jit::Graph& graph) {
-  const jit::GraphOptimizerEnabledGuard without_optimizing_callees(false);
-  int64_t before = 0;
-  int64_t left = count_calls(graph);
-  do {
-    before = left;
-    jit::Inline(graph);
-    left = count_calls(graph);
-  } while (left > 0 && left != before);
-}
-
 // A flattened method is called without them, which would change what the module computes.
 void require_no_hooks(const jit::Module& module) {
   if (module.type()->getForwardHooks().empty() && module.type()->getForwardPreHooks().empty()) return;
@@ -82,11 +59,7 @@ Program flatten(const jit::Module& module, const Options& options) {
   if (module.find_method("forward")) preserved.emplace_back("forward");
   Program program;
   try {
-    program.module = module.clone(/*inplace=*/true);
-    for (const std::string& name : preserved) {
-      if (const auto method = program.module.find_method(name)) inline_calls(*jit::toGraphFunction(method->function()).graph());
-    }
-    jit::freeze_module_inplace(&program.module, preserved, /*freezeInterfaces=*/true, /*preserveParameters=*/true);
+    program.module = jit::freeze_module(module, preserved, /*freezeInterfaces=*/true, /*preserveParameters=*/true);
   } catch (const c10::Error& error) {
     throw Error(fmt::format("TorchScript can't flatten this module: {}", first_sentence(error.what_without_backtrace())));
   }

@@ -11,6 +11,7 @@
 #include "parameter_store.h"
 #include "plan.h"
 #include "ranks.h"
+#include "rules/kernel_rule.h"
 
 namespace bnfold {
 
@@ -38,8 +39,8 @@ std::vector<std::optional<int64_t>> traced_ranks(const jit::Module& module, cons
 void fold_method(const Program::Method& method, const std::vector<std::optional<int64_t>>& input_ranks, ParameterStore& store,
                  Report& report) {
   const auto static_rank = [&store](const jit::Value* value) {
-    const auto tensor = store.read(value);
-    return tensor && tensor->defined() ? std::optional<int64_t>(tensor->dim()) : std::nullopt;
+    const auto operand = static_operand(store, const_cast<jit::Value*>(value));
+    return operand && operand->tensor.defined() ? std::optional<int64_t>(operand->tensor.dim()) : std::nullopt;
   };
   Ranks ranks(*method.graph, input_ranks, static_rank);
   for (const Norm& norm : find_norms(*method.graph, store)) {
