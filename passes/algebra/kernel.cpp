@@ -27,7 +27,7 @@ void multiply_and_round(char** data, const int64_t* strides, int64_t count) {
 }
 
 // weight * factors in double, rounded to the weight's dtype. On the CPU in one pass: with whole operators, two conversions through
-// memory take four times as long, and folding a network longer than torch.jit.freeze.
+// memory take four times as long.
 at::Tensor rounded_product(const at::Tensor& weight, const at::Tensor& factors) {
   if (!weight.is_cpu()) return weight.to(at::kDouble).mul_(factors).to(weight.scalar_type());
   at::Tensor product = at::empty_like(weight);
