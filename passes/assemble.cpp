@@ -1,8 +1,8 @@
 #include "assemble.h"
 
 #include <fmt/format.h>
-#include <torch/csrc/jit/api/function_impl.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <unordered_map>
@@ -169,12 +169,11 @@ class Assembler {
 
   const Program& program_;
   const ParameterStore& store_;
-  std::map<std::string, Names> children_;                   // by module path: the submodules on the way to something kept
-  std::map<std::string, Names> kept_;                       // by module path: the attributes that stay as they are
-  std::map<std::string, std::vector<Addition>> additions_;  // by module path: the tensors that were added
-  std::map<size_t, std::pair<std::string, jit::Node*>>
-      added_;                                       // module path and leaf of each addition, in the order they were made
-  std::map<std::string, c10::ClassTypePtr> types_;  // by module path: the new classes
+  std::map<std::string, Names> children_;                       // by module path: the submodules on the way to something kept
+  std::map<std::string, Names> kept_;                           // by module path: the attributes that stay as they are
+  std::map<std::string, std::vector<Addition>> additions_;      // by module path: the tensors that were added
+  std::map<size_t, std::pair<std::string, jit::Node*>> added_;  // by number: module path and leaf
+  std::map<std::string, c10::ClassTypePtr> types_;              // by module path: the new classes
   std::unordered_map<const c10::TensorImpl*, at::Tensor> tensors_;
 };
 

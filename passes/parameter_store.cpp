@@ -3,8 +3,6 @@
 #include <torch/csrc/jit/ir/alias_analysis.h>
 #include <torch/csrc/jit/ir/constants.h>
 
-#include <algorithm>
-
 #include "graph_walk.h"
 
 namespace bnfold {

@@ -35,10 +35,9 @@ Answer add_backward(const Site& site) {
   const at::Tensor scale = site.affine.scale.flatten().to(addend->tensor.device());
   const at::Tensor shift = site.affine.shift.flatten().to(addend->tensor.device());
   const at::Tensor folded = (scale * addend->tensor.to(at::kDouble) + shift).to(addend->tensor.scalar_type());
-  const std::string path = site.store.path(addend->leaf);
   return Pass{site.node->input(0),
               {site.affine.scale, at::zeros_like(site.affine.shift)},
-              {SetInput{site.node, 1, folded, addend->leaf, path.substr(path.rfind('.') + 1)}}};
+              {SetInput{site.node, 1, folded, addend->leaf, attribute_name(site.store, addend->leaf)}}};
 }
 
 }  // namespace bnfold

@@ -23,10 +23,6 @@ std::string bias_name(const std::string& weight_name) {
   return weight_name == "weight" ? "bias" : weight_name + "_bias";
 }
 
-std::string last_name(const std::string& path) {
-  return path.substr(path.rfind('.') + 1);
-}
-
 std::optional<Decline> why_not_foldable(const Site& site, const at::Tensor& tensor) {
   if (tensor.device() != site.affine.scale.device()) {
     return Decline{Reason::devices_differ, site.node,
@@ -50,6 +46,11 @@ std::optional<StaticOperand> static_operand(const ParameterStore& store, jit::Va
   const auto tensor = store.read(leaf);
   if (!tensor) return std::nullopt;
   return StaticOperand{leaf, *tensor, transposed};
+}
+
+std::string attribute_name(const ParameterStore& store, const jit::Value* leaf) {
+  const std::string path = store.path(leaf);
+  return path.substr(path.rfind('.') + 1);
 }
 
 Answer absorb_into_kernel(const Site& site, const KernelInputs& inputs, int64_t channel_dimension) {
@@ -87,14 +88,14 @@ Answer absorb_into_kernel(const Site& site, const KernelInputs& inputs, int64_t 
                    fmt::format("the product leaves the range of {}", toString(kernel.weight.scalar_type()))};
   }
 
-  const std::string weight_name = last_name(site.store.path(weight->leaf));
+  const std::string weight_name = attribute_name(site.store, weight->leaf);
   Absorb absorb{{SetInput{site.node, inputs.weight, folded.weight, weight->leaf, weight_name, weight->transposed}},
                 site.store.layer(weight->leaf)};
   // A layer that can have a bias gets one even where it is 0, so that what the result looks like does not depend on values.
   if (inputs.bias || folded.bias.any().item<bool>()) {
     const bool has_leaf = bias && kernel.bias.defined();
     jit::Value* beside = has_leaf ? bias->leaf : weight->leaf;
-    const std::string name = has_leaf ? last_name(site.store.path(bias->leaf)) : bias_name(weight_name);
+    const std::string name = has_leaf ? attribute_name(site.store, bias->leaf) : bias_name(weight_name);
     if (inputs.bias) {
       absorb.edits.push_back(SetInput{site.node, *inputs.bias, folded.bias, beside, name});
     } else {

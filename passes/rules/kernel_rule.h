@@ -17,6 +17,9 @@ struct StaticOperand {
 
 std::optional<StaticOperand> static_operand(const ParameterStore& store, torch::jit::Value* value);
 
+// The name of a static value in its module: "weight" of "layer1.0.conv1.weight".
+std::string attribute_name(const ParameterStore& store, const torch::jit::Value* leaf);
+
 // Which inputs of an operator are its weight and bias.
 struct KernelInputs {
   size_t weight;
