@@ -8,7 +8,6 @@
 #include <unordered_map>
 
 #include "bnfold/bnfold.h"
-#include "call_stacks.h"
 #include "graph_walk.h"
 
 namespace bnfold {
@@ -154,7 +153,6 @@ class Assembler {
     auto* function = root._ivalue()->compilation_unit()->create_function(name, method.graph);
     root.type()->addMethod(function);
     function->setSchema(renamed);
-    own_call_stacks(*method.graph, function);
   }
 
   void set_module_types(jit::Node* node) {

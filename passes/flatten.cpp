@@ -2,11 +2,21 @@
 
 #include <fmt/format.h>
 #include <torch/csrc/jit/api/function_impl.h>
-#include <torch/csrc/jit/passes/freeze_module.h>
+#include <torch/csrc/jit/passes/constant_propagation.h>
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
+#include <torch/csrc/jit/passes/inliner.h>
+#include <torch/csrc/jit/passes/loop_unrolling.h>
+#include <torch/csrc/jit/passes/lower_tuples.h>
+#include <torch/csrc/jit/passes/peephole.h>
+#include <torch/csrc/jit/passes/remove_mutation.h>
 
+#include <set>
+#include <unordered_map>
 #include <unordered_set>
 
+#include "fixed_values.h"
 #include "graph_walk.h"
+#include "module_places.h"
 #include "sentence.h"
 
 namespace bnfold {
@@ -50,6 +60,73 @@ void require_no_hooks(const jit::Module& module) {
       "the module has forward hooks, which are not folded; call what they do in forward, or remove them before scripting");
 }
 
+std::vector<std::shared_ptr<jit::Graph>> forked_graphs(const jit::Graph& graph) {
+  std::vector<std::shared_ptr<jit::Graph>> graphs;
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&](const jit::Node* node) {
+    if (node->kind() == jit::prim::fork) graphs.push_back(node->g(jit::attr::Subgraph));
+  });
+  return graphs;
+}
+
+// A submodule behind an interface is one certain submodule; its own type lets the calls of its methods be inlined. Returns whether there
+// was one.
+bool resolve_interfaces(const jit::Graph& graph, const jit::Module& module) {
+  ModulePlaces places;
+  places.record(graph, module);
+  bool found = false;
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
+    if (node->kind() != jit::prim::GetAttr || node->output()->type()->kind() != c10::TypeKind::InterfaceType) return;
+    const ModulePlaces::Place* place = places.find(node->output());
+    if (place == nullptr) return;
+    node->output()->setType(place->module.type());
+    found = true;
+  });
+  return found;
+}
+
+void inline_calls(jit::Graph& graph, const jit::Module& module) {
+  do {
+    jit::Inline(graph);
+    for (const auto& forked : forked_graphs(graph)) jit::Inline(*forked);
+  } while (resolve_interfaces(graph, module));
+}
+
+// In the folded module each name of a submodule is one of its own, and what is assigned under one would not be seen under the other.
+void require_one_name_for_what_is_assigned(const Program& program) {
+  ModulePlaces places;
+  std::unordered_map<const void*, std::set<std::string>> names;
+  std::unordered_set<const void*> assigned;
+  for (const Program::Method& method : program.methods) {
+    places.record(*method.graph, program.module);
+    for_each_node(method.graph->block(), [&](const jit::Node* node) {
+      if (node->kind() != jit::prim::GetAttr && node->kind() != jit::prim::SetAttr) return;
+      const ModulePlaces::Place* place = places.find(node->input(0));
+      if (place == nullptr) return;
+      names[place->module._ivalue().get()].insert(place->path);
+      if (node->kind() == jit::prim::SetAttr) assigned.insert(place->module._ivalue().get());
+    });
+  }
+  for (const void* object : assigned) {
+    if (names[object].size() == 1) continue;
+    throw Error(
+        fmt::format("'{}' and '{}' are one submodule, and the module assigns its attributes, which can't be folded; use it "
+                    "under one name",
+                    *names[object].begin(), *names[object].rbegin()));
+  }
+}
+
+// Takes the branches and loops that the constants decide, and lists and tuples that are only passed on.
+void simplify(std::shared_ptr<jit::Graph>& graph) {
+  jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
+  if (jit::UnrollConstantLoops(graph)) {
+    jit::RemoveListMutation(graph);
+    jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
+  }
+  jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
+  jit::LowerSimpleTuples(graph);
+  jit::EliminateDeadCode(graph);
+}
+
 }  // namespace
 
 Program flatten(const jit::Module& module, const Options& options) {
@@ -57,20 +134,26 @@ Program flatten(const jit::Module& module, const Options& options) {
   require_no_hooks(module);
   std::vector<std::string> preserved = options.preserved_attributes.empty() ? entry_points(module) : options.preserved_attributes;
   if (module.find_method("forward")) preserved.emplace_back("forward");
-  Program program;
+  Program program{module, {}, {}};
+  std::unordered_set<std::string> seen;
   try {
-    program.module = jit::freeze_module(module, preserved, /*freezeInterfaces=*/true, /*preserveParameters=*/true);
+    for (const std::string& name : preserved) {
+      if (!seen.insert(name).second) continue;
+      if (const auto method = module.find_method(name)) {
+        program.methods.push_back({name, jit::toGraphFunction(method->function()).graph()->copy()});
+        inline_calls(*program.methods.back().graph, module);
+      } else {
+        program.preserved_values.push_back(name);
+      }
+    }
+    require_one_name_for_what_is_assigned(program);
+    make_constants_of_fixed_values(program);
+    for (Program::Method& method : program.methods) {
+      for (auto& forked : forked_graphs(*method.graph)) simplify(forked);
+      simplify(method.graph);
+    }
   } catch (const c10::Error& error) {
     throw Error(fmt::format("TorchScript can't flatten this module: {}", first_sentence(error.what_without_backtrace())));
-  }
-  std::unordered_set<std::string> seen;
-  for (const std::string& name : preserved) {
-    if (!seen.insert(name).second) continue;
-    if (const auto method = program.module.find_method(name)) {
-      program.methods.push_back({name, jit::toGraphFunction(method->function()).graph()});
-    } else {
-      program.preserved_values.push_back(name);
-    }
   }
   return program;
 }

@@ -11,15 +11,6 @@ namespace jit = torch::jit;
 
 namespace {
 
-std::string joined(const std::string& module, const std::string& name) {
-  return module.empty() ? name : module + "." + name;
-}
-
-bool is_module_type(const c10::TypePtr& type) {
-  const auto class_type = type->cast<c10::ClassType>();
-  return class_type && class_type->is_module();
-}
-
 const void* storage_of(const at::Tensor& tensor) {
   return tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
 }
@@ -37,37 +28,10 @@ bool batch_norm_writes_statistics(const jit::Node* node) {
 
 }  // namespace
 
-ParameterStore::ParameterStore(const Program& program)
-    : assigned_paths_(program.preserved_values.begin(), program.preserved_values.end()) {
-  for (const Program::Method& method : program.methods) {
-    places_[method.graph->inputs().at(0)] = {"", program.module};
-    record_places(method.graph->block());
-  }
+ParameterStore::ParameterStore(const Program& program) {
+  for (const std::string& name : program.preserved_values) assigned_.emplace(program.module._ivalue().get(), name);
+  for (const Program::Method& method : program.methods) places_.record(*method.graph, program.module);
   for (const Program::Method& method : program.methods) record_writes(method.graph);
-}
-
-void ParameterStore::record_places(const jit::Block* block) {
-  for (jit::Node* node : const_cast<jit::Block*>(block)->nodes()) {
-    if (node->kind() == jit::prim::GetAttr && is_module_type(node->output()->type())) {
-      const auto parent = places_.find(node->input());
-      const std::string& name = node->s(jit::attr::name);
-      if (parent != places_.end()) {
-        const Place place{joined(parent->second.path, name), parent->second.module.attr(name).toModule()};
-        places_.insert_or_assign(node->output(), place);
-      }
-    }
-    for (const jit::Block* inner : node->blocks()) record_places(inner);
-    if (node->kind() == jit::prim::fork) record_fork(node);
-  }
-}
-
-void ParameterStore::record_fork(const jit::Node* fork) {
-  const auto graph = fork->g(jit::attr::Subgraph);
-  for (size_t i = 0; i < fork->inputs().size(); ++i) {
-    const auto place = places_.find(fork->input(i));
-    if (place != places_.end()) places_.insert_or_assign(graph->inputs().at(i), Place(place->second));
-  }
-  record_places(graph->block());
 }
 
 void ParameterStore::record_writes(const std::shared_ptr<jit::Graph>& graph) {
@@ -80,8 +44,8 @@ void ParameterStore::record_writes(const std::shared_ptr<jit::Graph>& graph) {
   };
   for_each_node(graph->block(), [&](jit::Node* node) {
     if (node->kind() == jit::prim::SetAttr) {
-      const auto parent = places_.find(node->input(0));
-      if (parent != places_.end()) assigned_paths_.insert(joined(parent->second.path, node->s(jit::attr::name)));
+      const ModulePlaces::Place* parent = places_.find(node->input(0));
+      if (parent != nullptr) assigned_.emplace(parent->module._ivalue().get(), node->s(jit::attr::name));
     }
     // The alias analysis of a graph does not look into the graphs that it forks.
     const bool forked = node->owningGraph() != graph.get();
@@ -95,9 +59,9 @@ void ParameterStore::record_writes(const std::shared_ptr<jit::Graph>& graph) {
 }
 
 std::optional<std::string> ParameterStore::module_path(const jit::Value* value) const {
-  const auto place = places_.find(value);
-  if (place == places_.end()) return std::nullopt;
-  return place->second.path;
+  const ModulePlaces::Place* place = places_.find(value);
+  if (place == nullptr) return std::nullopt;
+  return place->path;
 }
 
 std::optional<c10::IValue> ParameterStore::stored(const jit::Value* value) const {
@@ -105,11 +69,11 @@ std::optional<c10::IValue> ParameterStore::stored(const jit::Value* value) const
   if (const Added* leaf = added(node)) return c10::IValue(leaf->tensor);
   if (node->kind() == jit::prim::Constant) return jit::toIValue(value);
   if (node->kind() != jit::prim::GetAttr) return std::nullopt;
-  const auto parent = places_.find(node->input());
-  if (parent == places_.end()) return std::nullopt;
+  const ModulePlaces::Place* parent = places_.find(node->input());
+  if (parent == nullptr) return std::nullopt;
   const std::string& name = node->s(jit::attr::name);
-  if (assigned_paths_.count(joined(parent->second.path, name)) != 0) return std::nullopt;
-  return parent->second.module.attr(name);
+  if (assigned_.count({parent->module._ivalue().get(), name}) != 0) return std::nullopt;
+  return parent->module.attr(name);
 }
 
 std::optional<at::Tensor> ParameterStore::read(const jit::Value* value) const {

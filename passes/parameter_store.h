@@ -9,10 +9,12 @@
 #include <torch/csrc/jit/ir/ir.h>
 
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
 
+#include "module_places.h"
 #include "program.h"
 
 namespace bnfold {
@@ -49,19 +51,14 @@ class ParameterStore {
   std::optional<std::string> module_path(const torch::jit::Value* value) const;
 
  private:
-  struct Place {
-    std::string path;
-    torch::jit::Module module;
-  };
+  using Attribute = std::pair<const void*, std::string>;  // an object and a name in it: one object may have several paths
 
-  void record_places(const torch::jit::Block* block);
-  void record_fork(const torch::jit::Node* fork);
   void record_writes(const std::shared_ptr<torch::jit::Graph>& graph);
   std::optional<c10::IValue> stored(const torch::jit::Value* value) const;
 
-  std::unordered_map<const torch::jit::Value*, Place> places_;  // of the values that are modules
+  ModulePlaces places_;
   std::unordered_map<const torch::jit::Node*, Added> added_;
-  std::unordered_set<std::string> assigned_paths_;  // what SetAttr writes, or the user may since it is preserved
+  std::set<Attribute> assigned_;  // what SetAttr writes, or the user may since it is preserved
   std::unordered_set<const void*> written_storages_;
 };
 

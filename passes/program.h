@@ -1,4 +1,4 @@
-// A flattened module: one inlined graph a method, over a module tree that belongs to nobody else.
+// A flattened module: one inlined graph a method, over the module that came in, which nothing here changes.
 #pragma once
 
 #include <torch/csrc/jit/api/module.h>

@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
-#include "support/expect.h"
+#include "graph_walk.h"
 #include "support/model.h"
 
 namespace bnfold::test {
+
+namespace jit = torch::jit;
+
 namespace {
 
 std::vector<std::string> names(const Program& program) {
@@ -34,7 +37,35 @@ TEST(Flatten, KeepsWhatTheOptionsNameAndForward) {
 
 TEST(Flatten, LeavesNoCalls) {
   const Program program = flatten(with_helper().module, {});
-  EXPECT_EQ(count_nodes(program.module, "prim::CallMethod"), 0);
+  for (const Program::Method& method : program.methods) {
+    for_each_node(method.graph->block(), [](const jit::Node* node) { EXPECT_NE(node->kind(), jit::prim::CallMethod); });
+  }
+}
+
+TEST(Flatten, LeavesTheModuleAsItWas) {
+  const Model model = with_helper();
+  const std::string before = model.module.get_method("forward").graph()->toString();
+  flatten(model.module, {});
+  EXPECT_EQ(model.module.get_method("forward").graph()->toString(), before);
+}
+
+// A counter under the name a; under b too where `shared`.
+Model with_counter(bool shared) {
+  Model model;
+  jit::Module counter("__torch__.Counter", model.module._ivalue()->compilation_unit(), true);
+  counter.register_attribute("count", c10::IntType::get(), 0);
+  counter.define("def forward(self, x):\n  self.count = self.count + 1\n  return x * self.count\n");
+  model.module.register_module("a", counter);
+  model.module.register_module("b", shared ? counter : counter.copy());
+  return model.forward("return self.a.forward(x) + self.b.forward(x)");
+}
+
+TEST(Flatten, KeepsACounterUnderOneName) {
+  EXPECT_EQ(flatten(with_counter(false).module, {}).methods.size(), 1);
+}
+
+TEST(Flatten, RefusesACounterUnderTwoNames) {
+  EXPECT_THROW(flatten(with_counter(true).module, {}), Error);
 }
 
 TEST(Flatten, RefusesAnUnknownName) {

@@ -1,0 +1,96 @@
+#include "fixed_values.h"
+
+#include <torch/csrc/jit/ir/alias_analysis.h>
+#include <torch/csrc/jit/ir/constants.h>
+
+#include <set>
+
+#include "graph_walk.h"
+#include "module_places.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+bool is_plain(const c10::IValue& value) {
+  return value.isNone() || value.isBool() || value.isInt() || value.isDouble() || value.isComplexDouble() || value.isString() ||
+         value.isDevice();
+}
+
+bool is_plain_sequence(const c10::IValue& value) {
+  if (value.isTuple()) {
+    const auto& elements = value.toTupleRef().elements();
+    return std::all_of(elements.begin(), elements.end(),
+                       [](const c10::IValue& one) { return is_plain(one) || is_plain_sequence(one); });
+  }
+  return value.isIntList() || value.isDoubleList() || value.isBoolList();
+}
+
+class FixedValues {
+ public:
+  explicit FixedValues(const Program& program) {
+    for (const std::string& name : program.preserved_values) changed_.emplace(program.module._ivalue().get(), name);
+    for (const auto& method : program.methods) {
+      places_.record(*method.graph, program.module);
+      record_changes(method.graph);
+    }
+  }
+
+  void replace(const jit::Graph& graph) const {
+    std::vector<jit::Node*> reads;
+    for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
+      if (node->kind() == jit::prim::GetAttr && is_fixed(node)) reads.push_back(node);
+    });
+    for (jit::Node* node : reads) {
+      const jit::WithInsertPoint before(node);
+      const c10::IValue value = places_.find(node->input())->module.attr(node->s(jit::attr::name));
+      jit::Value* constant = node->owningGraph()->insertConstant(value, node->sourceRange(), node->scope());
+      node->output()->replaceAllUsesWith(constant);
+      node->destroy();
+    }
+  }
+
+ private:
+  using Attribute = std::pair<const void*, std::string>;  // an object and a name in it: one object may have several paths
+
+  std::optional<Attribute> attribute_of(const jit::Node* node) const {
+    const ModulePlaces::Place* place = places_.find(node->input(0));
+    if (place == nullptr) return std::nullopt;
+    return Attribute{place->module._ivalue().get(), node->s(jit::attr::name)};
+  }
+
+  void record_changes(const std::shared_ptr<jit::Graph>& graph) {
+    std::optional<jit::AliasDb> aliases;  // takes long, and most graphs have no list that could be written to
+    for_each_node(graph->block(), [&](jit::Node* node) {
+      if (node->kind() == jit::prim::SetAttr) {
+        if (const auto attribute = attribute_of(node)) changed_.insert(*attribute);
+      }
+      if (node->kind() != jit::prim::GetAttr || node->output()->type()->kind() != c10::TypeKind::ListType) return;
+      if (!aliases) aliases.emplace(graph);
+      const bool forked = node->owningGraph() != graph.get();  // alias analysis does not look into forked graphs
+      const auto attribute = attribute_of(node);
+      if (attribute && (forked || aliases->hasWriters(node->output()))) changed_.insert(*attribute);
+    });
+  }
+
+  bool is_fixed(const jit::Node* node) const {
+    const auto attribute = attribute_of(node);
+    if (!attribute || changed_.count(*attribute) != 0) return false;
+    const c10::IValue value = places_.find(node->input())->module.attr(node->s(jit::attr::name));
+    return is_plain(value) || is_plain_sequence(value);
+  }
+
+  ModulePlaces places_;
+  std::set<Attribute> changed_;
+};
+
+}  // namespace
+
+void make_constants_of_fixed_values(Program& program) {
+  const FixedValues values(program);
+  for (const auto& method : program.methods) values.replace(*method.graph);
+}
+
+}  // namespace bnfold
