@@ -3,6 +3,8 @@
 #include <torch/csrc/jit/ir/alias_analysis.h>
 #include <torch/csrc/jit/ir/constants.h>
 
+#include <algorithm>
+#include <optional>
 #include <set>
 
 #include "graph_walk.h"
