@@ -14,34 +14,95 @@ jit::Value* insert(jit::Graph* graph, jit::NodeKind kind, at::ArrayRef<jit::Valu
   return output->setType(type);
 }
 
-void make(const SetInput& edit, ParameterStore& store, Ranks&) {
-  jit::Value* value = store.add(edit.beside, edit.name, edit.tensor);
-  if (edit.transposed) {
-    const jit::WithInsertPoint before(edit.node);
-    value = insert(edit.node->owningGraph(), jit::aten::t, {value}, c10::TensorType::get());
-  }
-  edit.node->replaceInput(edit.input, value);
+// A later value may get the address of one that is gone.
+void destroy(jit::Node* node, Ranks& ranks) {
+  for (const jit::Value* output : node->outputs()) ranks.forget(output);
+  node->destroy();
 }
 
-void make(const AddToOutput& edit, ParameterStore& store, Ranks&) {
-  jit::Value* addend = store.add(edit.beside, edit.name, edit.tensor);
-  jit::Graph* graph = edit.node->owningGraph();
-  const jit::WithInsertPoint behind(edit.node->next());
-  jit::Value* output = edit.node->output();
-  jit::Value* sum = insert(graph, jit::aten::add, {output, addend, graph->insertConstant(1)}, c10::TensorType::get());
-  output->replaceAllUsesAfterNodeWith(sum->node(), sum);
-}
+class Applier {
+ public:
+  Applier(const Norm& norm, ParameterStore& store, Ranks& ranks) : norm_(norm), store_(store), ranks_(ranks) {}
+
+  void operator()(const SetInput& edit) {
+    jit::Value* value = store_.add(edit.beside, edit.name, edit.tensor);
+    if (edit.transposed) {
+      const jit::WithInsertPoint before(edit.node);
+      value = insert(edit.node->owningGraph(), jit::aten::t, {value}, c10::TensorType::get());
+    }
+    edit.node->replaceInput(edit.input, value);
+  }
+
+  void operator()(const SetNumber& edit) {
+    const jit::WithInsertPoint before(edit.node);
+    edit.node->replaceInput(edit.input, edit.node->owningGraph()->insertConstant(edit.number));
+  }
+
+  void operator()(const AddToOutput& edit) {
+    jit::Value* addend = store_.add(edit.beside, edit.name, edit.tensor);
+    jit::Graph* graph = edit.node->owningGraph();
+    const jit::WithInsertPoint behind(edit.node->next());
+    jit::Value* output = edit.node->output();
+    jit::Value* sum = insert(graph, jit::aten::add, {output, addend, graph->insertConstant(1)}, c10::TensorType::get());
+    output->replaceAllUsesAfterNodeWith(sum->node(), sum);
+    ranks_.adopt(sum, output);
+  }
+
+  // On a GPU one clamp is one kernel. On a CPU maximum and minimum are vectorized whatever the memory format is, clamp with tensors only
+  // for some; the second one works in place, since nobody else sees what the first one made.
+  void operator()(const Bound& edit) {
+    jit::Graph* graph = edit.node->owningGraph();
+    const jit::WithInsertPoint before(edit.node);
+    jit::Value* value = edit.node->input(0);
+    const auto bound = [&](const at::Tensor& tensor, const char* name) {
+      return store_.add_buffer(norm_.leaf, name, tensor.to(norm_.dtype, /*non_blocking=*/false, /*copy=*/true));
+    };
+    jit::Value* lower = edit.lower.defined() ? bound(edit.lower, "lower_bound") : nullptr;
+    jit::Value* upper = edit.upper.defined() ? bound(edit.upper, "upper_bound") : nullptr;
+    if (lower != nullptr && upper != nullptr && edit.lower.is_cuda()) {
+      value = insert(graph, jit::aten::clamp, {value, lower, upper}, c10::TensorType::get());
+    } else {
+      if (lower != nullptr) value = insert(graph, jit::aten::maximum, {value, lower}, c10::TensorType::get());
+      const jit::NodeKind kind = lower != nullptr ? jit::aten::clamp_max_ : jit::aten::minimum;
+      if (upper != nullptr) value = insert(graph, kind, {value, upper}, c10::TensorType::get());
+    }
+    replace(edit.node, value);
+  }
+
+  void operator()(const Replace& edit) { replace(edit.node, edit.value); }
+
+  void operator()(const Detach& edit) {
+    const jit::WithInsertPoint before(edit.node);
+    std::string kind = edit.node->kind().toQualString();
+    kind.pop_back();  // the underscore
+    jit::Value* value =
+        insert(edit.node->owningGraph(), jit::Symbol::fromQualString(kind), edit.node->inputs(), edit.node->output(0)->type());
+    replace(edit.node, value);
+  }
+
+ private:
+  void replace(jit::Node* node, jit::Value* value) {
+    if (value->node()->sourceRange().source() == nullptr) value->node()->copyMetadata(node);
+    ranks_.adopt(value, node->output(0));
+    node->output(0)->replaceAllUsesWith(value);
+    destroy(node, ranks_);
+  }
+
+  const Norm& norm_;
+  ParameterStore& store_;
+  Ranks& ranks_;
+};
 
 // if dim(value) != rank: raise
-void make(const RequireRank& edit, ParameterStore&, Ranks& ranks) {
-  jit::Graph* graph = edit.node->owningGraph();
-  const jit::WithInsertPoint before(edit.node);
-  jit::Value* dimensions = insert(graph, jit::aten::dim, {edit.value}, c10::IntType::get());
-  jit::Value* differs = insert(graph, jit::aten::ne, {dimensions, graph->insertConstant(edit.rank)}, c10::BoolType::get());
+void require_rank(jit::Node* node, jit::Value* value, int64_t rank, Ranks& ranks) {
+  jit::Graph* graph = node->owningGraph();
+  const jit::WithInsertPoint before(node);
+  jit::Value* dimensions = insert(graph, jit::aten::dim, {value}, c10::IntType::get());
+  jit::Value* differs = insert(graph, jit::aten::ne, {dimensions, graph->insertConstant(rank)}, c10::BoolType::get());
   const std::string message = fmt::format(
       "a batch norm was folded into this layer for inputs of rank {}; to run it on another rank, fold the original module with "
       "example inputs of that rank",
-      edit.rank);
+      rank);
   jit::Value* text = graph->insertConstant(message);
   jit::Value* exception = graph->insertConstant("builtins.RuntimeError");
   jit::Node* branch = graph->insertNode(graph->create(jit::prim::If, {differs}, 0));
@@ -49,25 +110,25 @@ void make(const RequireRank& edit, ParameterStore&, Ranks& ranks) {
   branch->addBlock();
   raising->appendNode(graph->create(jit::prim::RaiseException, {text, exception}, 0));
   // Inside a branch or a loop the check says nothing about the nodes outside.
-  if (edit.node->owningBlock() == graph->block()) ranks.prove(edit.value, edit.rank);
+  if (node->owningBlock() == graph->block()) ranks.prove(value, rank);
 }
 
 }  // namespace
 
-void apply(const Plan& plan, ParameterStore& store, Ranks& ranks) {
-  jit::Node* norm = plan.norm;
-  for (const Edit& edit : plan.edits) {
-    std::visit([&](const auto& one) { make(one, store, ranks); }, edit);
-  }
-  jit::Value* replacement = norm->namedInput("input");
+void apply(const Plan& plan, const Norm& norm, ParameterStore& store, Ranks& ranks) {
+  if (plan.required_rank) require_rank(norm.node(), norm.input(), *plan.required_rank, ranks);
+  Applier applier(norm, store, ranks);
+  for (const Edit& edit : plan.edits) std::visit(applier, edit);
+  jit::Value* replacement = norm.input();  // an edit may have put a sum in its place
   if (plan.needs_contiguous) {
-    jit::Graph* graph = norm->owningGraph();
-    const jit::WithInsertPoint before(norm);
+    jit::Graph* graph = norm.node()->owningGraph();
+    const jit::WithInsertPoint before(norm.node());
     jit::Value* format = graph->insertConstant(static_cast<int64_t>(at::MemoryFormat::Contiguous));
     replacement = insert(graph, jit::aten::contiguous, {replacement, format}, c10::TensorType::get());
+    ranks.adopt(replacement, norm.input());
   }
-  norm->output()->replaceAllUsesWith(replacement);
-  norm->destroy();
+  norm.node()->output(0)->replaceAllUsesWith(replacement);
+  for (auto node = norm.nodes.rbegin(); node != norm.nodes.rend(); ++node) destroy(*node, ranks);
 }
 
 }  // namespace bnfold

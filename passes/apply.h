@@ -5,7 +5,7 @@
 
 namespace bnfold {
 
-// Makes the edits of `plan` and takes its norm out of the graph; `ranks` learns what the graph now checks.
-void apply(const Plan& plan, ParameterStore& store, Ranks& ranks);
+// Makes the edits of `plan` and takes `norm` out of the graph; `ranks` learns what the graph now checks.
+void apply(const Plan& plan, const Norm& norm, ParameterStore& store, Ranks& ranks);
 
 }  // namespace bnfold

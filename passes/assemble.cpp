@@ -36,6 +36,7 @@ class Assembler {
   struct Addition {
     std::string name;
     at::Tensor tensor;
+    bool is_buffer;
   };
 
   void collect(const jit::Graph& graph) {
@@ -77,19 +78,19 @@ class Assembler {
     for (const auto& entry : added_) {
       const auto& [module, node] = entry.second;
       const ParameterStore::Added& added = *store_.added(node);
-      node->s_(jit::attr::name, place(module, added.name, added.tensor));
+      node->s_(jit::attr::name, place(module, added));
     }
   }
 
-  std::string place(const std::string& module, const std::string& wanted, const at::Tensor& tensor) {
+  std::string place(const std::string& module, const ParameterStore::Added& added) {
     std::vector<Addition>& additions = additions_[module];
     for (int64_t number = 0;; ++number) {
-      const std::string name = number == 0 ? wanted : fmt::format("{}_{}", wanted, number);
+      const std::string name = number == 0 ? added.name : fmt::format("{}_{}", added.name, number);
       const auto same = std::find_if(additions.begin(), additions.end(), [&](const Addition& a) { return a.name == name; });
-      if (same != additions.end() && same->tensor.equal(tensor)) return name;
+      if (same != additions.end() && same->is_buffer == added.is_buffer && same->tensor.equal(added.tensor)) return name;
       const bool taken = same != additions.end() || kept_[module].count(name) != 0 || children_[module].count(name) != 0;
       if (taken) continue;
-      additions.push_back({name, tensor});
+      additions.push_back({name, added.tensor, added.is_buffer});
       return name;
     }
   }
@@ -102,13 +103,13 @@ class Assembler {
       if (children_[path].count(name) != 0) {
         module.register_module(name, build(prefix + name, original.attr(name).toModule()));
       } else if (const Addition* addition = find_addition(path, name)) {
-        module.register_parameter(name, addition->tensor, /*is_buffer=*/false);
+        module.register_parameter(name, addition->tensor, addition->is_buffer);
       } else if (kept_[path].count(name) != 0) {
         copy_attribute(module, original, slot);
       }
     }
     for (const Addition& addition : additions_[path]) {
-      if (!module.hasattr(addition.name)) module.register_parameter(addition.name, addition.tensor, /*is_buffer=*/false);
+      if (!module.hasattr(addition.name)) module.register_parameter(addition.name, addition.tensor, addition.is_buffer);
     }
     if (!module.hasattr("training")) module.register_attribute("training", c10::BoolType::get(), false);
     types_[path] = module.type();

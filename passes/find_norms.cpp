@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 #include <torch/csrc/jit/ir/constants.h>
 
+#include <algorithm>
+
+#include "constants.h"
 #include "graph_walk.h"
+#include "static_values.h"
 
 namespace bnfold {
 
@@ -11,15 +15,21 @@ namespace jit = torch::jit;
 
 namespace {
 
-std::string name_of(const jit::Node* node, const ParameterStore& store) {
+// A static tensor of the norm; null where it has none.
+jit::Value* leaf_of(jit::Node* node) {
   for (const char* input : {"weight", "bias", "running_mean", "running_var"}) {
-    const jit::Value* value = node->namedInput(input);
+    jit::Value* value = node->namedInput(input);
     const jit::NodeKind kind = value->node()->kind();
     const bool none = value->type()->kind() == c10::TypeKind::NoneType;
-    if (!none && (kind == jit::prim::GetAttr || (kind == jit::prim::Constant && value->hasDebugName())))
-      return store.layer(value);
+    if (!none && (kind == jit::prim::GetAttr || kind == jit::prim::Constant)) return value;
   }
-  return fmt::format("{}({})", node->kind().toUnqualString(), node->output(0)->debugName());
+  return nullptr;
+}
+
+std::string name_of(jit::Node* node, const ParameterStore& store) {
+  const jit::Value* leaf = leaf_of(node);
+  const bool named = leaf != nullptr && (leaf->node()->kind() == jit::prim::GetAttr || leaf->hasDebugName());
+  return named ? store.layer(leaf) : fmt::format("{}({})", node->kind().toUnqualString(), node->output(0)->debugName());
 }
 
 Decline decline(Reason reason, const jit::Node* node, std::string detail) {
@@ -27,7 +37,8 @@ Decline decline(Reason reason, const jit::Node* node, std::string detail) {
 }
 
 std::optional<Decline> why_not_in_eval_mode(const jit::Node* node) {
-  const auto training = jit::toIValue(node->namedInput("training"));
+  const bool instance = node->kind() == jit::aten::instance_norm;
+  const auto training = constant_bool(node->namedInput(instance ? "use_input_stats" : "training"));
   const auto no_statistics = [node](const char* input) {
     return node->namedInput(input)->type()->kind() == c10::TypeKind::NoneType;
   };
@@ -35,8 +46,13 @@ std::optional<Decline> why_not_in_eval_mode(const jit::Node* node) {
     return decline(Reason::norm_without_running_statistics, node, "track_running_stats is off");
   }
   if (!training) return decline(Reason::norm_in_training_mode, node, "whether it trains is decided while the module runs");
-  if (training->toBool()) return decline(Reason::norm_in_training_mode, node, "it normalizes with the statistics of each batch");
+  if (*training) return decline(Reason::norm_in_training_mode, node, "it normalizes with the statistics of each batch");
   return std::nullopt;
+}
+
+std::variant<algebra::Affine, Decline> finite_or_declined(const algebra::Affine& affine, const jit::Node* node) {
+  if (algebra::is_finite(affine)) return affine;
+  return decline(Reason::norm_statistics_not_finite, node, "a statistic is NaN or infinite, or a variance plus eps not positive");
 }
 
 // [C] each, dense and on one device, or why not.
@@ -75,8 +91,15 @@ std::variant<algebra::NormParameters, Decline> read_parameters(const jit::Node* 
   return norm;
 }
 
+bool is_normalizing(const jit::Node* node) {
+  return node->kind() == jit::aten::batch_norm || node->kind() == jit::aten::instance_norm;
+}
+
+}  // namespace
+
 Norm read_norm(jit::Node* node, const ParameterStore& store) {
-  Norm norm{node, name_of(node, store), Decline{}, at::kFloat};
+  Norm norm{Norm::batch_norm,     {node}, 0, leaf_of(node), name_of(node, store), Decline{},
+            /*along_channels=*/true, at::kFloat};
   if (const auto reason = why_not_in_eval_mode(node)) {
     norm.content = *reason;
     return norm;
@@ -88,22 +111,78 @@ Norm read_norm(jit::Node* node, const ParameterStore& store) {
   }
   const auto& tensors = std::get<algebra::NormParameters>(parameters);
   norm.dtype = (tensors.weight.defined() ? tensors.weight : tensors.mean).scalar_type();
-  const algebra::Affine affine = algebra::of_norm(tensors);
-  if (algebra::is_finite(affine)) {
-    norm.content = affine;
-  } else {
-    norm.content =
-        decline(Reason::norm_statistics_not_finite, node, "a statistic is NaN or infinite, or a variance plus eps not positive");
+  norm.content = finite_or_declined(algebra::of_norm(tensors), node);
+  return norm;
+}
+
+namespace {
+
+// One operand of a product or sum is static, the other one is not.
+struct ConstantOperand {
+  StaticTensor constant;
+  size_t other_place;
+};
+
+std::optional<ConstantOperand> constant_operand(jit::Node* node, const ParameterStore& store) {
+  for (const size_t place : {size_t{1}, size_t{0}}) {
+    jit::Value* other = node->input(1 - place);
+    if (other->type()->kind() != c10::TypeKind::TensorType || node->input(place)->type()->kind() != c10::TypeKind::TensorType) continue;
+    const auto constant = static_tensor(store, node->input(place));
+    if (!constant || static_tensor(store, other)) continue;
+    const at::Tensor& tensor = constant->tensor;
+    if (tensor.is_floating_point() && tensor.layout() == at::kStrided && !tensor.is_meta()) return ConstantOperand{*constant, 1 - place};
   }
+  return std::nullopt;
+}
+
+bool varies_along_one_dimension(const at::Tensor& tensor) {
+  return std::count_if(tensor.sizes().begin(), tensor.sizes().end(), [](int64_t size) { return size != 1; }) <= 1;
+}
+
+// The sum behind a product that is its only reader: x * scale + shift.
+jit::Node* sum_behind(const jit::Node* product) {
+  const auto& uses = product->output()->uses();
+  if (uses.size() != 1 || uses[0].user->kind() != jit::aten::add) return nullptr;
+  return constant_number(uses[0].user->namedInput("alpha")) == 1.0 ? uses[0].user : nullptr;
+}
+
+// x * scale, and x * scale + shift, with constants that vary along one dimension: layer scales and frozen batch norms.
+std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStore& store) {
+  const auto factor = constant_operand(product, store);
+  if (!factor || !varies_along_one_dimension(factor->constant.tensor)) return std::nullopt;
+  const at::Tensor scale = factor->constant.tensor.to(at::kDouble);
+  Norm norm{Norm::scale, {product}, factor->other_place, factor->constant.leaf, store.layer(factor->constant.leaf), Decline{},
+            /*along_channels=*/false, factor->constant.tensor.scalar_type()};
+  algebra::Affine affine{scale, at::zeros_like(scale)};
+  if (jit::Node* sum = sum_behind(product)) {
+    const auto addend = constant_operand(sum, store);
+    if (addend && addend->constant.tensor.sizes() == scale.sizes()) {
+      norm.kind = Norm::batch_norm;
+      norm.nodes.push_back(sum);
+      affine.shift = addend->constant.tensor.to(at::kDouble);
+    }
+  }
+  norm.content = finite_or_declined(affine, norm.node());
   return norm;
 }
 
 }  // namespace
 
+bool Norm::is_made_by(const jit::Node* node) const {
+  return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+}
+
+algebra::Affine Norm::affine(int64_t rank) const {
+  const auto& affine = std::get<algebra::Affine>(content);
+  return along_channels ? algebra::along_channels(affine, rank) : algebra::broadcast_to_rank(affine, rank);
+}
+
 std::vector<Norm> find_norms(const jit::Graph& graph, const ParameterStore& store) {
   std::vector<Norm> norms;
   for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
-    if (node->kind() == jit::aten::batch_norm) norms.push_back(read_norm(node, store));
+    if (is_normalizing(node)) norms.push_back(read_norm(node, store));
+    if (node->kind() != jit::aten::mul) return;
+    if (auto norm = read_constant_affine(node, store)) norms.push_back(std::move(*norm));
   });
   return norms;
 }

@@ -13,16 +13,34 @@
 
 namespace bnfold {
 
+// A norm, or a constant scale, which is folded as a norm is.
 struct Norm {
-  torch::jit::Node* node;
+  enum Kind {
+    batch_norm,  // aten::batch_norm, aten::instance_norm with running statistics, and x * scale + shift with constants
+    scale,       // x * scale: a layer scale
+  };
+
+  Kind kind;
+  std::vector<torch::jit::Node*> nodes;            // in the order of the graph; the last one makes the output
+  size_t input_place;                              // which input of the first node is normalized
+  torch::jit::Value* leaf;                         // a static tensor of the norm, beside which new ones are put
   std::string name;                                // dotted path: "layer1.0.bn1"
-  std::variant<algebra::Affine, Decline> content;  // what it computes, [C] each, or why that is no affine
+  std::variant<algebra::Affine, Decline> content;  // what it computes, or why that is no affine
+  bool along_channels;                             // the affine is [C], along dimension 1; else it broadcasts against the input
   at::ScalarType dtype;                            // of its parameters
 
-  torch::jit::Value* input() const { return node->namedInput("input"); }
+  torch::jit::Node* node() const { return nodes.back(); }
+  torch::jit::Value* input() const { return nodes.front()->input(input_place); }
+  bool is_made_by(const torch::jit::Node* node) const;
+
+  // What it computes, for an input of rank `rank`. There must be an affine.
+  algebra::Affine affine(int64_t rank) const;
 };
 
-// Every batch norm of `graph` in the order of the graph, those in inner blocks and forked graphs too.
+// What aten::batch_norm or aten::instance_norm computes.
+Norm read_norm(torch::jit::Node* node, const ParameterStore& store);
+
+// Every norm and constant scale of `graph` in the order of the graph, those in inner blocks and forked graphs too.
 std::vector<Norm> find_norms(const torch::jit::Graph& graph, const ParameterStore& store);
 
 }  // namespace bnfold

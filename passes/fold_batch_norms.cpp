@@ -36,6 +36,18 @@ std::vector<std::optional<int64_t>> traced_ranks(const jit::Module& module, cons
   return ranks;
 }
 
+KeptNorm kept(const Norm& norm, const Refusal& refusal) {
+  const Decline& main = refusal.main();
+  KeptNorm kept{norm.name, main.reason, main.detail, source_of(main.node), {}};
+  for (const Attempt& attempt : refusal.attempts) {
+    Obstacle obstacle{attempt.way, {}, attempt.decline.reason, attempt.decline.detail, source_of(attempt.decline.node)};
+    for (const jit::Node* node : attempt.passed) obstacle.passed.emplace_back(node->kind().toUnqualString());
+    kept.obstacles.push_back(std::move(obstacle));
+  }
+  return kept;
+}
+
+// Folds what can be folded, until nothing moves any more: a norm that is gone may have stood in the way of another one.
 void fold_method(const Program::Method& method, const std::vector<std::optional<int64_t>>& input_ranks, ParameterStore& store,
                  Report& report) {
   const auto static_rank = [&store](const jit::Value* value) {
@@ -43,16 +55,24 @@ void fold_method(const Program::Method& method, const std::vector<std::optional<
     return operand && operand->tensor.defined() ? std::optional<int64_t>(operand->tensor.dim()) : std::nullopt;
   };
   Ranks ranks(*method.graph, input_ranks, static_rank);
-  for (const Norm& norm : find_norms(*method.graph, store)) {
-    const auto decision = plan(norm, store, ranks);
-    if (const auto* decline = std::get_if<Decline>(&decision)) {
-      report.kept.push_back({norm.name, decline->reason, decline->detail, source_of(decline->node)});
-    } else {
+  std::vector<KeptNorm> left;
+  for (bool moved = true; moved;) {
+    moved = false;
+    left.clear();
+    for (const Norm& norm : find_norms(*method.graph, store)) {
+      const auto decision = plan(norm, store, ranks);
+      if (const auto* refusal = std::get_if<Refusal>(&decision)) {
+        if (norm.kind == Norm::batch_norm) left.push_back(kept(norm, *refusal));
+        continue;
+      }
       const Plan& fold = std::get<Plan>(decision);
-      report.folded.push_back({norm.name, fold.direction, fold.into});
-      apply(fold, store, ranks);
+      if (norm.kind == Norm::scale && fold.added_nodes() > 0) continue;
+      (norm.kind == Norm::scale ? report.scales : report.folded).push_back({norm.name, fold.direction, fold.into});
+      apply(fold, norm, store, ranks);
+      moved = true;
     }
   }
+  report.kept.insert(report.kept.end(), left.begin(), left.end());
 }
 
 }  // namespace

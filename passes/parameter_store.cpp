@@ -48,9 +48,10 @@ void ParameterStore::record_writes(const std::shared_ptr<jit::Graph>& graph) {
       if (parent != nullptr) assigned_.emplace(parent->module._ivalue().get(), node->s(jit::attr::name));
     }
     // The alias analysis of a graph does not look into the graphs that it forks.
-    const bool forked = node->owningGraph() != graph.get();
+    if (node->kind() == jit::prim::fork) record_writes(node->g(jit::attr::Subgraph));
+    if (node->owningGraph() != graph.get()) return;
     const bool leaf = node->kind() == jit::prim::GetAttr || node->kind() == jit::prim::Constant;
-    if (leaf && (forked || aliases.hasWriters(node->output()))) mark(node->output());
+    if (leaf && aliases.hasWriters(node->output())) mark(node->output());
     if (batch_norm_writes_statistics(node)) {
       mark(node->namedInput("running_mean"));
       mark(node->namedInput("running_var"));
@@ -108,20 +109,34 @@ std::string ParameterStore::layer(const jit::Value* value) const {
 
 jit::Value* ParameterStore::add(jit::Value* beside, const std::string& name, const at::Tensor& tensor) {
   jit::Node* neighbour = beside->node();
-  jit::Graph* graph = neighbour->owningGraph();
-  if (neighbour->kind() == jit::prim::Constant) {
-    const jit::WithInsertPoint behind(neighbour->next());
-    const std::string constant_name = "self." + layer(beside) + "." + name;
-    return graph->insertConstant(tensor)->setDebugName(constant_name);
-  }
-  jit::Node* leaf = graph->create(jit::prim::GetAttr, {neighbour->input()});
-  leaf->s_(jit::attr::name, name);
-  leaf->output()->setType(c10::TensorType::get());
-  leaf->insertAfter(neighbour);
+  if (neighbour->kind() == jit::prim::Constant) return add_constant(neighbour, layer(beside) + "." + name, tensor);
   const auto neighbours_tensor = read(beside);
   tensor.set_requires_grad(neighbours_tensor && neighbours_tensor->defined() && neighbours_tensor->requires_grad());
-  added_.emplace(leaf, Added{name, tensor, added_.size()});
+  return add_leaf(neighbour->input(), neighbour, {name, tensor, /*is_buffer=*/false, added_.size()});
+}
+
+jit::Value* ParameterStore::add_buffer(jit::Value* beside, const std::string& name, const at::Tensor& tensor) {
+  jit::Node* neighbour = beside->node();
+  if (neighbour->kind() == jit::prim::Constant) return add_constant(neighbour, layer(beside) + "_" + name, tensor);
+  jit::Node* reads_layer = neighbour->input()->node();
+  const bool held = reads_layer->kind() == jit::prim::GetAttr && places_.find(reads_layer->input()) != nullptr;
+  const std::string layer_name = (held ? reads_layer : neighbour)->s(jit::attr::name);
+  jit::Value* holder = held ? reads_layer->input() : neighbour->input();
+  return add_leaf(holder, neighbour, {layer_name + "_" + name, tensor, /*is_buffer=*/true, added_.size()});
+}
+
+jit::Value* ParameterStore::add_leaf(jit::Value* module, jit::Node* behind, Added added) {
+  jit::Node* leaf = behind->owningGraph()->create(jit::prim::GetAttr, {module});
+  leaf->s_(jit::attr::name, added.name);
+  leaf->output()->setType(c10::TensorType::get());
+  leaf->insertAfter(behind);
+  added_.emplace(leaf, std::move(added));
   return leaf->output();
+}
+
+jit::Value* ParameterStore::add_constant(jit::Node* behind, const std::string& name, const at::Tensor& tensor) {
+  const jit::WithInsertPoint after(behind->next());
+  return behind->owningGraph()->insertConstant(tensor)->setDebugName("self." + name);
 }
 
 const ParameterStore::Added* ParameterStore::added(const jit::Node* node) const {

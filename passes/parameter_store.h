@@ -37,10 +37,15 @@ class ParameterStore {
   // `beside` and belongs to the same module, under the name `name` as long as that name is free once everything has been added.
   torch::jit::Value* add(torch::jit::Value* beside, const std::string& name, const at::Tensor& tensor);
 
+  // A new buffer, beside the layer that the static value `beside` belongs to, in the module that holds that layer: a buffer "bound" beside
+  // "block.norm.weight" is "block.norm_bound".
+  torch::jit::Value* add_buffer(torch::jit::Value* beside, const std::string& name, const at::Tensor& tensor);
+
   // A tensor that was added, and the name it would like.
   struct Added {
     std::string name;
     at::Tensor tensor;
+    bool is_buffer;
     size_t number;  // how many were added before
   };
 
@@ -53,6 +58,8 @@ class ParameterStore {
  private:
   using Attribute = std::pair<const void*, std::string>;  // an object and a name in it: one object may have several paths
 
+  torch::jit::Value* add_leaf(torch::jit::Value* module, torch::jit::Node* behind, Added added);
+  torch::jit::Value* add_constant(torch::jit::Node* behind, const std::string& name, const at::Tensor& tensor);
   void record_writes(const std::shared_ptr<torch::jit::Graph>& graph);
   std::optional<c10::IValue> stored(const torch::jit::Value* value) const;
 

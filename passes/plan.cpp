@@ -1,9 +1,14 @@
 #include "plan.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <unordered_set>
+
+#include "memory.h"
+#include "operators.h"
+#include "sideways.h"
 
 namespace bnfold {
 
@@ -11,55 +16,10 @@ namespace jit = torch::jit;
 
 namespace {
 
-// Reads of what a fold does not change: rank, sizes, dtype and device of a value.
-bool reads_metadata_only(const jit::Node* node) {
-  static const std::unordered_set<std::string> kinds = {
-      "aten::dim",        "aten::size",         "aten::len",          "aten::numel",  "aten::is_floating_point",
-      "aten::is_complex", "prim::dtype",        "prim::device",       "prim::layout", "prim::is_cuda",
-      "prim::is_sparse",  "prim::is_quantized", "prim::requires_grad"};
-  return kinds.count(node->kind().toQualString()) != 0;
-}
-
-bool writes_into(const jit::Node* node, const jit::Value* value) {
-  const c10::FunctionSchema* schema = node->maybeSchema();
-  if (schema == nullptr) return false;
-  for (size_t i = 0; i < node->inputs().size() && i < schema->arguments().size(); ++i) {
-    const c10::AliasInfo* alias = schema->arguments()[i].alias_info();
-    if (node->inputs()[i] == value && alias != nullptr && alias->isWrite()) return true;
-  }
-  return false;
-}
-
-// Who beside `reader` reads the contents of `value`, as a decline.
-std::optional<Decline> other_reader(const jit::Value* value, const jit::Node* reader) {
-  for (const jit::Use& use : value->uses()) {
-    if (use.user == reader || reads_metadata_only(use.user)) continue;
-    if (writes_into(use.user, value)) {
-      return Decline{Reason::value_changed_in_place, use.user, fmt::format("by {}", use.user->kind().toQualString())};
-    }
-    const bool returned = use.user->kind() == jit::prim::Return;
-    return Decline{Reason::value_has_other_readers, use.user,
-                   returned ? "it is also an output" : fmt::format("also read by {}", use.user->kind().toQualString())};
-  }
-  return std::nullopt;
-}
-
-std::optional<Decline> why_not_from_here(const jit::Value* value, const jit::Node* norm) {
-  const jit::Node* producer = value->node();
-  if (producer->kind() == jit::prim::Param) {
-    const bool graph_input = producer->owningBlock() == producer->owningGraph()->block();
-    return Decline{graph_input ? Reason::value_from_graph_input : Reason::value_from_other_block, norm,
-                   fmt::format("%{} comes from outside", value->debugName())};
-  }
-  if (producer->owningBlock() != norm->owningBlock()) {
-    return Decline{Reason::value_from_other_block, producer,
-                   fmt::format("{} is in another block", producer->kind().toQualString())};
-  }
-  return std::nullopt;
-}
+using Order = std::vector<int64_t>;
 
 // The order of a view that is permuted by `inner` first and by `outer` then.
-std::vector<int64_t> composed(const std::vector<int64_t>& inner, std::vector<int64_t> outer) {
+Order composed(const Order& inner, Order outer) {
   if (outer.size() != inner.size()) return outer.empty() ? inner : outer;
   for (int64_t& dimension : outer) dimension = inner.at(dimension);
   return outer;
@@ -67,55 +27,326 @@ std::vector<int64_t> composed(const std::vector<int64_t>& inner, std::vector<int
 
 // batch_norm gives its output the memory format that its input suggests: channels_last for a contiguous [N, H, W, C] that was
 // permuted to [N, C, H, W], contiguous for every other order.
-bool batch_norm_would_reorder(const std::vector<int64_t>& order) {
+bool batch_norm_would_reorder(const Order& order) {
   const bool in_order = std::is_sorted(order.begin(), order.end());
   const bool channels_last = (order.size() == 4 || order.size() == 5) && order[0] == 0 &&
                              order[1] == static_cast<int64_t>(order.size()) - 1 && std::is_sorted(order.begin() + 2, order.end());
   return !in_order && !channels_last;
 }
 
-// Hands an affine from reader to producer until a producer absorbs it. The path of a norm is a chain: one rule, one producer.
-std::variant<Plan, Decline> backward(const Norm& norm, algebra::Affine affine, const ParameterStore& store, const Ranks& ranks) {
-  Plan plan{norm.node, {}, Direction::backward, ""};
-  const jit::Value* value = norm.input();
-  const jit::Node* reader = norm.node;
-  std::vector<int64_t> order;  // of the norm's input as a permuted view of `value`
-  while (true) {
-    if (const auto decline = why_not_from_here(value, norm.node)) return *decline;
-    if (const auto decline = other_reader(value, reader)) return *decline;
-    jit::Node* producer = const_cast<jit::Node*>(value->node());
+bool is_neutral(const algebra::Affine& affine) {
+  return !algebra::has_scale(affine) && !algebra::has_shift(affine);
+}
+
+// One attempt to fold a norm: moves affines from node to node until every one is absorbed.
+class Search {
+ public:
+  Search(const Norm& norm, const ParameterStore& store, const Ranks& ranks, const Extents& extents)
+      : norm_(norm), known_{store, ranks, extents}, owns_input_(owns_input()) {}
+
+  // Whether `backward`, wanted behind the norm's input, and `forward`, missing in its output, can all be absorbed.
+  std::optional<Decline> run(const std::optional<algebra::Affine>& backward, const std::optional<algebra::Affine>& forward) {
+    if (backward) want(norm_.input(), *backward, norm_.node(), Order());
+    if (forward) {
+      if (const auto decline = why_not_replaceable()) return *decline;
+      miss(norm_.node()->output(0), *forward, /*alone=*/true);
+    }
+    while (!steps_.empty()) {
+      const Step step = std::move(steps_.back());
+      steps_.pop_back();
+      const auto decline = step.way == Way::backward ? go_back(step) : go_on(step);
+      if (decline) return decline;
+    }
+    if (const auto decline = why_not_bounded()) return decline;
+    if (forward) return why_not_in_time();
+    return std::nullopt;
+  }
+
+  Plan take_plan() {
+    plan_.into = fmt::format("{}", fmt::join(into_, ", "));
+    return std::move(plan_);
+  }
+
+  std::vector<const jit::Node*> passed() const { return passed_; }
+
+ private:
+  struct Step {
+    jit::Value* value;
+    algebra::Affine affine;
+    Way way;
+    const jit::Node* from = nullptr;          // backward: the reader that wants the affine
+    std::optional<Order> order = Order();     // backward: of the norm's input as a view of the value; nothing behind a copy
+    bool alone = true;                        // forward: nobody else reads the memory of the value
+  };
+
+  void want(jit::Value* value, const algebra::Affine& affine, const jit::Node* from, const std::optional<Order>& order) {
+    steps_.push_back({value, affine, Way::backward, from, order, true});
+  }
+
+  void miss(jit::Value* value, const algebra::Affine& affine, bool alone) {
+    steps_.push_back({value, affine, Way::forward, nullptr, std::nullopt, alone});
+  }
+
+  std::optional<Decline> go_back(const Step& step) {
+    jit::Node* producer = step.value->node();
+    if (const auto decline = why_not_from(step.value)) return *decline;
+    if (const auto decline = other_reader(step.value, step.from)) return *decline;
+    if (!wanted_.insert(step.value).second) {
+      return Decline{Reason::value_has_other_readers, producer, fmt::format("{} is needed twice", producer->kind().toQualString())};
+    }
     const Rule* rule = rule_for(producer);
-    if (rule == nullptr) {
+    if (rule == nullptr || rule->backward == nullptr) {
       return Decline{Reason::no_rule_for_operator, producer, fmt::format("behind {}", producer->kind().toQualString())};
     }
-    const Answer answer = rule->backward({producer, affine, norm.dtype, store, ranks});
+    const Answer answer =
+        rule->backward({producer, step.value->offset(), step.affine, norm_.dtype, norm_.along_channels, known_, plan_.edits});
     if (const auto* decline = std::get_if<Decline>(&answer)) return *decline;
     if (const auto* absorb = std::get_if<Absorb>(&answer)) {
-      plan.edits.insert(plan.edits.end(), absorb->edits.begin(), absorb->edits.end());
-      plan.into = absorb->into;
-      plan.needs_contiguous = batch_norm_would_reorder(order);
-      return plan;
+      if (step.order) plan_.needs_contiguous |= batch_norm_would_reorder(*step.order);
+      take(*absorb);
+      return std::nullopt;
     }
     const Pass& pass = std::get<Pass>(answer);
-    plan.edits.insert(plan.edits.end(), pass.edits.begin(), pass.edits.end());
-    if (!pass.order.empty()) order = composed(pass.order, order);
-    affine = pass.affine;
-    value = pass.to;
-    reader = producer;
+    std::optional<Order> order = step.order;
+    if (order && !pass.order.empty()) order = composed(pass.order, *order);
+    if (order && pass.moves.size() != 1) {
+      plan_.needs_contiguous |= batch_norm_would_reorder(*order);
+      order = std::nullopt;
+    }
+    return take(pass, producer, order, /*alone=*/true);
   }
+
+  std::optional<Decline> go_on(const Step& step) {
+    std::vector<jit::Use> readers;
+    for (const jit::Use& use : step.value->uses()) {
+      if (!reads_metadata_only(use.user, step.value)) readers.push_back(use);
+    }
+    for (const jit::Use& use : readers) {
+      const bool alone = step.alone && readers.size() == 1;
+      if (const auto decline = go_into(use, step, alone)) return *decline;
+    }
+    return std::nullopt;
+  }
+
+  std::optional<Decline> go_into(const jit::Use& use, const Step& step, bool alone) {
+    jit::Node* node = use.user;
+    if (node->kind() == jit::prim::Return) {
+      const bool graph_output = node->owningBlock() == node->owningGraph()->block();
+      return Decline{graph_output ? Reason::value_is_output : Reason::value_from_other_block, node,
+                     graph_output ? "the normalized value is an output" : "the normalized value leaves a branch or loop"};
+    }
+    if (node->kind() == jit::prim::ListConstruct) node = only_concatenation(node);
+    if (node == nullptr || node->kind() == jit::aten::append || node->kind() == jit::prim::TupleConstruct ||
+        node->kind() == jit::prim::DictConstruct) {
+      return Decline{Reason::value_in_container, use.user, "the normalized value is put into a list, tuple or dict"};
+    }
+    const bool in_place = writes_into(node, step.value);
+    if (in_place && !alone) {
+      return Decline{Reason::value_changed_in_place, node, fmt::format("by {}", node->kind().toQualString())};
+    }
+    if (const auto decline = why_not_viewed(node)) return decline;
+    const Rule* rule = rule_for(node);
+    if (rule == nullptr || rule->forward == nullptr) {
+      return Decline{Reason::no_rule_for_operator, node, fmt::format("before {}", node->kind().toQualString())};
+    }
+    const Answer answer = rule->forward({node, use.offset, step.affine, norm_.dtype, norm_.along_channels, known_, plan_.edits});
+    if (const auto* decline = std::get_if<Decline>(&answer)) return *decline;
+    readers_.push_back(node);
+    if (const auto* absorb = std::get_if<Absorb>(&answer)) {
+      take(*absorb);
+      return std::nullopt;
+    }
+    const Pass& pass = std::get<Pass>(answer);
+    const bool replaced = std::any_of(pass.edits.begin(), pass.edits.end(), [node](const Edit& edit) {
+      const auto* bound = std::get_if<Bound>(&edit);
+      return bound != nullptr && bound->node == node;
+    });
+    if (in_place && !replaced && !owns_input_) plan_.edits.push_back(Detach{node});
+    return take(pass, node, std::nullopt, alone || !may_return_its_input(node));
+  }
+
+  void take(const Absorb& absorb) {
+    plan_.edits.insert(plan_.edits.end(), absorb.edits.begin(), absorb.edits.end());
+    if (std::find(into_.begin(), into_.end(), absorb.into) == into_.end()) into_.push_back(absorb.into);
+  }
+
+  std::optional<Decline> take(const Pass& pass, const jit::Node* node, const std::optional<Order>& order, bool alone) {
+    passed_.push_back(node);
+    if (!pass.edits.empty() && !edited_.insert(node).second) {
+      return Decline{Reason::value_has_other_readers, node, fmt::format("{} is passed twice", node->kind().toQualString())};
+    }
+    plan_.edits.insert(plan_.edits.end(), pass.edits.begin(), pass.edits.end());
+    for (const Move& move : pass.moves) {
+      if (is_neutral(move.affine)) continue;
+      if (move.way == Way::backward) want(move.value, move.affine, node, order);
+      if (move.way == Way::forward) miss(move.value, move.affine, alone);
+    }
+    return std::nullopt;
+  }
+
+  std::optional<Decline> why_not_from(const jit::Value* value) const {
+    const jit::Node* producer = value->node();
+    if (norm_.is_made_by(producer)) {
+      return Decline{Reason::value_has_other_readers, producer, "the value depends on the norm itself"};
+    }
+    if (producer->kind() != jit::prim::Param) return std::nullopt;
+    const bool graph_input = producer->owningBlock() == producer->owningGraph()->block();
+    return Decline{graph_input ? Reason::value_from_graph_input : Reason::value_from_other_block, norm_.node(),
+                   fmt::format("%{} comes from outside", value->debugName())};
+  }
+
+  // Who beside `reader` reads the contents of `value`, as a decline.
+  std::optional<Decline> other_reader(const jit::Value* value, const jit::Node* reader) const {
+    for (const jit::Use& use : value->uses()) {
+      if (use.user == reader || norm_.is_made_by(use.user) || reads_metadata_only(use.user, value)) continue;
+      if (use.user->kind() == jit::prim::ListConstruct && only_concatenation(use.user) == reader) continue;
+      if (use.user->kind() == jit::prim::Return && use.user->owningBlock()->owningNode() == reader) continue;
+      if (writes_into(use.user, value)) {
+        return Decline{Reason::value_changed_in_place, use.user, fmt::format("by {}", use.user->kind().toQualString())};
+      }
+      const bool returned = use.user->kind() == jit::prim::Return;
+      return Decline{Reason::value_has_other_readers, use.user,
+                     returned ? "it is also an output" : fmt::format("also read by {}", use.user->kind().toQualString())};
+    }
+    return std::nullopt;
+  }
+
+  // Whether the memory of the norm's input is free to be written once the norm is gone.
+  bool owns_input() const {
+    const jit::Node* producer = norm_.input()->node();
+    return producer->kind().is_aten() && !may_return_its_input(producer) && !other_reader(norm_.input(), norm_.node());
+  }
+
+  // The readers of the norm's output will read its input: whatever writes into that must not come between.
+  std::optional<Decline> why_not_replaceable() {
+    writers_ = writers_of(norm_.input(), norm_.node());
+    if (!writers_.unknown) return std::nullopt;
+    return Decline{Reason::value_in_container, norm_.node(), "the norm's input goes where it could be changed unseen"};
+  }
+
+  // Bounds have the norm's dtype, and so must the value, which the layers that take the affine tell.
+  std::optional<Decline> why_not_bounded() const {
+    const bool bounded = std::any_of(plan_.edits.begin(), plan_.edits.end(),
+                                     [](const Edit& edit) { return std::holds_alternative<Bound>(edit); });
+    for (const Edit& edit : plan_.edits) {
+      const auto* set = std::get_if<SetInput>(&edit);
+      if (!bounded || set == nullptr || set->tensor.scalar_type() == norm_.dtype) continue;
+      return Decline{Reason::dtypes_differ, set->node, "a norm in another dtype than its input can't become a bound"};
+    }
+    return std::nullopt;
+  }
+
+  // batch_norm makes a permuted or sliced input dense, as view needs it.
+  std::optional<Decline> why_not_viewed(const jit::Node* node) const {
+    const jit::Node* producer = norm_.input()->node();
+    const bool dense = producer->kind().is_aten() && (!may_return_its_input(producer) || writes_into(producer, producer->input(0)) ||
+                                                      producer->kind() == jit::aten::contiguous);
+    if (node->kind() != jit::aten::view || dense) return std::nullopt;
+    return Decline{Reason::memory_order_unknown, node, fmt::format("a view of what {} returns", producer->kind().toQualString())};
+  }
+
+  std::optional<Decline> why_not_in_time() const {
+    for (const jit::Node* writer : writers_.nodes) {
+      if (writer->isBefore(norm_.node())) continue;
+      for (const jit::Node* reader : readers_) {
+        if (writer == reader || writer->isAfter(reader)) continue;
+        return Decline{Reason::value_changed_in_place, writer, fmt::format("by {}", writer->kind().toQualString())};
+      }
+    }
+    return std::nullopt;
+  }
+
+  const Norm& norm_;
+  const Knowledge known_;
+  const bool owns_input_;
+  Plan plan_{};
+  std::vector<Step> steps_;
+  Writers writers_;
+  std::vector<std::string> into_;
+  std::vector<const jit::Node*> passed_;
+  std::vector<const jit::Node*> readers_;                // of what stands in the place of the norm's output
+  std::unordered_set<const jit::Value*> wanted_;         // values that were reached backward
+  std::unordered_set<const jit::Node*> edited_;          // nodes that let pass only with an edit
+};
+
+// A way to divide an affine into a part that goes backward and one that goes forward.
+struct Strategy {
+  std::string name;
+  Direction direction;
+  std::optional<algebra::Affine> backward;
+  std::optional<algebra::Affine> forward;
+};
+
+// scale * x + shift = scale * (x + shift / scale); a channel of scale 0 keeps its shift in front.
+Strategy shift_back(const algebra::Affine& affine) {
+  const at::Tensor zero = affine.scale.eq(0);
+  const at::Tensor divided = (affine.shift / affine.scale).masked_fill(zero, 0);
+  return {"shift backward, scale forward", Direction::forward, algebra::Affine{at::ones_like(affine.scale), divided},
+          algebra::Affine{affine.scale, affine.shift.masked_fill(zero.logical_not(), 0)}};
+}
+
+std::vector<Strategy> strategies(const algebra::Affine& affine) {
+  std::vector<Strategy> all = {{"backward", Direction::backward, affine, std::nullopt},
+                               {"forward", Direction::forward, std::nullopt, affine}};
+  if (algebra::has_scale(affine) && algebra::has_shift(affine)) {
+    all.push_back(shift_back(affine));
+    all.push_back(
+        {"scale backward, shift forward", Direction::forward, algebra::scale_only(affine), algebra::shift_only(affine)});
+  }
+  return all;
 }
 
 }  // namespace
 
-std::variant<Plan, Decline> plan(const Norm& norm, const ParameterStore& store, const Ranks& ranks) {
-  if (const auto* decline = std::get_if<Decline>(&norm.content)) return *decline;
-  const auto rank = ranks.of(norm.input());
-  if (rank && *rank < 2) return Decline{Reason::rank_unknown, norm.node, fmt::format("the norm's input has rank {}", *rank)};
-  if (!rank && ranks.has_hints()) {
-    return Decline{Reason::rank_unknown, norm.node, "the ranks of the module's inputs don't tell that of the norm's input"};
+int64_t Plan::added_nodes() const {
+  int64_t count = needs_contiguous ? 1 : 0;
+  for (const Edit& edit : edits) {
+    if (std::holds_alternative<AddToOutput>(edit)) ++count;
+    if (std::holds_alternative<Replace>(edit)) --count;
+    if (const auto* bound = std::get_if<Bound>(&edit)) count += bound->lower.defined() && bound->upper.defined() ? 1 : 0;
   }
-  // Rank 2 is the one at which a linear layer can take a norm; that layer's rule has the rank checked where it is not certain.
-  return backward(norm, algebra::along_channels(std::get<algebra::Affine>(norm.content), rank.value_or(2)), store, ranks);
+  return count;
+}
+
+std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, const Ranks& ranks) {
+  Refusal refusal;
+  const auto refused = [&](Decline decline) {
+    refusal.attempts.push_back({"norm", {}, std::move(decline)});
+    return refusal;
+  };
+  if (const auto* decline = std::get_if<Decline>(&norm.content)) return refused(*decline);
+  const auto rank = ranks.of(norm.input());
+  if (rank && *rank < 2) return refused({Reason::rank_unknown, norm.node(), fmt::format("the norm's input has rank {}", *rank)});
+  if (!rank && (ranks.has_hints() || !norm.along_channels)) {
+    return refused({Reason::rank_unknown, norm.node(), "the ranks of the module's inputs don't tell that of the norm's input"});
+  }
+  // Rank 2 is the one at which a linear layer can take a norm.
+  const algebra::Affine affine = norm.affine(rank.value_or(2));
+  if (rank && affine.rank() != *rank) {
+    return refused({Reason::rank_unknown, norm.node(), "its constants have more dimensions than its input"});
+  }
+  const Extents extents(store, ranks);
+  std::optional<Plan> best;
+  const auto consider = [&](Plan found, Direction direction) {
+    found.direction = direction;
+    if (!ranks.is_certain(norm.input())) found.required_rank = affine.rank();
+    if (!best || found.added_nodes() < best->added_nodes()) best = std::move(found);
+  };
+  for (const Strategy& strategy : strategies(affine)) {
+    Search search(norm, store, ranks, extents);
+    if (const auto decline = search.run(strategy.backward, strategy.forward)) {
+      refusal.attempts.push_back({strategy.name, search.passed(), *decline});
+    } else {
+      consider(search.take_plan(), strategy.direction);
+      if (best->added_nodes() <= 0) return *best;
+    }
+    if (strategy.direction == Direction::backward) {
+      if (auto aside = plan_sideways(norm, affine, {store, ranks, extents})) consider(std::move(*aside), Direction::sideways);
+      if (best && best->added_nodes() <= 0) return *best;
+    }
+  }
+  if (best) return *best;
+  return refusal;
 }
 
 std::string source_of(const jit::Node* node) {

@@ -12,15 +12,33 @@ namespace bnfold {
 
 // All that is needed to take one norm out of its graph.
 struct Plan {
-  torch::jit::Node* norm;
   std::vector<Edit> edits;
   Direction direction;
-  std::string into;
-  bool needs_contiguous = false;  // what stands in the norm's place is laid out in another order than the norm's output was
+  std::string into;                      // dotted paths, joined by ", "
+  bool needs_contiguous = false;         // what takes the norm's place is laid out in another order than the norm's output was
+  std::optional<int64_t> required_rank;  // the fold is right for inputs of the norm of this rank, which nothing makes certain
+
+  // How many nodes the fold adds to the graph, the norm not counted.
+  int64_t added_nodes() const;
 };
 
-// The plan for `norm`, or the first obstacle on its way.
-std::variant<Plan, Decline> plan(const Norm& norm, const ParameterStore& store, const Ranks& ranks);
+// One way that was tried: the operators that the affine passed, and what stopped it.
+struct Attempt {
+  std::string way;  // "backward", "forward", "shift backward, scale forward", ...
+  std::vector<const torch::jit::Node*> passed;
+  Decline decline;
+};
+
+// What was tried and where it ended.
+struct Refusal {
+  std::vector<Attempt> attempts;
+
+  // The first obstacle on the way back, which is the one to name where only one can be named.
+  const Decline& main() const { return attempts.front().decline; }
+};
+
+// The plan for `norm` that leaves the fewest nodes, or what stood in every way.
+std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, const Ranks& ranks);
 
 // "file.py:12" of a node, empty where the module does not tell.
 std::string source_of(const torch::jit::Node* node);

@@ -6,7 +6,9 @@
 #include <string>
 #include <unordered_set>
 
+#include "constants.h"
 #include "graph_walk.h"
+#include "operators.h"
 
 namespace bnfold {
 
@@ -14,20 +16,18 @@ namespace jit = torch::jit;
 
 namespace {
 
-// Operators whose first output has the rank of their first input, whatever the other inputs are.
-const std::unordered_set<std::string>& rank_keeping_operators() {
-  // clang-format off: a line for each of them would hide the code around
-  static const std::unordered_set<std::string> names = {
-      "relu", "relu_", "relu6", "relu6_", "leaky_relu", "leaky_relu_", "prelu", "elu", "elu_", "selu", "celu", "gelu", "silu", "silu_",
-      "mish", "mish_", "sigmoid", "sigmoid_", "tanh", "tanh_", "hardtanh", "hardtanh_", "hardswish", "hardswish_", "hardsigmoid",
-      "hardsigmoid_", "softplus", "softmax", "log_softmax", "clamp", "clamp_", "clamp_min", "clamp_max", "threshold", "abs", "exp",
-      "neg", "sqrt", "dropout", "dropout_", "feature_dropout", "alpha_dropout", "batch_norm", "instance_norm", "layer_norm",
-      "group_norm", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
-      "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d", "pad",
-      "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "t", "contiguous", "clone", "detach", "alias", "to", "float",
-      "half", "double", "transpose", "transpose_", "slice", "flip", "roll", "pixel_shuffle", "channel_shuffle", "narrow", "cumsum"};
-  // clang-format on
-  return names;
+// The first output has the rank of the first input.
+bool keeps_rank(const jit::Node* node) {
+  static const std::unordered_set<std::string> others = {"pad", "constant_pad_nd", "t", "transpose", "transpose_", "slice",
+                                                         "narrow", "pixel_shuffle", "pixel_unshuffle"};
+  return keeps_sizes(node) || keeps_channels(node) || others.count(node->kind().toUnqualString()) != 0;
+}
+
+// What a trace saw.
+std::optional<int64_t> rank_of_type(const jit::Value* value) {
+  const auto tensor = value->type()->cast<c10::TensorType>();
+  if (!tensor || !tensor->dim()) return std::nullopt;
+  return static_cast<int64_t>(*tensor->dim());
 }
 
 std::optional<int64_t> convolution_rank(const jit::Node* node) {
@@ -50,12 +50,6 @@ std::optional<int64_t> length(const jit::Value* list) {
   }
   if (list->node()->kind() == jit::prim::ListConstruct) return static_cast<int64_t>(list->node()->inputs().size());
   return std::nullopt;
-}
-
-std::optional<int64_t> integer(const jit::Value* value) {
-  const auto constant = jit::toIValue(value);
-  if (!constant || !constant->isInt()) return std::nullopt;
-  return constant->toInt();
 }
 
 bool raises(const jit::Block* block) {
@@ -84,24 +78,32 @@ Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>&
     learn(graph.inputs()[i + 1], hints[i], hinted);
     has_hints_ |= hints[i].has_value();
   }
+  types_tell_ = std::all_of(graph.inputs().begin(), graph.inputs().end(), [this](const jit::Value* input) {
+    const auto traced = rank_of_type(input);
+    return !traced || traced == of(input);
+  });
   // A value that changes its rank in place has none that could be told; then every rank is checked where it matters.
   if (!changes_ranks_in_place(graph)) read(graph.block());
 }
 
 std::optional<int64_t> Ranks::of(const jit::Value* value) const {
-  const auto found = known_.find(root(value));
-  if (found == known_.end()) return std::nullopt;
-  for (const auto& rank : found->second) {
+  const auto index = find_root(value);
+  if (!index) return std::nullopt;
+  for (const auto& rank : known_[*index]) {
     if (rank) return rank;
   }
   return std::nullopt;
 }
 
 bool Ranks::is_certain(const jit::Value* value) const {
-  const auto found = known_.find(root(value));
-  if (found == known_.end()) return false;
-  const auto& ranks = found->second;
+  const auto index = find_root(value);
+  if (!index) return false;
+  const Known& ranks = known_[*index];
   return ranks[proven].has_value() || (ranks[hinted].has_value() && ranks[hinted] == ranks[assumed]);
+}
+
+void Ranks::adopt(const jit::Value* value, const jit::Value* like) {
+  class_of_[value] = root(like);
 }
 
 void Ranks::prove(const jit::Value* value, int64_t rank) {
@@ -113,6 +115,9 @@ void Ranks::read(const jit::Block* block) {
 }
 
 void Ranks::read(const jit::Node* node) {
+  if (types_tell_) {
+    for (const jit::Value* output : node->outputs()) learn(output, rank_of_type(output), hinted);
+  }
   if (node->kind() == jit::prim::If) read_check(node);
   if (!in_aten(node)) return;
   const std::string operation = node->kind().toUnqualString();
@@ -121,7 +126,7 @@ void Ranks::read(const jit::Node* node) {
   if (const auto rank = convolution_rank(node)) {
     tie(input, output);
     learn(output, rank, assumed);
-  } else if (rank_keeping_operators().count(operation) != 0) {
+  } else if (keeps_rank(node)) {
     tie(input, output);
   } else if (operation == "addmm" || operation == "mm") {
     learn(output, 2, proven);
@@ -131,8 +136,8 @@ void Ranks::read(const jit::Node* node) {
     learn(input, length(node->input(1)), proven);
     tie(input, output);
   } else if (operation == "flatten") {
-    const auto first = integer(node->input(1));
-    const auto last = integer(node->input(2));
+    const auto first = constant_int(node->input(1));
+    const auto last = constant_int(node->input(2));
     if (first && last && *first >= 0 && *last == -1) learn(output, *first + 1, proven);
     if (first && last && *first >= 0 && *last >= *first) learn_from(input, *first - *last, output);
   } else if (operation == "unsqueeze") {
@@ -143,11 +148,35 @@ void Ranks::read(const jit::Node* node) {
     learn_from(node->input(1), 1, output);
   } else if (operation == "matmul" || operation == "linear") {
     if (static_rank_(node->input(1)) == 2) tie(input, output);
-  } else if (operation == "add" || operation == "add_" || operation == "mul" || operation == "mul_") {
-    if (static_rank_(node->input(1)).value_or(2) <= 1 || root(input) == root(node->input(1))) tie(input, output);
+  } else if (operation == "add" || operation == "add_" || operation == "mul" || operation == "mul_" || operation == "sub" ||
+             operation == "sub_") {
+    read_broadcast(node);
+  } else if (operation == "cat" || operation == "concat") {
+    const jit::Node* list = input->node();
+    if (list->kind() == jit::prim::ListConstruct) {
+      for (const jit::Value* part : list->inputs()) tie(part, output);
+    }
+  } else if (operation == "chunk" || operation == "split" || operation == "split_with_sizes") {
+    for (const jit::Use& use : output->uses()) {
+      if (use.user->kind() != jit::prim::ListUnpack) continue;
+      for (const jit::Value* part : use.user->outputs()) tie(input, part);
+    }
   } else if (operation == "mean" || operation == "sum") {
     read_reduction(node);
   }
+}
+
+// The larger rank wins; a constant of rank 0 or 1 and a number never do.
+void Ranks::read_broadcast(const jit::Node* node) {
+  const jit::Value* other = node->input(1);
+  const bool number = other->type()->kind() != c10::TypeKind::TensorType;
+  if (number || static_rank_(other).value_or(2) <= 1 || root(node->input(0)) == root(other)) {
+    tie(node->input(0), node->output(0));
+    return;
+  }
+  const auto first = of(node->input(0));
+  const auto second = static_rank_(other) ? static_rank_(other) : of(other);
+  if (first && second) tie(*first >= *second ? node->input(0) : other, node->output(0));
 }
 
 void Ranks::read_reduction(const jit::Node* node) {
@@ -166,16 +195,17 @@ void Ranks::read_check(const jit::Node* branch) {
                             (condition->kind() == jit::aten::eq && raises(branch->blocks().at(1)));
   if (!unconditional || !demands_rank) return;
   const jit::Node* dimension = condition->input(0)->node();
-  if (dimension->kind() == jit::aten::dim) learn(dimension->input(), integer(condition->input(1)), proven);
+  if (dimension->kind() == jit::aten::dim) learn(dimension->input(), constant_int(condition->input(1)), proven);
 }
 
 void Ranks::tie(const jit::Value* a, const jit::Value* b) {
-  const jit::Value* kept = root(a);
-  const jit::Value* joined = root(b);
+  const size_t kept = root(a);
+  const size_t joined = root(b);
   if (kept == joined) return;
   parent_[joined] = kept;
-  const auto known = known_[joined];
-  for (const Knowledge knowledge : {proven, hinted, assumed}) learn(kept, known.at(knowledge), knowledge);
+  for (const Knowledge knowledge : {proven, hinted, assumed}) {
+    if (!known_[kept][knowledge]) known_[kept][knowledge] = known_[joined][knowledge];
+  }
 }
 
 void Ranks::learn(const jit::Value* value, std::optional<int64_t> rank, Knowledge knowledge) {
@@ -184,21 +214,32 @@ void Ranks::learn(const jit::Value* value, std::optional<int64_t> rank, Knowledg
 }
 
 void Ranks::learn_from(const jit::Value* source, int64_t difference, const jit::Value* value) {
-  const auto found = known_.find(root(source));
-  if (found == known_.end()) return;
-  const auto known = found->second;
+  const auto index = find_root(source);
+  if (!index) return;
+  const Known known = known_[*index];
   for (const Knowledge knowledge : {proven, hinted, assumed}) {
-    if (known.at(knowledge)) learn(value, *known.at(knowledge) + difference, knowledge);
+    if (known[knowledge]) learn(value, *known[knowledge] + difference, knowledge);
   }
 }
 
-const jit::Value* Ranks::root(const jit::Value* value) const {
-  auto found = parent_.find(value);
-  while (found != parent_.end()) {
-    value = found->second;
-    found = parent_.find(value);
+std::optional<size_t> Ranks::find_root(const jit::Value* value) const {
+  const auto found = class_of_.find(value);
+  if (found == class_of_.end()) return std::nullopt;
+  return root(found->second);
+}
+
+size_t Ranks::root(const jit::Value* value) {
+  const auto [found, is_new] = class_of_.emplace(value, parent_.size());
+  if (is_new) {
+    parent_.push_back(found->second);
+    known_.emplace_back();
   }
-  return value;
+  return root(found->second);
+}
+
+size_t Ranks::root(size_t index) const {
+  while (parent_[index] != index) index = parent_[index];
+  return index;
 }
 
 }  // namespace bnfold

@@ -3,7 +3,7 @@
 // Three kinds of knowledge, the stronger one wins:
 //   proven    by an operator (mm gives 2, view to a list of 3 sizes gives 3) or by a check that raises otherwise, as the ones that
 //             scripted batch norms carry;
-//   hinted    by example inputs or by the inputs of a trace;
+//   hinted    by example inputs or by a trace;
 //   assumed   for convolutions: a batch dimension in front.
 // Operators that keep the rank tie their input to their output, so one fact reaches all values of a chain, in both directions.
 #pragma once
@@ -36,6 +36,12 @@ class Ranks {
   // Whether hints were given: then a rank that is still unknown is not to be guessed.
   bool has_hints() const { return has_hints_; }
 
+  // Takes note that `value` is new and has the rank of `like`.
+  void adopt(const torch::jit::Value* value, const torch::jit::Value* like);
+
+  // Takes note that `value` is gone.
+  void forget(const torch::jit::Value* value) { class_of_.erase(value); }
+
   // Takes note that the graph now raises an error unless `value` has this rank.
   void prove(const torch::jit::Value* value, int64_t rank);
 
@@ -44,17 +50,24 @@ class Ranks {
 
   void read(const torch::jit::Block* block);
   void read(const torch::jit::Node* node);
+  void read_broadcast(const torch::jit::Node* node);
   void read_reduction(const torch::jit::Node* node);
   void read_check(const torch::jit::Node* branch);
   void tie(const torch::jit::Value* a, const torch::jit::Value* b);
   void learn(const torch::jit::Value* value, std::optional<int64_t> rank, Knowledge knowledge);
   void learn_from(const torch::jit::Value* source, int64_t difference, const torch::jit::Value* value);
-  const torch::jit::Value* root(const torch::jit::Value* value) const;
+  std::optional<size_t> find_root(const torch::jit::Value* value) const;
+  size_t root(const torch::jit::Value* value);
+  size_t root(size_t index) const;
+
+  using Known = std::array<std::optional<int64_t>, 3>;  // by knowledge
 
   StaticRank static_rank_;
   bool has_hints_ = false;
-  std::unordered_map<const torch::jit::Value*, const torch::jit::Value*> parent_;
-  std::unordered_map<const torch::jit::Value*, std::array<std::optional<int64_t>, 3>> known_;
+  bool types_tell_ = false;  // the types in the graph are those of a trace on inputs of the hinted ranks
+  std::unordered_map<const torch::jit::Value*, size_t> class_of_;  // values of one rank share a class
+  std::vector<size_t> parent_;                                     // by class
+  std::vector<Known> known_;                                       // by class
 };
 
 }  // namespace bnfold

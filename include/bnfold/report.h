@@ -36,6 +36,17 @@ enum class Reason {
   channels_differ,
   input_not_batched,
   folded_weight_not_finite,
+  // The operators that the norm would have to pass.
+  operator_not_affine,
+  shift_at_padding,
+  shift_not_passable,
+  scale_not_positive,
+  scale_is_zero,
+  sizes_unknown,
+  list_not_visible,
+  memory_order_unknown,
+  value_is_output,
+  value_in_container,
 };
 
 // Every reason, in the order of the enum.
@@ -56,11 +67,21 @@ struct FoldedNorm {
   std::string into;  // dotted path of the layer that took it, several joined by ", "
 };
 
+// What stopped a norm on one of the ways that were tried.
+struct Obstacle {
+  std::string way;                  // "backward", "forward", or how scale and shift were to part
+  std::vector<std::string> passed;  // the operators on the way that let it pass
+  Reason reason;
+  std::string detail;
+  std::string source;
+};
+
 struct KeptNorm {
   std::string name;
   Reason reason;
   std::string detail;  // the operator and the values that the reason is about
   std::string source;  // "file.py:12" of the operator that stood in the way, empty where the module does not tell
+  std::vector<Obstacle> obstacles;  // the first one on each way; reason, detail and source above are those of the way backward
 };
 
 // The size of a module: elements, bytes and nodes of the inlined graphs.
@@ -74,6 +95,7 @@ struct Size {
 struct Report {
   std::vector<FoldedNorm> folded;
   std::vector<KeptNorm> kept;
+  std::vector<FoldedNorm> scales;  // constant scales without a norm, as layer scales, that were folded too
   Size before;
   Size after;
 

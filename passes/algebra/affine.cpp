@@ -1,5 +1,9 @@
 #include "algebra/affine.h"
 
+#include <c10/util/accumulate.h>
+
+#include <algorithm>
+
 namespace bnfold::algebra {
 
 namespace {
@@ -49,8 +53,53 @@ Affine along_channels(const Affine& affine, int64_t rank) {
   return {along_channels(affine.scale, rank), along_channels(affine.shift, rank)};
 }
 
+Affine broadcast_to_rank(const Affine& affine, int64_t rank) {
+  const auto extended = [rank](const at::Tensor& tensor) {
+    std::vector<int64_t> shape(std::max<int64_t>(rank - tensor.dim(), 0), 1);
+    shape.insert(shape.end(), tensor.sizes().begin(), tensor.sizes().end());
+    return tensor.reshape(shape);
+  };
+  return {extended(affine.scale), extended(affine.shift)};
+}
+
 bool is_finite(const Affine& affine) {
   return affine.scale.isfinite().all().item<bool>() && affine.shift.isfinite().all().item<bool>();
+}
+
+Affine composed(const Affine& first, const Affine& then) {
+  return {first.scale * then.scale, first.shift * then.scale + then.shift};
+}
+
+Affine inverse(const Affine& affine) {
+  return {affine.scale.reciprocal(), -affine.shift / affine.scale};
+}
+
+Affine scale_only(const Affine& affine) {
+  return {affine.scale, at::zeros_like(affine.shift)};
+}
+
+Affine shift_only(const Affine& affine) {
+  return {at::ones_like(affine.scale), affine.shift};
+}
+
+bool has_shift(const Affine& affine) {
+  return affine.shift.ne(0).any().item<bool>();
+}
+
+bool has_scale(const Affine& affine) {
+  return affine.scale.ne(1).any().item<bool>();
+}
+
+bool has_zero_scale(const Affine& affine) {
+  return affine.scale.eq(0).any().item<bool>();
+}
+
+bool is_monotonic(const Affine& affine) {
+  return affine.scale.ge(0).all().item<bool>();
+}
+
+Affine behind_permute(const Affine& affine, const std::vector<int64_t>& order) {
+  return {affine.scale.permute(order), affine.shift.permute(order)};
 }
 
 Affine before_permute(const Affine& affine, const std::vector<int64_t>& order) {
@@ -60,6 +109,60 @@ Affine before_permute(const Affine& affine, const std::vector<int64_t>& order) {
 std::optional<Affine> before_flatten(const Affine& affine, int64_t first, int64_t last) {
   if (affine.size_along(first) != 1) return std::nullopt;
   return Affine{unflatten_ones(affine.scale, first, last), unflatten_ones(affine.shift, first, last)};
+}
+
+Affine behind_split(const Affine& affine, int64_t dimension, const std::vector<int64_t>& sizes) {
+  const auto split = [&](const at::Tensor& tensor) {
+    std::vector<int64_t> shape = tensor.sizes().vec();
+    const bool constant = shape.at(dimension) == 1;
+    shape.erase(shape.begin() + dimension);
+    const std::vector<int64_t> parts = constant ? std::vector<int64_t>(sizes.size(), 1) : sizes;
+    shape.insert(shape.begin() + dimension, parts.begin(), parts.end());
+    return tensor.reshape(shape);
+  };
+  return {split(affine.scale), split(affine.shift)};
+}
+
+Affine behind_merge(const Affine& affine, int64_t first, const std::vector<int64_t>& sizes) {
+  const auto merge = [&](const at::Tensor& tensor) {
+    std::vector<int64_t> shape = tensor.sizes().vec();
+    const auto begin = shape.begin() + first;
+    const auto end = begin + static_cast<int64_t>(sizes.size());
+    const bool constant = std::all_of(begin, end, [](int64_t size) { return size == 1; });
+    if (!constant) std::copy(sizes.begin(), sizes.end(), begin);
+    const at::Tensor expanded = tensor.expand(shape);
+    const int64_t merged = constant ? 1 : c10::multiply_integers(sizes);
+    shape.erase(begin, end);
+    shape.insert(shape.begin() + first, merged);
+    return expanded.reshape(shape);
+  };
+  return {merge(affine.scale), merge(affine.shift)};
+}
+
+Affine without_dimension(const Affine& affine, int64_t dimension) {
+  return {affine.scale.squeeze(dimension), affine.shift.squeeze(dimension)};
+}
+
+Affine with_dimension(const Affine& affine, int64_t dimension) {
+  return {affine.scale.unsqueeze(dimension), affine.shift.unsqueeze(dimension)};
+}
+
+Affine part(const Affine& affine, int64_t dimension, int64_t start, int64_t length) {
+  const auto cut = [&](const at::Tensor& tensor) {
+    return tensor.size(dimension) == 1 ? tensor : tensor.narrow(dimension, start, length);
+  };
+  return {cut(affine.scale), cut(affine.shift)};
+}
+
+Affine as_part(const Affine& affine, int64_t dimension, int64_t start, int64_t length, int64_t total) {
+  const auto placed = [&](const at::Tensor& tensor, double elsewhere) {
+    std::vector<int64_t> shape = tensor.sizes().vec();
+    shape.at(dimension) = total;
+    at::Tensor whole = at::full(shape, elsewhere, tensor.options());
+    whole.narrow(dimension, start, length).copy_(tensor);
+    return whole;
+  };
+  return {placed(affine.scale, 1), placed(affine.shift, 0)};
 }
 
 }  // namespace bnfold::algebra

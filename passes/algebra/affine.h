@@ -43,14 +43,52 @@ Affine of_norm(const NormParameters& norm);
 // An affine of [C] for a value of rank `rank` whose channels are dimension 1.
 Affine along_channels(const Affine& affine, int64_t rank);
 
+// An affine that broadcasts against a value of rank `rank`, with all its dimensions.
+Affine broadcast_to_rank(const Affine& affine, int64_t rank);
+
 // Whether every scale and every shift is a finite number.
 bool is_finite(const Affine& affine);
 
-// The affine of a value x whose view permute(x, order) has `affine`.
+// y = scale2 * (scale1 * x + shift1) + shift2.
+Affine composed(const Affine& first, const Affine& then);
+
+// x = y / scale - shift / scale; every scale must differ from 0.
+Affine inverse(const Affine& affine);
+
+// The scale with a shift of 0, and the shift with a scale of 1.
+Affine scale_only(const Affine& affine);
+Affine shift_only(const Affine& affine);
+
+bool has_shift(const Affine& affine);       // some shift is not 0
+bool has_scale(const Affine& affine);       // some scale is not 1
+bool has_zero_scale(const Affine& affine);  // some scale is 0
+
+// Whether every scale is at least 0.
+bool is_monotonic(const Affine& affine);
+
+// The affine of permute(x, order), where x has `affine`; and of x, where permute(x, order) has `affine`.
+Affine behind_permute(const Affine& affine, const std::vector<int64_t>& order);
 Affine before_permute(const Affine& affine, const std::vector<int64_t>& order);
 
 // The affine of a value x whose view flatten(x, first, last) has `affine`; `first` and `last` are dimensions of x, not negative.
 // Nothing where the affine varies along the flattened dimension, since x's sizes are not known.
 std::optional<Affine> before_flatten(const Affine& affine, int64_t first, int64_t last);
+
+// Dimension `dimension` of x, of size 1 in the affine or `size`, becomes dimensions of `sizes`, whose product is `size`.
+Affine behind_split(const Affine& affine, int64_t dimension, const std::vector<int64_t>& sizes);
+
+// The `count` dimensions from `first` on, of `sizes` in x, become one.
+Affine behind_merge(const Affine& affine, int64_t first, const std::vector<int64_t>& sizes);
+
+// Without dimension `dimension`, along which the affine is constant; and with one more in its place.
+Affine without_dimension(const Affine& affine, int64_t dimension);
+Affine with_dimension(const Affine& affine, int64_t dimension);
+
+// The affine of a part of x, the channels `start` to `start + length` along `dimension`.
+Affine part(const Affine& affine, int64_t dimension, int64_t start, int64_t length);
+
+// The affine of a concatenation along `dimension`, where the part of `length` channels at `start` has `affine` and the others, of
+// `total` together, stay as they are.
+Affine as_part(const Affine& affine, int64_t dimension, int64_t start, int64_t length, int64_t total);
 
 }  // namespace bnfold::algebra

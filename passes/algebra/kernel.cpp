@@ -56,6 +56,36 @@ at::Tensor beside_weight(const Kernel& kernel, const at::Tensor& scale) {
   TORCH_INTERNAL_ASSERT(false, "unknown kernel layout");
 }
 
+// `scale` [I] in the shape that broadcasts against the weight.
+at::Tensor beside_inputs(const Kernel& kernel, const at::Tensor& scale) {
+  std::vector<int64_t> shape(kernel.weight.dim(), 1);
+  if (kernel.layout != KernelLayout::output_first) {
+    shape[0] = -1;
+    return scale.reshape(shape);
+  }
+  shape[0] = kernel.groups;
+  shape[1] = kernel.weight.size(1);
+  const at::Tensor grouped = scale.reshape(shape);
+  return kernel.groups == 1 ? grouped : grouped.repeat_interleave(kernel.weight.size(0) / kernel.groups, 0);
+}
+
+// What the kernel makes of a constant input `shift` [I], [O], where every output reads every tap.
+at::Tensor shift_response(const Kernel& kernel, const at::Tensor& shift) {
+  at::Tensor taps = kernel.weight.to(at::kDouble);
+  if (taps.dim() > 2) taps = taps.flatten(2).sum(2);
+  const Kernel matrix{taps, {}, kernel.layout, kernel.groups};
+  const at::Tensor responses = taps * beside_inputs(matrix, shift);
+  switch (kernel.layout) {
+    case KernelLayout::output_first:
+      return responses.sum(1);
+    case KernelLayout::output_last:
+      return responses.sum(0);
+    case KernelLayout::input_first:
+      return responses.reshape({kernel.groups, taps.size(0) / kernel.groups, taps.size(1)}).sum(1).flatten();
+  }
+  TORCH_INTERNAL_ASSERT(false, "unknown kernel layout");
+}
+
 }  // namespace
 
 int64_t Kernel::output_channels() const {
@@ -70,6 +100,10 @@ int64_t Kernel::output_channels() const {
   TORCH_INTERNAL_ASSERT(false, "unknown kernel layout");
 }
 
+int64_t Kernel::input_channels() const {
+  return layout == KernelLayout::output_first ? weight.size(1) * groups : weight.size(0);
+}
+
 at::Tensor scale_outputs(const Kernel& kernel, const at::Tensor& scale) {
   const at::Tensor expanded = scale.to(kernel.weight.device()).expand({kernel.output_channels()});
   return rounded_product(kernel.weight, beside_weight(kernel, expanded));
@@ -81,6 +115,32 @@ Kernel scale_and_shift_outputs(const Kernel& kernel, const at::Tensor& scale, co
   if (kernel.bias.defined()) bias = bias + scale.to(device) * kernel.bias.to(at::kDouble);
   const at::ScalarType dtype = kernel.bias.defined() ? kernel.bias.scalar_type() : kernel.weight.scalar_type();
   return {scale_outputs(kernel, scale), bias.to(dtype, /*non_blocking=*/false, /*copy=*/true), kernel.layout, kernel.groups};
+}
+
+Kernel scale_and_shift_inputs(const Kernel& kernel, const at::Tensor& scale, const at::Tensor& shift) {
+  const at::Device device = kernel.weight.device();
+  const auto expanded = [&](const at::Tensor& values) { return values.to(device).expand({kernel.input_channels()}); };
+  Kernel folded = kernel;
+  folded.weight = rounded_product(kernel.weight, beside_inputs(kernel, expanded(scale)));
+  if (shift.eq(0).all().item<bool>()) return folded;
+  at::Tensor bias = shift_response(kernel, expanded(shift));
+  if (kernel.bias.defined()) bias = bias + kernel.bias.to(at::kDouble);
+  folded.bias = bias.to(kernel.bias.defined() ? kernel.bias.scalar_type() : kernel.weight.scalar_type());
+  return folded;
+}
+
+Kernel with_identity(const Kernel& kernel, const at::Tensor& scale, const at::Tensor& shift) {
+  const at::Device device = kernel.weight.device();
+  const int64_t channels = kernel.output_channels();
+  at::Tensor weight = kernel.weight.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
+  at::Tensor middle = weight;  // [O, I/groups], the tap that reads the pixel itself
+  while (middle.dim() > 2) middle = middle.select(2, middle.size(2) / 2);
+  const at::Tensor outputs = at::arange(channels, at::TensorOptions().dtype(at::kLong).device(device));
+  middle.index_put_({outputs, outputs.remainder(kernel.weight.size(1))}, scale.to(device).expand({channels}), /*accumulate=*/true);
+  at::Tensor bias = shift.to(device).expand({channels});
+  if (kernel.bias.defined()) bias = bias + kernel.bias.to(at::kDouble);
+  const at::ScalarType dtype = kernel.bias.defined() ? kernel.bias.scalar_type() : kernel.weight.scalar_type();
+  return {weight.to(kernel.weight.scalar_type()), bias.to(dtype, /*non_blocking=*/false, /*copy=*/true), kernel.layout, kernel.groups};
 }
 
 bool left_range(const at::Tensor& before, const at::Tensor& after) {

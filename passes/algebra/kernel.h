@@ -25,6 +25,7 @@ struct Kernel {
   int64_t groups = 1;
 
   int64_t output_channels() const;
+  int64_t input_channels() const;
 };
 
 // The weight W' with W'[o, ...] = scale[o] * W[o, ...], for scale [O].
@@ -34,6 +35,16 @@ at::Tensor scale_outputs(const Kernel& kernel, const at::Tensor& scale);
 //     W'[o, ...] = scale[o] * W[o, ...],   b'[o] = scale[o] * b[o] + shift[o]   (b = 0 where there is none)
 // since scale * (W x + b) + shift = (scale W) x + (scale b + shift). Padding does not matter: the affine is behind the sum.
 Kernel scale_and_shift_outputs(const Kernel& kernel, const at::Tensor& scale, const at::Tensor& shift);
+
+// The kernel that computes kernel(scale * x + shift), for scale and shift of [I] or [1]:
+//     W'[o, i, ...] = W[o, i, ...] * scale[i],   b'[o] = b[o] + sum over i and taps of W[o, i, ...] * shift[i]
+// since W (scale x + shift) + b = (W scale) x + (W shift + b). Where shift is not 0, every output must read every tap: no padding.
+// The bias stays undefined where there is none and shift is 0.
+Kernel scale_and_shift_inputs(const Kernel& kernel, const at::Tensor& scale, const at::Tensor& shift);
+
+// The kernel that computes kernel(x) + scale * x + shift, for an output_first kernel with as many outputs as inputs, stride 1, and
+// padding that keeps the size: scale[o] is added to the tap in the middle that reads input o. Scale and shift are [O] or [1].
+Kernel with_identity(const Kernel& kernel, const at::Tensor& scale, const at::Tensor& shift);
 
 // Whether `after` has a NaN or an infinity where `before` had none: a folded value left the range of its dtype.
 bool left_range(const at::Tensor& before, const at::Tensor& after);

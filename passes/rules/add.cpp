@@ -1,43 +1,113 @@
-// A batch norm behind the sum of a value and a static tensor: the tensor takes scale and shift, the value the scale.
+// A sum passes one scale to both addends and the shift to one of them.
 //
-//   before   (v + b) --> norm(scale, shift) --> y          after   norm(scale, 0) of v, + b' --> y
+//   before   (u + k*v) --> norm(scale, shift) --> y          after   norm(scale, shift) of u, + k * norm(scale, 0) of v --> y
+//            norm(scale, shift) of u, + k*v --> y            after   (u + k * v/scale) --> norm(scale, shift) --> y
 //
-// Formula     b' = scale * b + shift, as scale * (v + b) + shift = scale * v + (scale * b + shift).
-// Conditions  one addend is a parameter or a constant                      no_rule_for_operator
-//             alpha is 1                                                   operand_not_constant
-//             the affine varies along the last dimension only              affine_varies_elsewhere
-//             and b is a dense vector along it                             channels_differ
-// Shapes      b [F], value [..., F].
-#include <torch/csrc/jit/ir/constants.h>
+// Formula     scale * (u + k*v) + shift = (scale*u + shift) + k * (scale*v). A static addend takes its part itself: b' = scale*b + shift.
+//             (scale*u + shift) + k*v = scale * (u + k * v/scale) + shift; where the affine is missing in v, with u/scale and k*shift.
+// Conditions  alpha, k, is a constant                                      operand_not_constant
+//             before it: scale differs from 0, or is 1                     scale_is_zero
+//             the addends have the rank of the sum                         rank_unknown
+//             a static addend is of the value's dtype and varies where the affine does, or nowhere: affine_varies_elsewhere
+// Shapes      any that broadcast; a computed addend must not be broadcast along a dimension along which the affine varies.
+#include <algorithm>
+#include <string_view>
 
+#include "constants.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
 
 namespace jit = torch::jit;
 
+namespace {
+
+// v counts `factor` times: alpha of add, its negative of sub.
+std::optional<double> factor_of(const jit::Node* node) {
+  const auto alpha = constant_number(node->namedInput("alpha"));
+  if (!alpha) return std::nullopt;
+  const std::string_view operation = node->kind().toUnqualString();
+  return operation.substr(0, 3) == "sub" ? -*alpha : *alpha;
+}
+
+// Where both addends have the sum's rank, and its size along each dimension along which the affine varies, none is broadcast there.
+bool is_broadcast(const Site& site, const jit::Value* addend) {
+  if (site.known.ranks.of(addend) != site.affine.rank()) return true;
+  for (int64_t dimension = 0; dimension < site.affine.rank(); ++dimension) {
+    const int64_t size = site.affine.size_along(dimension);
+    if (size != 1 && site.known.extents.of(addend, dimension) != size) return true;
+  }
+  return false;
+}
+
+Answer into_static_addend(const Site& site, const StaticOperand& addend, double factor) {
+  const algebra::Affine& affine = site.affine;
+  const at::Tensor& tensor = addend.tensor;
+  if (!tensor.is_floating_point() || tensor.scalar_type() != site.norm_dtype || tensor.dim() > affine.rank()) {
+    return Decline{Reason::weight_dtype_unsupported, site.node, "the addend is not a tensor of the norm's dtype"};
+  }
+  if (tensor.device() != affine.scale.device()) return Decline{Reason::devices_differ, site.node, "the addend is elsewhere"};
+  at::Tensor folded = affine.scale * tensor.to(at::kDouble) + affine.shift / factor;
+  while (folded.dim() > tensor.dim() && folded.size(0) == 1) folded = folded.squeeze(0);
+  const bool same_shape = folded.dim() == tensor.dim() && (folded.sizes() == tensor.sizes() || tensor.numel() == 1);
+  if (!same_shape) return Decline{Reason::affine_varies_elsewhere, site.node, "the addend varies along other dimensions"};
+  const std::string name = attribute_name(site.known.store, addend.leaf);
+  Pass pass = to_input(site, algebra::scale_only(affine));
+  pass.edits.push_back(SetInput{site.node, 1, folded.to(tensor.scalar_type()), addend.leaf, name});
+  return pass;
+}
+
+}  // namespace
+
 Answer add_backward(const Site& site) {
-  const auto addend = static_operand(site.store, site.node->input(1));
-  if (!addend || !addend->tensor.defined() || addend->transposed) {
-    return Decline{Reason::no_rule_for_operator, site.node, "the sum of two computed values"};
+  jit::Node* node = site.node;
+  const auto factor = factor_of(node);
+  if (!factor || *factor == 0) return Decline{Reason::operand_not_constant, node, "alpha is not a constant"};
+  if (node->input(1)->type()->kind() != c10::TypeKind::TensorType) {
+    const auto number = constant_number(node->input(1));
+    if (!number) return Decline{Reason::operand_not_constant, node, "the addend is computed while the module runs"};
+    // scale * (u + c) + shift = (scale * u + scale * c + shift - c) + c
+    const at::Tensor rest = (site.affine.scale - 1) * (*number * *factor);
+    return to_input(site, {site.affine.scale, site.affine.shift + rest});
   }
-  const auto alpha = jit::toIValue(site.node->namedInput("alpha"));
-  if (!alpha || alpha->toScalar().toDouble() != 1.0) {
-    return Decline{Reason::operand_not_constant, site.node, "alpha of add is not 1"};
+  const auto addend = static_operand(site, 1);
+  if (addend && addend->tensor.defined() && !addend->transposed) return into_static_addend(site, *addend, *factor);
+  for (const size_t place : {0, 1}) {
+    if (is_broadcast(site, node->input(place))) {
+      return Decline{Reason::sizes_unknown, node, "an addend may be broadcast"};
+    }
   }
-  if (!site.affine.varies_only_along(-1)) {
-    return Decline{Reason::affine_varies_elsewhere, site.node, "the norm's channels are not the last dimension of the sum"};
+  return Pass{{{node->input(0), site.affine, Way::backward},
+               {node->input(1), algebra::scale_only(site.affine), Way::backward}}};
+}
+
+Answer add_forward(const Site& site) {
+  jit::Node* node = site.node;
+  const auto factor = factor_of(node);
+  if (!factor) return Decline{Reason::operand_not_constant, node, "alpha is not a constant"};
+  const at::Tensor share = site.place == 1 ? site.affine.shift * *factor : site.affine.shift;
+  if (node->input(1)->type()->kind() != c10::TypeKind::TensorType) {
+    const auto number = constant_number(node->input(1));
+    if (!number) return Decline{Reason::operand_not_constant, node, "the addend is computed while the module runs"};
+    return to_output(site, {site.affine.scale, site.affine.shift + (1 - site.affine.scale) * (*number * *factor)});
   }
-  const int64_t channels = site.affine.size_along(-1);
-  if (addend->tensor.dim() != 1 || addend->tensor.size(0) != channels || !addend->tensor.is_floating_point()) {
-    return Decline{Reason::channels_differ, site.node, "the addend is not a vector of the norm's channels"};
+  jit::Value* other = node->input(1 - site.place);
+  const bool other_broadcast = is_broadcast(site, other);
+  Pass pass = to_output(site, {site.affine.scale, share});
+  if (!algebra::has_scale(site.affine)) {
+    const auto constant = site.known.store.read(other);
+    const auto rank = constant && constant->defined() ? constant->dim() : site.known.ranks.of(other);
+    if (rank && *rank <= site.affine.rank()) return pass;
+    return Decline{Reason::rank_unknown, node, "the other addend may have more dimensions"};
   }
-  const at::Tensor scale = site.affine.scale.flatten().to(addend->tensor.device());
-  const at::Tensor shift = site.affine.shift.flatten().to(addend->tensor.device());
-  const at::Tensor folded = (scale * addend->tensor.to(at::kDouble) + shift).to(addend->tensor.scalar_type());
-  return Pass{site.node->input(0),
-              {site.affine.scale, at::zeros_like(site.affine.shift)},
-              {SetInput{site.node, 1, folded, addend->leaf, attribute_name(site.store, addend->leaf)}}};
+  if (algebra::has_zero_scale(site.affine)) {
+    return Decline{Reason::scale_is_zero, node, "the other addend can't be divided by a scale of 0"};
+  }
+  if (other_broadcast || other == node->input(site.place)) {
+    return Decline{Reason::sizes_unknown, node, "an addend may be broadcast"};
+  }
+  pass.moves.push_back({other, algebra::inverse(algebra::scale_only(site.affine)), Way::backward});
+  return pass;
 }
 
 }  // namespace bnfold

@@ -1,17 +1,25 @@
-// A batch norm behind a convolution, transposed or not, moves into its weight and bias.
+// A batch norm behind or before a convolution, transposed or not, moves into its weight and bias.
 //
 //   before   x --> conv(W, b) --> norm(scale, shift) --> y          after   x --> conv(W', b') --> y
+//            x --> norm(scale, shift) --> conv(W, b) --> y                  x --> conv(W', b') --> y
 //
-// Formula     W'[o, ...] = scale[o] * W[o, ...],   b'[o] = scale[o] * b[o] + shift[o]
+// Formula     behind: W'[o, ...] = scale[o] * W[o, ...],   b'[o] = scale[o] * b[o] + shift[o]
 //             A transposed convolution keeps output channel o of group g in W[i, o - g*O/groups, ...], for i in group g.
 //             Stride, dilation and padding of any mode don't matter: they act before the sum, the affine behind it.
+//             before: W'[o, i, ...] = W[o, i, ...] * scale[i],   b'[o] = b[o] + sum over i and taps of W[o, i, ...] * shift[i]
+//             The scale always; the shift only where each output reads each tap once: without padding, and for a transposed
+//             convolution only with a kernel of 1, since the others reach the border, and the outputs in the middle, with some taps.
 // Conditions  the arguments `groups` and `transposed` are constants        operand_not_constant
 //             the input has a batch dimension: hints and proofs don't say
 //             otherwise, and where they say nothing, the module checks it  input_not_batched
-//             then those of absorb_into_kernel
-// Shapes      W [O, I/groups, ...] or, transposed, [I, O/groups, ...], b [O], value [N, O, ...].
+//             before it: the padding takes no shift                        shift_at_padding
+//             then those of absorb_into_outputs and absorb_into_inputs
+// Shapes      W [O, I/groups, ...] or, transposed, [I, O/groups, ...], b [O], value [N, channels, ...].
 #include <torch/csrc/jit/ir/constants.h>
 
+#include <algorithm>
+
+#include "constants.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
@@ -21,29 +29,65 @@ namespace jit = torch::jit;
 namespace {
 
 std::optional<bool> is_transposed(const jit::Node* node) {
-  if (!node->schema().argumentIndexWithName("transposed")) {
+  if (!has_argument(node, "transposed")) {
     return std::string_view(node->kind().toUnqualString()).substr(0, 14) == "conv_transpose";
   }
-  const auto transposed = jit::toIValue(node->namedInput("transposed"));
-  if (!transposed) return std::nullopt;
-  return transposed->toBool();
+  return constant_bool(node->namedInput("transposed"));
 }
 
-}  // namespace
+bool all_equal(const jit::Value* list, int64_t number) {
+  const auto numbers = constant_ints(list);
+  return numbers && std::all_of(numbers->begin(), numbers->end(), [number](int64_t one) { return one == number; });
+}
 
-Answer conv_backward(const Site& site) {
-  const auto groups = jit::toIValue(site.node->namedInput("groups"));
+bool is_pointwise(const at::Tensor& weight) {
+  return std::all_of(weight.sizes().begin() + 2, weight.sizes().end(), [](int64_t size) { return size == 1; });
+}
+
+// Whether every output is the sum over all taps.
+bool reads_every_tap(const jit::Node* node, const at::Tensor& weight, bool transposed) {
+  if (transposed && (!is_pointwise(weight) || !all_equal(node->namedInput("stride"), 1) ||
+                     !all_equal(node->namedInput("output_padding"), 0))) {
+    return false;
+  }
+  const auto padding = jit::toIValue(node->namedInput("padding"));
+  if (padding && padding->isString()) return padding->toStringRef() == "valid" || is_pointwise(weight);
+  return all_equal(node->namedInput("padding"), 0);
+}
+
+std::variant<KernelInputs, Decline> kernel_inputs(const Site& site) {
+  const auto groups = constant_int(site.node->namedInput("groups"));
   const auto transposed = is_transposed(site.node);
   if (!groups || !transposed) {
     return Decline{Reason::operand_not_constant, site.node, "groups or transposed is computed while the module runs"};
   }
-  const auto weight = static_operand(site.store, site.node->namedInput("weight"));
+  const auto weight = static_operand(site.known.store, site.node->namedInput("weight"));
   if (weight && weight->tensor.defined() && weight->tensor.dim() != site.affine.rank()) {
     return Decline{Reason::input_not_batched, site.node, "the value has no batch dimension"};
   }
   const auto index = [&](const char* name) { return static_cast<size_t>(*site.node->schema().argumentIndexWithName(name)); };
   const auto layout = *transposed ? algebra::KernelLayout::input_first : algebra::KernelLayout::output_first;
-  return absorb_into_kernel(site, {index("weight"), index("bias"), layout, groups->toInt()}, 1);
+  return KernelInputs{index("weight"), index("bias"), layout, *groups};
+}
+
+}  // namespace
+
+Answer conv_backward(const Site& site) {
+  const auto inputs = kernel_inputs(site);
+  if (const auto* decline = std::get_if<Decline>(&inputs)) return *decline;
+  return absorb_into_outputs(site, std::get<KernelInputs>(inputs), 1);
+}
+
+Answer conv_forward(const Site& site) {
+  if (site.place != 0) return Decline{Reason::weight_not_static, site.node, "the normalized value is its weight or bias"};
+  const auto inputs = kernel_inputs(site);
+  if (const auto* decline = std::get_if<Decline>(&inputs)) return *decline;
+  const KernelInputs& kernel = std::get<KernelInputs>(inputs);
+  const auto weight = static_operand(site, kernel.weight);
+  const bool takes_shift =
+      weight && weight->tensor.defined() &&
+      reads_every_tap(site.node, weight->tensor, kernel.layout == algebra::KernelLayout::input_first);
+  return absorb_into_inputs(site, kernel, 1, takes_shift);
 }
 
 }  // namespace bnfold

@@ -15,8 +15,9 @@ bool is_plain_floating(const at::Tensor& tensor) {
 }
 
 // A norm in float behind weights in half or bfloat16 is what mixed precision makes; batch_norm computes such a pair.
-bool dtypes_agree(at::ScalarType weight, at::ScalarType norm) {
-  return weight == norm || (norm == at::kFloat && (weight == at::kHalf || weight == at::kBFloat16));
+bool dtypes_agree(at::ScalarType weight, const Site& site) {
+  const bool narrow = weight == at::kHalf || weight == at::kBFloat16;
+  return weight == site.norm_dtype || (site.from_batch_norm && site.norm_dtype == at::kFloat && narrow);
 }
 
 std::string bias_name(const std::string& weight_name) {
@@ -31,7 +32,7 @@ std::optional<Decline> why_not_foldable(const Site& site, const at::Tensor& tens
   if (!is_plain_floating(tensor)) {
     return Decline{Reason::weight_dtype_unsupported, site.node, fmt::format("the weight is {}", tensor.toString())};
   }
-  if (!dtypes_agree(tensor.scalar_type(), site.norm_dtype)) {
+  if (!dtypes_agree(tensor.scalar_type(), site)) {
     return Decline{Reason::dtypes_differ, site.node,
                    fmt::format("the weight is {}, the norm {}", toString(tensor.scalar_type()), toString(site.norm_dtype))};
   }
@@ -53,59 +54,95 @@ std::string attribute_name(const ParameterStore& store, const jit::Value* leaf) 
   return path.substr(path.rfind('.') + 1);
 }
 
-Answer absorb_into_kernel(const Site& site, const KernelInputs& inputs, int64_t channel_dimension) {
-  if (!site.affine.varies_only_along(channel_dimension)) {
-    return Decline{Reason::affine_varies_elsewhere, site.node,
-                   fmt::format("the norm's channels are not dimension {} of the output", channel_dimension)};
+std::optional<StaticOperand> static_operand(const Site& site, size_t input) {
+  auto operand = static_operand(site.known.store, site.node->input(input));
+  for (const Edit& edit : site.planned) {
+    const auto* set = std::get_if<SetInput>(&edit);
+    if (operand && set != nullptr && set->node == site.node && set->input == input) operand->tensor = set->tensor;
   }
-  const auto weight = static_operand(site.store, site.node->input(inputs.weight));
+  return operand;
+}
+
+std::variant<Layer, Decline> read_layer(const Site& site, const KernelInputs& inputs) {
+  const auto weight = static_operand(site, inputs.weight);
   if (!weight || !weight->tensor.defined()) {
     return Decline{Reason::weight_not_static, site.node, "the weight is computed or changed while the module runs"};
   }
   std::optional<StaticOperand> bias;
   if (inputs.bias) {
-    bias = static_operand(site.store, site.node->input(*inputs.bias));
+    bias = static_operand(site, *inputs.bias);
     if (!bias) return Decline{Reason::weight_not_static, site.node, "the bias is computed or changed while the module runs"};
   }
-  algebra::Kernel kernel{weight->tensor, bias ? bias->tensor : at::Tensor(), inputs.layout, inputs.groups};
+  const algebra::Kernel kernel{weight->tensor, bias ? bias->tensor : at::Tensor(), inputs.layout, inputs.groups};
   for (const at::Tensor& tensor : {kernel.weight, kernel.bias}) {
     if (!tensor.defined()) continue;
     if (const auto decline = why_not_foldable(site, tensor)) return *decline;
   }
-  const int64_t channels = site.affine.size_along(channel_dimension);
-  const bool weight_fits = kernel.weight.dim() >= 2;
-  const bool bias_fits = !kernel.bias.defined() || (kernel.bias.dim() == 1 && kernel.bias.size(0) == kernel.output_channels());
-  if (!weight_fits || !bias_fits || kernel.output_channels() != channels) {
-    const int64_t layer_channels = weight_fits ? kernel.output_channels() : 1;
-    return Decline{Reason::channels_differ, site.node,
-                   fmt::format("{} channels leave the layer, the norm has {}", layer_channels, channels)};
-  }
+  const bool fits = kernel.weight.dim() >= 2 &&
+                    (!kernel.bias.defined() || (kernel.bias.dim() == 1 && kernel.bias.size(0) == kernel.output_channels()));
+  if (!fits) return Decline{Reason::channels_differ, site.node, "weight and bias of the layer don't fit each other"};
+  return Layer{kernel, *weight, bias};
+}
 
-  const algebra::Kernel folded =
-      algebra::scale_and_shift_outputs(kernel, site.affine.scale.flatten(), site.affine.shift.flatten());
-  if (algebra::left_range(kernel.weight, folded.weight) || algebra::left_range(kernel.bias, folded.bias)) {
+Answer write_layer(const Site& site, const KernelInputs& inputs, const Layer& layer, const algebra::Kernel& folded) {
+  const algebra::Kernel& kernel = layer.kernel;
+  if (algebra::left_range(kernel.weight, folded.weight) ||
+      (folded.bias.defined() && algebra::left_range(kernel.bias, folded.bias))) {
     return Decline{Reason::folded_weight_not_finite, site.node,
                    fmt::format("the product leaves the range of {}", toString(kernel.weight.scalar_type()))};
   }
-
-  const std::string weight_name = attribute_name(site.store, weight->leaf);
-  Absorb absorb{{SetInput{site.node, inputs.weight, folded.weight, weight->leaf, weight_name, weight->transposed}},
-                site.store.layer(weight->leaf)};
-  // A layer that can have a bias gets one even where it is 0, so that what the result looks like does not depend on values.
-  if (inputs.bias || folded.bias.any().item<bool>()) {
-    const bool has_leaf = bias && kernel.bias.defined();
-    jit::Value* beside = has_leaf ? bias->leaf : weight->leaf;
-    const std::string name = has_leaf ? attribute_name(site.store, bias->leaf) : bias_name(weight_name);
-    if (inputs.bias) {
-      absorb.edits.push_back(SetInput{site.node, *inputs.bias, folded.bias, beside, name});
-    } else {
-      absorb.edits.push_back(AddToOutput{site.node, folded.bias, beside, name});
-    }
-  }
-  if (!site.ranks.is_certain(site.node->output())) {
-    absorb.edits.push_back(RequireRank{site.node, site.node->input(0), site.affine.rank()});
+  const ParameterStore& store = site.known.store;
+  jit::Value* weight = layer.weight.leaf;
+  const std::string weight_name = attribute_name(store, weight);
+  Absorb absorb{{SetInput{site.node, inputs.weight, folded.weight, weight, weight_name, layer.weight.transposed}},
+                store.layer(weight)};
+  if (!folded.bias.defined()) return absorb;
+  const bool had_bias = layer.bias && store.read(layer.bias->leaf)->defined();
+  jit::Value* beside = had_bias ? layer.bias->leaf : weight;
+  const std::string name = had_bias ? attribute_name(store, layer.bias->leaf) : bias_name(weight_name);
+  if (inputs.bias) {
+    absorb.edits.push_back(SetInput{site.node, *inputs.bias, folded.bias, beside, name});
+  } else if (folded.bias.any().item<bool>()) {
+    absorb.edits.push_back(AddToOutput{site.node, folded.bias, beside, name});
   }
   return absorb;
+}
+
+Answer absorb_into_outputs(const Site& site, const KernelInputs& inputs, int64_t channel_dimension) {
+  if (!site.affine.varies_only_along(channel_dimension)) {
+    return Decline{Reason::affine_varies_elsewhere, site.node,
+                   fmt::format("the norm's channels are not dimension {} of the output", channel_dimension)};
+  }
+  const auto read = read_layer(site, inputs);
+  if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
+  const Layer& layer = std::get<Layer>(read);
+  const int64_t channels = site.affine.size_along(channel_dimension);
+  if (channels != layer.kernel.output_channels() && (channels != 1 || site.from_batch_norm)) {
+    return Decline{Reason::channels_differ, site.node,
+                   fmt::format("{} channels leave the layer, the norm has {}", layer.kernel.output_channels(), channels)};
+  }
+  return write_layer(site, inputs, layer,
+                     algebra::scale_and_shift_outputs(layer.kernel, site.affine.scale.flatten(), site.affine.shift.flatten()));
+}
+
+Answer absorb_into_inputs(const Site& site, const KernelInputs& inputs, int64_t channel_dimension, bool takes_shift) {
+  if (!site.affine.varies_only_along(channel_dimension)) {
+    return Decline{Reason::affine_varies_elsewhere, site.node,
+                   fmt::format("the norm's channels are not dimension {} of the input", channel_dimension)};
+  }
+  if (!takes_shift && algebra::has_shift(site.affine)) {
+    return Decline{Reason::shift_at_padding, site.node, "its outputs at the border read padding, to which the shift was not added"};
+  }
+  const auto read = read_layer(site, inputs);
+  if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
+  const Layer& layer = std::get<Layer>(read);
+  const int64_t channels = site.affine.size_along(channel_dimension);
+  if (channels != layer.kernel.input_channels() && (channels != 1 || site.from_batch_norm)) {
+    return Decline{Reason::channels_differ, site.node,
+                   fmt::format("{} channels enter the layer, the norm has {}", layer.kernel.input_channels(), channels)};
+  }
+  return write_layer(site, inputs, layer,
+                     algebra::scale_and_shift_inputs(layer.kernel, site.affine.scale.flatten(), site.affine.shift.flatten()));
 }
 
 }  // namespace bnfold

@@ -1,4 +1,4 @@
-// What the rules of all operators with weights share: an affine behind the operator goes into its weight and bias.
+// What the rules of all operators with weights share: an affine behind or before the operator goes into its weight and bias.
 #pragma once
 
 #include <optional>
@@ -17,6 +17,9 @@ struct StaticOperand {
 
 std::optional<StaticOperand> static_operand(const ParameterStore& store, torch::jit::Value* value);
 
+// The static tensor that input `input` of the site's node is, as the plan so far makes it.
+std::optional<StaticOperand> static_operand(const Site& site, size_t input);
+
 // The name of a static value in its module: "weight" of "layer1.0.conv1.weight".
 std::string attribute_name(const ParameterStore& store, const torch::jit::Value* leaf);
 
@@ -28,17 +31,32 @@ struct KernelInputs {
   int64_t groups = 1;
 };
 
-// Absorbs the affine of `site`, whose channels lie along `channel_dimension` of the output.
+// The weights of a layer, and where they come from.
+struct Layer {
+  algebra::Kernel kernel;
+  StaticOperand weight;
+  std::optional<StaticOperand> bias;
+};
+
+// Reads the weights of the site's node.
 //
 // Conditions, in this order:
-//   the affine varies along the channels only                            affine_varies_elsewhere
 //   weight and bias are parameters or constants                          weight_not_static
 //   they are on the norm's device                                        devices_differ
 //   dense float, double, half or bfloat16 tensors                        weight_dtype_unsupported
-//   of the norm's dtype, or narrower ones behind a float norm            dtypes_differ
-//   with as many output channels as the norm                             channels_differ
-//   and finite values stay finite in the weights' dtype                  folded_weight_not_finite
-// Where nothing makes the rank of the output certain, the folded graph checks the rank of input 0, which is the same.
-Answer absorb_into_kernel(const Site& site, const KernelInputs& inputs, int64_t channel_dimension);
+//   of the norm's dtype, or narrower ones beside a float norm            dtypes_differ
+//   and fit each other                                                   channels_differ
+std::variant<Layer, Decline> read_layer(const Site& site, const KernelInputs& inputs);
+
+// The edits that give the site's node the weights `folded` in place of those of `layer`; declines where a finite value would leave the
+// range of the dtype (folded_weight_not_finite).
+Answer write_layer(const Site& site, const KernelInputs& inputs, const Layer& layer, const algebra::Kernel& folded);
+
+// Absorbs the affine behind the site's node, whose channels lie along `channel_dimension` of the output: it varies along these only
+// (affine_varies_elsewhere), and there are as many of them as outputs (channels_differ).
+Answer absorb_into_outputs(const Site& site, const KernelInputs& inputs, int64_t channel_dimension);
+
+// Absorbs the affine missing before the site's node, likewise. `takes_shift` tells whether every output reads every tap.
+Answer absorb_into_inputs(const Site& site, const KernelInputs& inputs, int64_t channel_dimension, bool takes_shift);
 
 }  // namespace bnfold

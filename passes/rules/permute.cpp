@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "constants.h"
 #include "rules/rule.h"
 
 namespace bnfold {
@@ -21,8 +22,7 @@ namespace {
 // The order that permute would be given, for a value of rank `rank`; empty where a dimension is not a constant.
 std::vector<int64_t> order_of(const jit::Node* node, int64_t rank) {
   if (node->kind() == jit::aten::permute) {
-    const auto dimensions = jit::toIValue(node->input(1));
-    return dimensions ? dimensions->toIntVector() : std::vector<int64_t>();
+    return constant_ints(node->input(1)).value_or(std::vector<int64_t>());
   }
   int64_t first = 0;
   int64_t second = 1;
@@ -41,9 +41,8 @@ std::vector<int64_t> order_of(const jit::Node* node, int64_t rank) {
   return order;
 }
 
-}  // namespace
-
-Answer permute_backward(const Site& site) {
+// The order, or why there is none.
+std::variant<std::vector<int64_t>, Decline> checked_order(const Site& site) {
   const int64_t rank = site.affine.rank();
   std::vector<int64_t> order = order_of(site.node, rank);
   if (order.empty()) return Decline{Reason::operand_not_constant, site.node, "the dimensions are computed while the module runs"};
@@ -56,7 +55,24 @@ Answer permute_backward(const Site& site) {
                      fmt::format("its dimensions don't fit rank {}; example inputs tell the rank", rank)};
     }
   }
-  return Pass{site.node->input(0), algebra::before_permute(site.affine, order), {}, order};
+  return order;
+}
+
+}  // namespace
+
+Answer permute_backward(const Site& site) {
+  const auto checked = checked_order(site);
+  if (const auto* decline = std::get_if<Decline>(&checked)) return *decline;
+  const auto& order = std::get<std::vector<int64_t>>(checked);
+  Pass pass = to_input(site, algebra::before_permute(site.affine, order));
+  pass.order = order;
+  return pass;
+}
+
+Answer permute_forward(const Site& site) {
+  const auto checked = checked_order(site);
+  if (const auto* decline = std::get_if<Decline>(&checked)) return *decline;
+  return to_output(site, algebra::behind_permute(site.affine, std::get<std::vector<int64_t>>(checked)));
 }
 
 }  // namespace bnfold

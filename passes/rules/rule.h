@@ -1,4 +1,8 @@
-// What a rule is: the answer of one family of operators to an affine that wants to move from its output to its inputs.
+// What a rule is: the answer of one family of operators to an affine that wants to move through them.
+//
+// An affine at a value v, with v = scale * u + shift, moves in one of two ways:
+//   backward   the affine is wanted behind the node: its output is to become affine(output);
+//   forward    the affine is missing before the node: its input u stands where affine(u) is meant.
 #pragma once
 
 #include <torch/csrc/jit/ir/ir.h>
@@ -10,19 +14,11 @@
 
 #include "algebra/affine.h"
 #include "bnfold/report.h"
+#include "extents.h"
 #include "parameter_store.h"
 #include "ranks.h"
 
 namespace bnfold {
-
-// An affine behind the first output of `node`. What a rule sees; it reads and changes nothing.
-struct Site {
-  torch::jit::Node* node;
-  const algebra::Affine& affine;  // has the rank of the output
-  at::ScalarType norm_dtype;      // of the norm's parameters
-  const ParameterStore& store;
-  const Ranks& ranks;
-};
 
 // Input `input` of `node` becomes a static tensor, beside the static value `beside` under `name`; read through aten::t where `transposed`.
 struct SetInput {
@@ -34,6 +30,13 @@ struct SetInput {
   bool transposed = false;
 };
 
+// Input `input` of `node` becomes this number.
+struct SetNumber {
+  torch::jit::Node* node;
+  size_t input;
+  double number;
+};
+
 // The first output of `node` gets a static tensor added, beside the static value `beside` under `name`.
 struct AddToOutput {
   torch::jit::Node* node;
@@ -42,14 +45,52 @@ struct AddToOutput {
   std::string name;
 };
 
-// The graph raises an error before `node` unless `value` has `rank`.
-struct RequireRank {
+// `node` becomes min(max(its input, lower), upper), the bounds beside the norm; an undefined bound is left out.
+struct Bound {
   torch::jit::Node* node;
-  torch::jit::Value* value;
-  int64_t rank;
+  at::Tensor lower;
+  at::Tensor upper;
 };
 
-using Edit = std::variant<SetInput, AddToOutput, RequireRank>;
+// `node` goes, and `value` takes the place of its first output.
+struct Replace {
+  torch::jit::Node* node;
+  torch::jit::Value* value;
+};
+
+// `node`, which works in place, becomes the operator that doesn't.
+struct Detach {
+  torch::jit::Node* node;
+};
+
+using Edit = std::variant<SetInput, SetNumber, AddToOutput, Bound, Replace, Detach>;
+
+// What is known of the values of a graph without running it.
+struct Knowledge {
+  const ParameterStore& store;
+  const Ranks& ranks;
+  const Extents& extents;
+};
+
+// What a rule sees; it reads and changes nothing.
+struct Site {
+  torch::jit::Node* node;
+  size_t place;                   // which output has the affine behind it, or which input lacks it
+  const algebra::Affine& affine;  // has the rank of that output or input
+  at::ScalarType norm_dtype;      // of the norm's parameters
+  bool from_batch_norm;           // one scale a channel, and the dtype of its input, as batch_norm has; no constant that broadcasts
+  const Knowledge& known;
+  const std::vector<Edit>& planned;  // the edits of the plan so far
+};
+
+enum class Way { backward, forward };
+
+// An affine wanted behind `value`, or missing in it.
+struct Move {
+  torch::jit::Value* value;
+  algebra::Affine affine;
+  Way way;
+};
 
 // The operator takes the affine in: the edits that do so, and the dotted path of the layer.
 struct Absorb {
@@ -57,11 +98,10 @@ struct Absorb {
   std::string into;
 };
 
-// The operator hands the affine on to what it reads, after the edits.
+// The operator hands the affine on, after the edits: to the moves, none of which is left where every part of it is a no-op.
 struct Pass {
-  torch::jit::Value* to;
-  algebra::Affine affine;
-  std::vector<Edit> edits;
+  std::vector<Move> moves;
+  std::vector<Edit> edits = {};
   std::vector<int64_t> order = {};  // that of permute, where the output is a permuted view
 };
 
@@ -77,7 +117,8 @@ using Answer = std::variant<Absorb, Pass, Decline>;
 struct Rule {
   std::string_view family;                  // the stem of the rule's file
   std::vector<std::string_view> operators;  // "aten::conv2d": every overload of it
-  Answer (*backward)(const Site& site);
+  Answer (*backward)(const Site& site);     // null where no affine passes that way
+  Answer (*forward)(const Site& site);
 };
 
 // All rules, one a family of operators.
@@ -85,5 +126,9 @@ const std::vector<Rule>& rule_table();
 
 // The rule that speaks for `node`, null where there is none.
 const Rule* rule_for(const torch::jit::Node* node);
+
+// The answers that pass an affine from the output to input 0, and from the input that lacks it to the first output.
+Pass to_input(const Site& site, const algebra::Affine& affine);
+Pass to_output(const Site& site, const algebra::Affine& affine);
 
 }  // namespace bnfold

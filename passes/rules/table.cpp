@@ -5,29 +5,116 @@
 
 namespace bnfold {
 
-Answer conv_backward(const Site& site);
-Answer linear_backward(const Site& site);
-Answer matmul_backward(const Site& site);
+Answer activation_backward(const Site& site);
+Answer activation_forward(const Site& site);
 Answer add_backward(const Site& site);
-Answer identity_backward(const Site& site);
-Answer permute_backward(const Site& site);
+Answer add_forward(const Site& site);
+Answer branch_backward(const Site& site);
+Answer channel_shuffle_backward(const Site& site);
+Answer channel_shuffle_forward(const Site& site);
+Answer concat_backward(const Site& site);
+Answer concat_forward(const Site& site);
+Answer conv_backward(const Site& site);
+Answer conv_forward(const Site& site);
 Answer flatten_backward(const Site& site);
+Answer flatten_forward(const Site& site);
+Answer identity_backward(const Site& site);
+Answer identity_forward(const Site& site);
+Answer interpolate_backward(const Site& site);
+Answer interpolate_forward(const Site& site);
+Answer leaky_activation_backward(const Site& site);
+Answer leaky_activation_forward(const Site& site);
+Answer linear_backward(const Site& site);
+Answer linear_forward(const Site& site);
+Answer matmul_backward(const Site& site);
+Answer matmul_forward(const Site& site);
+Answer multiply_backward(const Site& site);
+Answer multiply_forward(const Site& site);
+Answer norm_backward(const Site& site);
+Answer norm_forward(const Site& site);
+Answer pad_backward(const Site& site);
+Answer pad_forward(const Site& site);
+Answer permute_backward(const Site& site);
+Answer permute_forward(const Site& site);
+Answer pixel_shuffle_backward(const Site& site);
+Answer pixel_shuffle_forward(const Site& site);
+Answer pixel_unshuffle_backward(const Site& site);
+Answer pixel_unshuffle_forward(const Site& site);
+Answer pool_backward(const Site& site);
+Answer pool_forward(const Site& site);
+Answer reduce_backward(const Site& site);
+Answer reduce_forward(const Site& site);
+Answer reshape_backward(const Site& site);
+Answer reshape_forward(const Site& site);
+Answer slice_forward(const Site& site);
+Answer split_forward(const Site& site);
+Answer squeeze_backward(const Site& site);
+Answer squeeze_forward(const Site& site);
+Answer unsqueeze_backward(const Site& site);
+Answer unsqueeze_forward(const Site& site);
 
 const std::vector<Rule>& rule_table() {
   static const std::vector<Rule> rules = {
+      // layers, which absorb
       {"conv",
        {"aten::conv1d", "aten::conv2d", "aten::conv3d", "aten::conv_transpose1d", "aten::conv_transpose2d",
         "aten::conv_transpose3d", "aten::convolution", "aten::_convolution", "aten::_convolution_mode"},
-       conv_backward},
-      {"linear", {"aten::linear"}, linear_backward},
-      {"matmul", {"aten::addmm", "aten::mm", "aten::matmul"}, matmul_backward},
-      {"add", {"aten::add", "aten::add_"}, add_backward},
+       conv_backward,
+       conv_forward},
+      {"linear", {"aten::linear"}, linear_backward, linear_forward},
+      {"matmul", {"aten::addmm", "aten::mm", "aten::matmul"}, matmul_backward, matmul_forward},
+      {"norm", {"aten::batch_norm", "aten::instance_norm"}, norm_backward, norm_forward},
+
+      // arithmetic
+      {"add", {"aten::add", "aten::add_", "aten::sub", "aten::sub_"}, add_backward, add_forward},
+      {"multiply", {"aten::mul", "aten::mul_"}, multiply_backward, multiply_forward},
+      {"activation",
+       {"aten::relu", "aten::relu_", "aten::relu6", "aten::relu6_", "aten::hardtanh", "aten::hardtanh_", "aten::clamp",
+        "aten::clamp_", "aten::clamp_min", "aten::clamp_min_", "aten::clamp_max", "aten::clamp_max_"},
+       activation_backward,
+       activation_forward},
+      {"activation",
+       {"aten::leaky_relu", "aten::leaky_relu_", "aten::prelu"},
+       leaky_activation_backward,
+       leaky_activation_forward},
+
+      // sizes and places
+      {"concat", {"aten::cat", "aten::concat"}, concat_backward, concat_forward},
+      {"pool",
+       {"aten::max_pool1d", "aten::max_pool2d", "aten::max_pool3d", "aten::avg_pool1d", "aten::avg_pool2d", "aten::avg_pool3d",
+        "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d"},
+       pool_backward,
+       pool_forward},
+      {"reduce", {"aten::mean", "aten::sum"}, reduce_backward, reduce_forward},
+      {"interpolate",
+       {"aten::upsample_nearest1d", "aten::upsample_nearest2d", "aten::upsample_nearest3d", "aten::upsample_linear1d",
+        "aten::upsample_bilinear2d", "aten::upsample_trilinear3d"},
+       interpolate_backward,
+       interpolate_forward},
+      {"pad",
+       {"aten::pad", "aten::constant_pad_nd", "aten::reflection_pad1d", "aten::reflection_pad2d", "aten::reflection_pad3d",
+        "aten::replication_pad1d", "aten::replication_pad2d", "aten::replication_pad3d"},
+       pad_backward,
+       pad_forward},
+      {"permute", {"aten::permute", "aten::transpose", "aten::t"}, permute_backward, permute_forward},
+      {"reshape",
+       {"aten::view", "aten::reshape", "aten::reshape_as", "aten::view_as"},
+       reshape_backward,
+       reshape_forward},
+      {"reshape", {"aten::flatten"}, flatten_backward, flatten_forward},
+      {"squeeze", {"aten::squeeze"}, squeeze_backward, squeeze_forward},
+      {"squeeze", {"aten::unsqueeze"}, unsqueeze_backward, unsqueeze_forward},
+      {"slice", {"aten::slice"}, nullptr, slice_forward},
+      {"slice", {"aten::chunk", "aten::split", "aten::split_with_sizes"}, nullptr, split_forward},
+      {"shuffle", {"aten::channel_shuffle"}, channel_shuffle_backward, channel_shuffle_forward},
+      {"shuffle", {"aten::pixel_shuffle"}, pixel_shuffle_backward, pixel_shuffle_forward},
+      {"shuffle", {"aten::pixel_unshuffle"}, pixel_unshuffle_backward, pixel_unshuffle_forward},
       {"identity",
        {"aten::dropout", "aten::dropout_", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout",
         "aten::contiguous", "aten::detach", "aten::alias"},
-       identity_backward},
-      {"permute", {"aten::permute", "aten::transpose", "aten::t"}, permute_backward},
-      {"flatten", {"aten::flatten"}, flatten_backward},
+       identity_backward,
+       identity_forward},
+      {"branch", {"prim::If"}, branch_backward, nullptr},
   };
   return rules;
 }
@@ -42,6 +129,14 @@ const Rule* rule_for(const torch::jit::Node* node) {
   }();
   const auto found = by_operator.find(node->kind().toQualString());
   return found == by_operator.end() ? nullptr : found->second;
+}
+
+Pass to_input(const Site& site, const algebra::Affine& affine) {
+  return {{{site.node->input(0), affine, Way::backward}}};
+}
+
+Pass to_output(const Site& site, const algebra::Affine& affine) {
+  return {{{site.node->output(0), affine, Way::forward}}};
 }
 
 }  // namespace bnfold

@@ -1,0 +1,52 @@
+#include "constants.h"
+
+#include <torch/csrc/jit/ir/constants.h>
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+std::optional<int64_t> constant_int(const jit::Value* value) {
+  const auto constant = jit::toIValue(value);
+  if (!constant || !constant->isInt()) return std::nullopt;
+  return constant->toInt();
+}
+
+std::optional<bool> constant_bool(const jit::Value* value) {
+  const auto constant = jit::toIValue(value);
+  if (!constant || !constant->isBool()) return std::nullopt;
+  return constant->toBool();
+}
+
+std::optional<double> constant_number(const jit::Value* value) {
+  const auto constant = jit::toIValue(value);
+  if (!constant) return std::nullopt;
+  if (constant->isInt() || constant->isDouble()) return constant->toScalar().toDouble();
+  // A trace writes the 0 in 0 + x as a tensor.
+  const bool wrapped = constant->isTensor() && constant->toTensor().defined() && constant->toTensor().dim() == 0 &&
+                       constant->toTensor().scalar_type() == at::kLong;
+  return wrapped ? std::optional<double>(constant->toTensor().item<double>()) : std::nullopt;
+}
+
+std::optional<std::vector<int64_t>> constant_ints(const jit::Value* value) {
+  if (const auto constant = jit::toIValue(value)) {
+    if (constant->isIntList()) return constant->toIntVector();
+    if (constant->isInt()) return std::vector<int64_t>{constant->toInt()};
+    return std::nullopt;
+  }
+  if (value->node()->kind() != jit::prim::ListConstruct) return std::nullopt;
+  std::vector<int64_t> numbers;
+  for (const jit::Value* element : value->node()->inputs()) {
+    const auto number = constant_int(element);
+    if (!number) return std::nullopt;
+    numbers.push_back(*number);
+  }
+  return numbers;
+}
+
+bool has_argument(const jit::Node* node, const char* name) {
+  const c10::FunctionSchema* schema = node->maybeSchema();
+  return schema != nullptr && schema->argumentIndexWithName(name);
+}
+
+}  // namespace bnfold

@@ -1,0 +1,23 @@
+// The constant arguments of a node.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace bnfold {
+
+// Nothing where the value is no constant of that type.
+std::optional<int64_t> constant_int(const torch::jit::Value* value);
+std::optional<bool> constant_bool(const torch::jit::Value* value);
+std::optional<double> constant_number(const torch::jit::Value* value);  // of whatever numeric type
+
+// A constant list, or one that is made of constants.
+std::optional<std::vector<int64_t>> constant_ints(const torch::jit::Value* value);
+
+// Whether the node has an argument of this name.
+bool has_argument(const torch::jit::Node* node, const char* name);
+
+}  // namespace bnfold

@@ -1,0 +1,35 @@
+// How many elements a value has along a dimension, as far as it can be known without running the graph.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+
+#include "parameter_store.h"
+#include "ranks.h"
+
+namespace bnfold {
+
+// Valid as long as the graph does not change.
+class Extents {
+ public:
+  Extents(const ParameterStore& store, const Ranks& ranks) : store_(store), ranks_(ranks) {}
+
+  // The size of `value` along `dimension`, which counts from the front; nothing where it is not known.
+  std::optional<int64_t> of(const torch::jit::Value* value, int64_t dimension) const;
+
+ private:
+  std::optional<int64_t> computed(const torch::jit::Value* value, int64_t dimension) const;
+  std::optional<int64_t> of_weight(const torch::jit::Node* node, int64_t dimension) const;
+  std::optional<int64_t> of_concatenation(const torch::jit::Node* node, int64_t dimension) const;
+  std::optional<int64_t> of_broadcast(const torch::jit::Node* node, int64_t dimension) const;
+  std::optional<int64_t> of_piece(const torch::jit::Node* node, size_t output, int64_t dimension) const;
+
+  const ParameterStore& store_;
+  const Ranks& ranks_;
+  mutable std::map<std::pair<const torch::jit::Value*, int64_t>, std::optional<int64_t>> known_;
+};
+
+}  // namespace bnfold

@@ -1,0 +1,23 @@
+// What operators do to the sizes of their first input, and which of them read no more than sizes.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+namespace bnfold {
+
+// The first output has the sizes of the first input: activations, dropout, norms, casts.
+bool keeps_sizes(const torch::jit::Node* node);
+
+// The first output has the batch and channel dimensions of the first input, and as many behind them: pooling and interpolation.
+bool keeps_channels(const torch::jit::Node* node);
+
+// The node reads rank, sizes, dtype or device of `value`, which a fold does not change, and nothing else of it.
+bool reads_metadata_only(const torch::jit::Node* node, const torch::jit::Value* value);
+
+// The node writes into the memory of `value`.
+bool writes_into(const torch::jit::Node* node, const torch::jit::Value* value);
+
+// The first output is, or may be, the memory of the first input.
+bool may_return_its_input(const torch::jit::Node* node);
+
+}  // namespace bnfold

@@ -1,0 +1,64 @@
+// A product with a gate that is computed elsewhere, or with a number, passes the scale.
+//
+//   before   (u * g) --> norm(scale, 0) --> y          after   norm(scale, 0) of u, * g --> y
+//            norm(scale, 0) of u, * g --> y            after   (u * g) --> norm(scale, 0) --> y
+//
+// Formula     scale * (u * g) = (scale * u) * g. A shift passes only a number c: (scale*u + shift) * c = scale * (u*c) + shift*c.
+// Conditions  a shift of 0                                                 shift_not_passable
+//             behind it: the number differs from 0                         operand_not_constant
+//             the value that takes the scale is not broadcast              sizes_unknown
+#include "constants.h"
+#include "rules/rule.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+bool has_size_of_affine(const Site& site, const jit::Value* value) {
+  if (site.known.ranks.of(value) != site.affine.rank()) return false;
+  for (int64_t dimension = 0; dimension < site.affine.rank(); ++dimension) {
+    const int64_t size = site.affine.size_along(dimension);
+    if (size != 1 && site.known.extents.of(value, dimension) != size) return false;
+  }
+  return true;
+}
+
+bool is_number(const jit::Value* value) {
+  return value->type()->kind() != c10::TypeKind::TensorType;
+}
+
+}  // namespace
+
+Answer multiply_backward(const Site& site) {
+  jit::Node* node = site.node;
+  if (is_number(node->input(1))) {
+    const auto number = constant_number(node->input(1));
+    if (!number || *number == 0) return Decline{Reason::operand_not_constant, node, "the factor is not a constant other than 0"};
+    return to_input(site, {site.affine.scale, site.affine.shift / *number});
+  }
+  if (algebra::has_shift(site.affine)) return Decline{Reason::shift_not_passable, node, "a shift would be multiplied by the gate"};
+  for (const size_t place : {0, 1}) {
+    const Rule* rule = rule_for(node->input(place)->node());
+    if (rule == nullptr || rule->backward == nullptr || !has_size_of_affine(site, node->input(place))) continue;
+    return Pass{{{node->input(place), site.affine, Way::backward}}};
+  }
+  return Decline{Reason::sizes_unknown, node, "neither factor is known to have the size of the product and to take a scale"};
+}
+
+Answer multiply_forward(const Site& site) {
+  jit::Node* node = site.node;
+  if (is_number(node->input(1))) {
+    const auto number = constant_number(node->input(1));
+    if (!number) return Decline{Reason::operand_not_constant, node, "the factor is computed while the module runs"};
+    return to_output(site, {site.affine.scale, site.affine.shift * *number});
+  }
+  if (algebra::has_shift(site.affine)) return Decline{Reason::shift_not_passable, node, "a shift would be multiplied by the gate"};
+  if (site.known.ranks.of(node->input(1 - site.place)).value_or(site.affine.rank() + 1) > site.affine.rank()) {
+    return Decline{Reason::rank_unknown, node, "the other factor may have another number of dimensions"};
+  }
+  return to_output(site, site.affine);
+}
+
+}  // namespace bnfold

@@ -1,0 +1,63 @@
+// Pooling lets an affine pass that is constant over the pooled dimensions.
+//
+//   before   x --> pool --> norm(scale, shift) --> y          after   norm(scale, shift) of x --> pool --> y, and the other way round
+//
+// Formula     An average of scale * x + shift is scale * average + shift, as its weights sum to 1; a maximum likewise where scale >= 0.
+// Conditions  the affine varies along batch and channels only              affine_varies_elsewhere
+//             average: a shift only where the weights sum to 1: padding is
+//             not counted and the divisor not overridden                   shift_at_padding
+//             maximum: scale >= 0                                          scale_not_positive
+#include <algorithm>
+#include <string_view>
+
+#include "constants.h"
+#include "rules/rule.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+bool is_zero(const jit::Value* list) {
+  const auto numbers = constant_ints(list);
+  return numbers && std::all_of(numbers->begin(), numbers->end(), [](int64_t number) { return number == 0; });
+}
+
+bool weights_sum_to_one(const jit::Node* node) {
+  if (has_argument(node, "divisor_override") &&
+      node->namedInput("divisor_override")->type()->kind() != c10::TypeKind::NoneType) {
+    return false;
+  }
+  if (!has_argument(node, "count_include_pad")) return true;
+  return is_zero(node->namedInput("padding")) || constant_bool(node->namedInput("count_include_pad")) == false;
+}
+
+std::optional<Decline> why_not(const Site& site) {
+  const std::string_view operation = site.node->kind().toUnqualString();
+  for (int64_t dimension = 2; dimension < site.affine.rank(); ++dimension) {
+    if (site.affine.size_along(dimension) != 1) {
+      return Decline{Reason::affine_varies_elsewhere, site.node, "the norm's channels are among the pooled dimensions"};
+    }
+  }
+  if (operation.find("max") != std::string_view::npos) {
+    if (algebra::is_monotonic(site.affine)) return std::nullopt;
+    return Decline{Reason::scale_not_positive, site.node, "under a negative scale, its maximum becomes a minimum"};
+  }
+  if (!algebra::has_shift(site.affine) || weights_sum_to_one(site.node)) return std::nullopt;
+  return Decline{Reason::shift_at_padding, site.node, "it counts padding, to which the shift was not added"};
+}
+
+}  // namespace
+
+Answer pool_backward(const Site& site) {
+  if (const auto decline = why_not(site)) return *decline;
+  return to_input(site, site.affine);
+}
+
+Answer pool_forward(const Site& site) {
+  if (const auto decline = why_not(site)) return *decline;
+  return to_output(site, site.affine);
+}
+
+}  // namespace bnfold

@@ -1,0 +1,77 @@
+// A mean or sum over dimensions along which the affine is constant lets it pass: of a sum, the scale.
+//
+//   before   x --> mean(dims) --> norm(scale, shift) --> y          after   norm(scale, shift) of x --> mean(dims) --> y, and the other way
+//
+// Formula     mean(scale * x + shift) = scale * mean(x) + shift.
+// Conditions  the dimensions are constants                                 operand_not_constant
+//             the affine is constant along them                            affine_varies_elsewhere
+//             sum: shift is 0                                              shift_not_passable
+#include <algorithm>
+
+#include "constants.h"
+#include "rules/rule.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+struct Reduction {
+  std::vector<int64_t> dimensions;  // ascending
+  bool keeps;
+};
+
+std::optional<Reduction> reduction_of(const jit::Node* node, std::optional<int64_t> rank) {
+  if (!has_argument(node, "dim") || !has_argument(node, "keepdim") || !rank) return std::nullopt;
+  auto dimensions = constant_ints(node->namedInput("dim"));
+  const auto keeps = constant_bool(node->namedInput("keepdim"));
+  if (!dimensions || dimensions->empty() || !keeps) return std::nullopt;
+  for (int64_t& dimension : *dimensions) {
+    if (dimension < 0) dimension += *rank;
+    if (dimension < 0 || dimension >= *rank) return std::nullopt;
+  }
+  std::sort(dimensions->begin(), dimensions->end());
+  return Reduction{*dimensions, *keeps};
+}
+
+std::optional<Decline> why_not_shift(const Site& site) {
+  if (site.node->kind() != jit::aten::sum || !algebra::has_shift(site.affine)) return std::nullopt;
+  return Decline{Reason::shift_not_passable, site.node, "the sum adds the shift once for each element"};
+}
+
+Decline not_constant(const Site& site) {
+  return {Reason::operand_not_constant, site.node, "the reduced dimensions are not constants that fit its input"};
+}
+
+}  // namespace
+
+Answer reduce_forward(const Site& site) {
+  const auto reduction = reduction_of(site.node, site.affine.rank());
+  if (!reduction) return not_constant(site);
+  if (const auto decline = why_not_shift(site)) return *decline;
+  algebra::Affine affine = site.affine;
+  for (auto dimension = reduction->dimensions.rbegin(); dimension != reduction->dimensions.rend(); ++dimension) {
+    if (affine.size_along(*dimension) != 1) {
+      return Decline{Reason::affine_varies_elsewhere, site.node, "the norm's channels are among the reduced dimensions"};
+    }
+    if (!reduction->keeps) affine = algebra::without_dimension(affine, *dimension);
+  }
+  return to_output(site, affine);
+}
+
+Answer reduce_backward(const Site& site) {
+  const auto reduction = reduction_of(site.node, site.known.ranks.of(site.node->input(0)));
+  if (!reduction) return not_constant(site);
+  if (const auto decline = why_not_shift(site)) return *decline;
+  algebra::Affine affine = site.affine;
+  for (const int64_t dimension : reduction->dimensions) {
+    if (!reduction->keeps) affine = algebra::with_dimension(affine, dimension);
+    if (affine.size_along(dimension) != 1) {
+      return Decline{Reason::affine_varies_elsewhere, site.node, "the norm's channels are among the reduced dimensions"};
+    }
+  }
+  return to_input(site, affine);
+}
+
+}  // namespace bnfold

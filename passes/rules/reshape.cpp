@@ -1,0 +1,247 @@
+// A view with other sizes lets an affine pass whose channels it keeps, splits, or joins with dimensions of known size.
+//
+//   before   x [N,C,H,W] --> view [N,g,C/g,H,W] --> norm --> y        after   norm of x --> view --> y, and the other way round
+//
+// Formula     The affine is viewed as the value is: a dimension of C channels becomes dimensions whose product is C, or the other way.
+//             flatten(1) of [N,C,H,W] joins C with dimensions along which the affine is constant: channel c is then c*H*W + i.
+// Conditions  the sizes before and after can be matched, from the front: equal dimensions first, then the channels' dimension, against
+//             dimensions of known size, then the others, along which the affine is constant                        sizes_unknown
+//             flatten: its dimensions are constants                                                                operand_not_constant
+#include <algorithm>
+#include <string_view>
+
+#include "constants.h"
+#include "operators.h"
+#include "rules/rule.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+// A size: a number, or the size of `value` along `dimension`, or what is left (-1).
+struct Extent {
+  std::optional<int64_t> number;
+  const jit::Value* value = nullptr;
+  int64_t dimension = 0;
+};
+
+const jit::Value* behind_copies(const jit::Value* value) {
+  while (keeps_sizes(value->node())) value = value->node()->input(0);
+  return value;
+}
+
+bool same(const Extent& a, const Extent& b) {
+  if (a.number && b.number) return *a.number == *b.number && *a.number != -1;
+  return a.value != nullptr && a.value == b.value && a.dimension == b.dimension;
+}
+
+// One element of the list of sizes that view is given.
+Extent extent_of(const jit::Value* element, const Site& site) {
+  if (const auto number = constant_int(element)) return {number};
+  const jit::Node* node = element->node();
+  const jit::Value* source = nullptr;
+  std::optional<int64_t> dimension;
+  if (node->kind() == jit::aten::size && node->inputs().size() == 2) {
+    source = node->input(0);
+    dimension = constant_int(node->input(1));
+  } else if (node->kind() == jit::prim::ListUnpack && node->input()->node()->kind() == jit::aten::size) {
+    source = node->input()->node()->input(0);
+    dimension = static_cast<int64_t>(element->offset());
+  } else if (node->kind() == jit::aten::floordiv || node->kind() == jit::aten::div) {
+    const Extent whole = extent_of(node->input(0), site);
+    const auto divisor = constant_int(node->input(1));
+    if (whole.number && divisor && *divisor > 0 && *whole.number % *divisor == 0) return {*whole.number / *divisor};
+    return {};
+  } else if (node->kind() == jit::aten::mul) {
+    const Extent one = extent_of(node->input(0), site);
+    const Extent other = extent_of(node->input(1), site);
+    if (one.number && other.number) return {*one.number * *other.number};
+    return {};
+  } else if (node->kind() == jit::aten::Int || node->kind().toQualString() == std::string_view("prim::NumToTensor")) {
+    return extent_of(node->input(0), site);
+  }
+  if (source == nullptr || !dimension) return {};
+  const auto rank = site.known.ranks.of(source);
+  if (*dimension < 0 && !rank) return {};
+  const int64_t wrapped = *dimension < 0 ? *dimension + *rank : *dimension;
+  if (const auto number = site.known.extents.of(source, wrapped)) return {number};
+  return {std::nullopt, behind_copies(source), wrapped};
+}
+
+std::vector<Extent> extents_of_value(const jit::Value* value, int64_t rank, const Site& site) {
+  std::vector<Extent> extents;
+  for (int64_t dimension = 0; dimension < rank; ++dimension) {
+    const auto number = site.known.extents.of(value, dimension);
+    extents.push_back(number ? Extent{number} : Extent{std::nullopt, behind_copies(value), dimension});
+  }
+  return extents;
+}
+
+// The dimension along which the affine varies, or nothing where it is constant; -1 where there are several.
+std::optional<int64_t> varying_dimension(const algebra::Affine& affine) {
+  std::optional<int64_t> varying;
+  for (int64_t dimension = 0; dimension < affine.rank(); ++dimension) {
+    if (affine.size_along(dimension) == 1) continue;
+    if (varying) return -1;
+    varying = dimension;
+  }
+  return varying;
+}
+
+std::optional<int64_t> product(std::vector<Extent>::const_iterator begin, std::vector<Extent>::const_iterator end) {
+  int64_t result = 1;
+  for (; begin != end; ++begin) {
+    if (!begin->number || *begin->number < 0) return std::nullopt;
+    result *= *begin->number;
+  }
+  return result;
+}
+
+// What -1 in `sizes` stands for, in a view of a value of sizes `other`, where the sizes from `channel` on describe the same elements.
+void fill_open_size(std::vector<Extent>& sizes, const std::vector<Extent>& other, int64_t channel) {
+  const auto open = std::find_if(sizes.begin(), sizes.end(), [](const Extent& extent) { return extent.number == -1; });
+  if (open == sizes.end() || channel >= static_cast<int64_t>(std::min(sizes.size(), other.size()))) return;
+  const auto whole = product(other.begin() + channel, other.end());
+  if (!whole) return;
+  if (open - sizes.begin() < channel) {
+    if (product(sizes.begin() + channel, sizes.end()) == whole) *open = other[open - sizes.begin()];
+    return;
+  }
+  const auto before = product(sizes.begin() + channel, open);
+  const auto behind = product(open + 1, sizes.end());
+  if (before && behind && *before * *behind > 0) open->number = *whole / (*before * *behind);
+}
+
+// The affine behind a view from sizes `before` to sizes `after`.
+std::optional<algebra::Affine> behind_view(const algebra::Affine& affine, const std::vector<Extent>& before,
+                                           const std::vector<Extent>& after) {
+  const auto varying = varying_dimension(affine);
+  const auto rank_after = static_cast<int64_t>(after.size());
+  if (!varying) return algebra::broadcast_to_rank({affine.scale.flatten(), affine.shift.flatten()}, rank_after);
+  if (*varying < 0) return std::nullopt;
+  const int64_t channel = *varying;
+  for (int64_t dimension = 0; dimension < channel; ++dimension) {
+    if (dimension >= rank_after || !same(before[dimension], after[dimension])) return std::nullopt;
+  }
+  // From here on both describe the same number of elements, the channels first.
+  const int64_t channels = affine.size_along(channel);
+  std::vector<int64_t> parts;
+  int64_t product = 1;
+  for (int64_t d = channel; d < rank_after && product < channels && after[d].number && *after[d].number > 0; ++d) {
+    parts.push_back(*after[d].number);
+    product *= parts.back();
+  }
+  std::vector<int64_t> shape(rank_after, 1);
+  if (product != channels) return std::nullopt;
+  std::copy(parts.begin(), parts.end(), shape.begin() + channel);
+  const auto viewed = [&](const at::Tensor& tensor) { return tensor.expand_as(affine.scale + affine.shift).reshape(shape); };
+  return algebra::Affine{viewed(affine.scale), viewed(affine.shift)};
+}
+
+Decline not_matched(const Site& site) {
+  return {Reason::sizes_unknown, site.node, "its sizes can't be matched with the norm's channels"};
+}
+
+// The sizes that view, reshape or reshape_as is given, in the extents of `input`.
+std::optional<std::vector<Extent>> target(const Site& site) {
+  const jit::Node* node = site.node;
+  std::vector<Extent> sizes;
+  if (node->kind() == jit::aten::reshape_as || node->kind() == jit::aten::view_as) {
+    const auto rank = site.known.ranks.of(node->input(1));
+    if (!rank) return std::nullopt;
+    return extents_of_value(node->input(1), *rank, site);
+  }
+  if (const auto numbers = constant_ints(node->input(1))) {
+    for (const int64_t number : *numbers) sizes.push_back({number});
+    return sizes;
+  }
+  if (node->input(1)->node()->kind() != jit::prim::ListConstruct) return std::nullopt;
+  for (const jit::Value* element : node->input(1)->node()->inputs()) sizes.push_back(extent_of(element, site));
+  return sizes;
+}
+
+}  // namespace
+
+Answer reshape_forward(const Site& site) {
+  if (site.place != 0) return Decline{Reason::operand_not_constant, site.node, "the normalized value tells its sizes"};
+  auto after = target(site);
+  if (!after) return not_matched(site);
+  const auto before = extents_of_value(site.node->input(0), site.affine.rank(), site);
+  fill_open_size(*after, before, varying_dimension(site.affine).value_or(0));
+  const auto affine = behind_view(site.affine, before, *after);
+  if (!affine) return not_matched(site);
+  return to_output(site, *affine);
+}
+
+Answer reshape_backward(const Site& site) {
+  const auto rank = site.known.ranks.of(site.node->input(0));
+  auto after = target(site);
+  if (!rank || !after || static_cast<int64_t>(after->size()) != site.affine.rank()) return not_matched(site);
+  const auto before = extents_of_value(site.node->input(0), *rank, site);
+  fill_open_size(*after, before, varying_dimension(site.affine).value_or(0));
+  const auto affine = behind_view(site.affine, *after, before);
+  if (!affine) return not_matched(site);
+  return to_input(site, *affine);
+}
+
+namespace {
+
+struct Flattened {
+  int64_t first;
+  int64_t last;
+};
+
+std::optional<Flattened> flattened(const Site& site, std::optional<int64_t> rank) {
+  auto first = constant_int(site.node->namedInput("start_dim"));
+  auto last = constant_int(site.node->namedInput("end_dim"));
+  if (!first || !last) return std::nullopt;
+  if ((*first < 0 || *last < 0) && !rank) return std::nullopt;
+  if (*first < 0) *first += *rank;
+  if (*last < 0) *last += *rank;
+  return Flattened{*first, *last};
+}
+
+}  // namespace
+
+Answer flatten_forward(const Site& site) {
+  const int64_t rank = site.affine.rank();
+  const auto dimensions = flattened(site, rank);
+  if (!dimensions || dimensions->last >= rank || dimensions->first > dimensions->last) {
+    return Decline{Reason::operand_not_constant, site.node, "the flattened dimensions are not constants that fit its input"};
+  }
+  std::vector<int64_t> sizes;
+  bool varies = false;
+  for (int64_t d = dimensions->first; d <= dimensions->last; ++d) {
+    varies |= site.affine.size_along(d) != 1;
+    sizes.push_back(site.known.extents.of(site.node->input(0), d).value_or(-1));
+  }
+  if (!varies) std::fill(sizes.begin(), sizes.end(), 1);
+  if (std::find(sizes.begin(), sizes.end(), -1) == sizes.end()) {
+    return to_output(site, algebra::behind_merge(site.affine, dimensions->first, sizes));
+  }
+  return Decline{Reason::sizes_unknown, site.node, "the sizes of the dimensions that it joins are not known"};
+}
+
+Answer flatten_backward(const Site& site) {
+  const auto rank = site.known.ranks.of(site.node->input(0));
+  const auto dimensions = flattened(site, rank);
+  if (!dimensions || dimensions->first >= site.affine.rank() || dimensions->first > dimensions->last) {
+    return Decline{Reason::operand_not_constant, site.node, "the flattened dimensions are not constants that fit its input"};
+  }
+  if (const auto before = algebra::before_flatten(site.affine, dimensions->first, dimensions->last)) return to_input(site, *before);
+  if (!rank) return Decline{Reason::affine_varies_elsewhere, site.node, "the norm's channels are among the flattened dimensions"};
+  std::vector<int64_t> sizes;
+  int64_t product = 1;
+  for (int64_t d = dimensions->first; d <= dimensions->last; ++d) {
+    sizes.push_back(site.known.extents.of(site.node->input(0), d).value_or(0));
+    product *= sizes.back();
+  }
+  if (product == site.affine.size_along(dimensions->first)) {
+    return to_input(site, algebra::behind_split(site.affine, dimensions->first, sizes));
+  }
+  return Decline{Reason::affine_varies_elsewhere, site.node, "the norm's channels are among the flattened dimensions"};
+}
+
+}  // namespace bnfold

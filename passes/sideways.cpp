@@ -1,0 +1,180 @@
+#include "sideways.h"
+
+#include <torch/csrc/jit/ir/constants.h>
+
+#include <algorithm>
+#include <string_view>
+#include <unordered_set>
+
+#include "constants.h"
+#include "memory.h"
+#include "operators.h"
+#include "rules/kernel_rule.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+bool is_sum(const jit::Node* node) {
+  static const std::unordered_set<std::string_view> names = {"aten::add", "aten::add_", "aten::sub", "aten::sub_"};
+  return names.count(node->kind().toQualString()) != 0 && constant_number(node->namedInput("alpha")).value_or(0) != 0;
+}
+
+// How often input `place` of a sum counts.
+double weight_in_sum(const jit::Node* sum, size_t place) {
+  if (place == 0) return 1;
+  const double alpha = *constant_number(sum->namedInput("alpha"));
+  return std::string_view(sum->kind().toUnqualString()).substr(0, 3) == "sub" ? -alpha : alpha;
+}
+
+// The only node that reads the contents of `value`, with the place; nothing where there are several.
+std::optional<jit::Use> only_reader(const jit::Value* value) {
+  std::optional<jit::Use> reader;
+  for (const jit::Use& use : value->uses()) {
+    if (reads_metadata_only(use.user, value)) continue;
+    if (reader) return std::nullopt;
+    reader = use;
+  }
+  return reader;
+}
+
+// An addend of the sum, and how often it counts.
+struct Addend {
+  jit::Value* value;
+  double weight;
+};
+
+// All addends below `value`, through sums that nobody else reads.
+std::vector<Addend> addends_of(jit::Value* value, double weight) {
+  std::vector<Addend> addends;
+  std::vector<Addend> pending = {{value, weight}};
+  while (!pending.empty()) {
+    const Addend addend = pending.back();
+    pending.pop_back();
+    const jit::Node* node = addend.value->node();
+    if (!only_reader(addend.value)) continue;
+    if (!is_sum(node)) {
+      addends.push_back(addend);
+      continue;
+    }
+    for (const size_t place : {size_t{0}, size_t{1}}) {
+      pending.push_back({const_cast<jit::Node*>(node)->input(place), addend.weight * weight_in_sum(node, place)});
+    }
+  }
+  return addends;
+}
+
+// The sums that a value goes into, as long as nobody else reads them.
+struct Sums {
+  std::vector<jit::Node*> of_numbers;  // first the sums of the value and a number
+  double number = 0;                   // these numbers together
+  std::optional<Replace> removal;      // what takes the value out of the first sum of tensors
+  std::vector<Addend> beside;          // what is added to the value; how often it counts for each time that the value does
+};
+
+Sums sums_above(jit::Value* value) {
+  Sums sums;
+  double weight = 1;
+  for (auto reader = only_reader(value); reader && is_sum(reader->user); reader = only_reader(value)) {
+    jit::Node* sum = reader->user;
+    const double rest_weight = weight_in_sum(sum, 1 - reader->offset);
+    jit::Value* rest = sum->input(1 - reader->offset);
+    const auto number = constant_number(rest);
+    if (number && (reader->offset != 0 || sums.removal)) break;
+    value = sum->output();
+    if (number) {
+      sums.of_numbers.push_back(sum);
+      sums.number += *number * rest_weight;
+      continue;
+    }
+    // What is left of the first sum takes its place as it is.
+    if (!sums.removal && rest_weight != 1) break;
+    if (!sums.removal) sums.removal = Replace{sum, rest};
+    weight *= weight_in_sum(sum, reader->offset);
+    for (const Addend& addend : addends_of(rest, rest_weight)) sums.beside.push_back({addend.value, addend.weight / weight});
+  }
+  return sums;
+}
+
+std::optional<std::vector<int64_t>> repeated(const jit::Value* list, size_t count) {
+  auto numbers = constant_ints(list);
+  if (numbers && numbers->size() == 1) numbers->resize(count, numbers->front());
+  if (!numbers || numbers->size() != count) return std::nullopt;
+  return numbers;
+}
+
+// Whether the middle tap of a convolution reads the pixel that it writes.
+bool is_centred(const jit::Node* conv, const at::Tensor& weight) {
+  const auto spatial = static_cast<size_t>(weight.dim() - 2);
+  const auto stride = repeated(conv->namedInput("stride"), spatial);
+  const auto dilation = repeated(conv->namedInput("dilation"), spatial);
+  if (!stride || !dilation) return false;
+  const auto padding_value = jit::toIValue(conv->namedInput("padding"));
+  const bool same = padding_value && padding_value->isString() && padding_value->toStringRef() == "same";
+  const auto padding = same ? std::nullopt : repeated(conv->namedInput("padding"), spatial);
+  if (!same && !padding) return false;
+  for (size_t i = 0; i < spatial; ++i) {
+    const int64_t size = weight.size(static_cast<int64_t>(i) + 2);
+    if (stride->at(i) != 1 || size % 2 == 0) return false;
+    if (!same && padding->at(i) != dilation->at(i) * (size / 2)) return false;
+  }
+  return true;
+}
+
+bool is_forward_conv(const jit::Node* node) {
+  const std::string_view operation = node->kind().is_aten() ? node->kind().toUnqualString() : "";
+  if (operation == "conv1d" || operation == "conv2d" || operation == "conv3d") return true;
+  return (operation == "_convolution" || operation == "convolution") && constant_bool(node->namedInput("transposed")) == false;
+}
+
+Answer absorb_beside(const Site& site) {
+  const auto groups = constant_int(site.node->namedInput("groups"));
+  if (!groups) return Decline{Reason::operand_not_constant, site.node, "groups is computed while the module runs"};
+  const auto index = [&](const char* name) { return static_cast<size_t>(*site.node->schema().argumentIndexWithName(name)); };
+  const KernelInputs inputs{index("weight"), index("bias"), algebra::KernelLayout::output_first, *groups};
+  const auto read = read_layer(site, inputs);
+  if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
+  const Layer& layer = std::get<Layer>(read);
+  const algebra::Kernel& kernel = layer.kernel;
+  const int64_t channels = site.affine.size_along(1);
+  if (kernel.weight.dim() != site.affine.rank() || !is_centred(site.node, kernel.weight) || kernel.output_channels() != channels ||
+      kernel.input_channels() != channels || !site.affine.varies_only_along(1)) {
+    return Decline{Reason::channels_differ, site.node, "the convolution beside the norm does not keep the size of its input"};
+  }
+  return write_layer(site, inputs, layer,
+                     algebra::with_identity(kernel, site.affine.scale.flatten(), site.affine.shift.flatten()));
+}
+
+// Whether x is the same for the norm and for the convolution.
+bool reads_the_same(const Norm& norm, const jit::Node* conv) {
+  const Writers writers = writers_of(norm.input(), norm.node());
+  if (writers.unknown) return false;
+  return std::all_of(writers.nodes.begin(), writers.nodes.end(), [&](const jit::Node* writer) {
+    return writer->isBefore(norm.node()) == writer->isBefore(conv);
+  });
+}
+
+}  // namespace
+
+std::optional<Plan> plan_sideways(const Norm& norm, const algebra::Affine& affine, const Knowledge& known) {
+  Sums sums = sums_above(norm.node()->output(0));
+  if (!sums.removal) return std::nullopt;
+  for (const Addend& addend : sums.beside) {
+    jit::Node* conv = addend.value->node();
+    if (!is_forward_conv(conv) || conv->input(0) != norm.input() || !reads_the_same(norm, conv)) continue;
+    const algebra::Affine added{affine.scale / addend.weight, (affine.shift + sums.number) / addend.weight};
+    const std::vector<Edit> planned;
+    const Answer answer = absorb_beside({conv, 0, added, norm.dtype, norm.along_channels, known, planned});
+    const auto* absorb = std::get_if<Absorb>(&answer);
+    if (absorb == nullptr) continue;
+    Plan plan{absorb->edits, Direction::sideways, absorb->into, false, std::nullopt};
+    for (jit::Node* sum : sums.of_numbers) plan.edits.push_back(Replace{sum, sum->input(0)});
+    plan.edits.push_back(*sums.removal);
+    return plan;
+  }
+  return std::nullopt;
+}
+
+}  // namespace bnfold
