@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <torch/csrc/jit/ir/constants.h>
 
+#include <string_view>
+
 namespace bnfold {
 
 namespace jit = torch::jit;
@@ -26,9 +28,11 @@ class Applier {
 
   void operator()(const SetInput& edit) {
     jit::Value* value = store_.add(edit.beside, edit.name, edit.tensor);
-    if (edit.transposed) {
-      const jit::WithInsertPoint before(edit.node);
-      value = insert(edit.node->owningGraph(), jit::aten::t, {value}, c10::TensorType::get());
+    for (jit::Node* view : edit.views) {
+      jit::Graph* graph = edit.node->owningGraph();
+      jit::Node* copy = graph->createClone(view, [](jit::Value* input) { return input; });
+      copy->replaceInput(0, value);
+      value = copy->insertBefore(edit.node)->output();
     }
     edit.node->replaceInput(edit.input, value);
   }
@@ -93,8 +97,17 @@ class Applier {
   Ranks& ranks_;
 };
 
+bool is_convolution(const jit::Node* node) {
+  return node->kind().is_aten() && std::string_view(node->kind().toUnqualString()).find("conv") != std::string_view::npos;
+}
+
 // if dim(value) != rank: raise
 void require_rank(jit::Node* node, jit::Value* value, int64_t rank, Ranks& ranks) {
+  // TorchScript takes it for granted that the output of conv2d has 4 dimensions, and would drop the check.
+  while (is_convolution(value->node())) {
+    node = value->node();
+    value = node->input(0);
+  }
   jit::Graph* graph = node->owningGraph();
   const jit::WithInsertPoint before(node);
   jit::Value* dimensions = insert(graph, jit::aten::dim, {value}, c10::IntType::get());

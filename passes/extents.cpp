@@ -137,7 +137,6 @@ std::optional<int64_t> Extents::of_broadcast(const jit::Node* node, int64_t dime
     if (!rank || own_rank != rank) continue;
     const auto size = of(operand, dimension);
     if (size && *size > 1) return size;
-
   }
   return std::nullopt;
 }

@@ -95,10 +95,8 @@ bool is_normalizing(const jit::Node* node) {
   return node->kind() == jit::aten::batch_norm || node->kind() == jit::aten::instance_norm;
 }
 
-}  // namespace
-
-Norm read_norm(jit::Node* node, const ParameterStore& store) {
-  Norm norm{Norm::batch_norm,     {node}, 0, leaf_of(node), name_of(node, store), Decline{},
+Norm read_normalization(jit::Node* node, const ParameterStore& store) {
+  Norm norm{Norm::batch_norm,        {node},    0, leaf_of(node), name_of(node, store), Decline{},
             /*along_channels=*/true, at::kFloat};
   if (const auto reason = why_not_in_eval_mode(node)) {
     norm.content = *reason;
@@ -115,8 +113,6 @@ Norm read_norm(jit::Node* node, const ParameterStore& store) {
   return norm;
 }
 
-namespace {
-
 // One operand of a product or sum is static, the other one is not.
 struct ConstantOperand {
   StaticTensor constant;
@@ -126,11 +122,13 @@ struct ConstantOperand {
 std::optional<ConstantOperand> constant_operand(jit::Node* node, const ParameterStore& store) {
   for (const size_t place : {size_t{1}, size_t{0}}) {
     jit::Value* other = node->input(1 - place);
-    if (other->type()->kind() != c10::TypeKind::TensorType || node->input(place)->type()->kind() != c10::TypeKind::TensorType) continue;
+    if (other->type()->kind() != c10::TypeKind::TensorType || node->input(place)->type()->kind() != c10::TypeKind::TensorType)
+      continue;
     const auto constant = static_tensor(store, node->input(place));
     if (!constant || static_tensor(store, other)) continue;
     const at::Tensor& tensor = constant->tensor;
-    if (tensor.is_floating_point() && tensor.layout() == at::kStrided && !tensor.is_meta()) return ConstantOperand{*constant, 1 - place};
+    if (tensor.is_floating_point() && tensor.layout() == at::kStrided && !tensor.is_meta())
+      return ConstantOperand{*constant, 1 - place};
   }
   return std::nullopt;
 }
@@ -151,8 +149,14 @@ std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStor
   const auto factor = constant_operand(product, store);
   if (!factor || !varies_along_one_dimension(factor->constant.tensor)) return std::nullopt;
   const at::Tensor scale = factor->constant.tensor.to(at::kDouble);
-  Norm norm{Norm::scale, {product}, factor->other_place, factor->constant.leaf, store.layer(factor->constant.leaf), Decline{},
-            /*along_channels=*/false, factor->constant.tensor.scalar_type()};
+  Norm norm{Norm::scale,
+            {product},
+            factor->other_place,
+            factor->constant.leaf,
+            store.layer(factor->constant.leaf),
+            Decline{},
+            /*along_channels=*/false,
+            factor->constant.tensor.scalar_type()};
   algebra::Affine affine{scale, at::zeros_like(scale)};
   if (jit::Node* sum = sum_behind(product)) {
     const auto addend = constant_operand(sum, store);
@@ -177,14 +181,17 @@ algebra::Affine Norm::affine(int64_t rank) const {
   return along_channels ? algebra::along_channels(affine, rank) : algebra::broadcast_to_rank(affine, rank);
 }
 
-std::vector<Norm> find_norms(const jit::Graph& graph, const ParameterStore& store) {
-  std::vector<Norm> norms;
+std::vector<jit::Node*> find_norms(const jit::Graph& graph) {
+  std::vector<jit::Node*> nodes;
   for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
-    if (is_normalizing(node)) norms.push_back(read_norm(node, store));
-    if (node->kind() != jit::aten::mul) return;
-    if (auto norm = read_constant_affine(node, store)) norms.push_back(std::move(*norm));
+    if (is_normalizing(node) || node->kind() == jit::aten::mul) nodes.push_back(node);
   });
-  return norms;
+  return nodes;
+}
+
+std::optional<Norm> read_norm(jit::Node* node, const ParameterStore& store) {
+  if (is_normalizing(node)) return read_normalization(node, store);
+  return read_constant_affine(node, store);
 }
 
 }  // namespace bnfold

@@ -3,6 +3,7 @@
 
 #include <torch/csrc/jit/ir/ir.h>
 
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -37,10 +38,10 @@ struct Norm {
   algebra::Affine affine(int64_t rank) const;
 };
 
-// What aten::batch_norm or aten::instance_norm computes.
-Norm read_norm(torch::jit::Node* node, const ParameterStore& store);
+// The nodes of `graph` that may be norms or constant scales, in its order, those in inner blocks and forked graphs too.
+std::vector<torch::jit::Node*> find_norms(const torch::jit::Graph& graph);
 
-// Every norm and constant scale of `graph` in the order of the graph, those in inner blocks and forked graphs too.
-std::vector<Norm> find_norms(const torch::jit::Graph& graph, const ParameterStore& store);
+// The norm or constant scale that `node` is, nothing where it is neither. Folding another norm may change what it computes.
+std::optional<Norm> read_norm(torch::jit::Node* node, const ParameterStore& store);
 
 }  // namespace bnfold

@@ -30,6 +30,10 @@ bool is_plain_sequence(const c10::IValue& value) {
   return value.isIntList() || value.isDoubleList() || value.isBoolList();
 }
 
+bool can_be_written_to(c10::TypeKind kind) {
+  return kind == c10::TypeKind::ListType || kind == c10::TypeKind::DictType;
+}
+
 class FixedValues {
  public:
   explicit FixedValues(const Program& program) {
@@ -41,13 +45,12 @@ class FixedValues {
   }
 
   void replace(const jit::Graph& graph) const {
-    std::vector<jit::Node*> reads;
+    std::vector<std::pair<jit::Node*, c10::IValue>> fixed;
     for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
-      if (node->kind() == jit::prim::GetAttr && is_fixed(node)) reads.push_back(node);
+      if (const auto value = value_of(node)) fixed.emplace_back(node, *value);
     });
-    for (jit::Node* node : reads) {
+    for (const auto& [node, value] : fixed) {
       const jit::WithInsertPoint before(node);
-      const c10::IValue value = places_.find(node->input())->module.attr(node->s(jit::attr::name));
       jit::Value* constant = node->owningGraph()->insertConstant(value, node->sourceRange(), node->scope());
       node->output()->replaceAllUsesWith(constant);
       node->destroy();
@@ -64,12 +67,12 @@ class FixedValues {
   }
 
   void record_changes(const std::shared_ptr<jit::Graph>& graph) {
-    std::optional<jit::AliasDb> aliases;  // takes long, and most graphs have no list that could be written to
+    std::optional<jit::AliasDb> aliases;  // takes long, and most graphs have no attribute that could be written to
     for_each_node(graph->block(), [&](jit::Node* node) {
       if (node->kind() == jit::prim::SetAttr) {
         if (const auto attribute = attribute_of(node)) changed_.insert(*attribute);
       }
-      if (node->kind() != jit::prim::GetAttr || node->output()->type()->kind() != c10::TypeKind::ListType) return;
+      if (node->kind() != jit::prim::GetAttr || !can_be_written_to(node->output()->type()->kind())) return;
       if (!aliases) aliases.emplace(graph);
       const bool forked = node->owningGraph() != graph.get();  // alias analysis does not look into forked graphs
       const auto attribute = attribute_of(node);
@@ -77,11 +80,25 @@ class FixedValues {
     });
   }
 
-  bool is_fixed(const jit::Node* node) const {
+  // What an attribute always is, where it can be a constant, or whether a key is in a dict that never changes.
+  std::optional<c10::IValue> value_of(const jit::Node* node) const {
+    if (node->kind() == jit::prim::GetAttr) {
+      const auto value = unchanged(node);
+      if (value && (is_plain(*value) || is_plain_sequence(*value))) return value;
+    }
+    if (node->kind() == jit::aten::__contains__) {
+      const jit::Node* dict = node->input(0)->node();
+      const auto key = jit::toIValue(node->input(1));
+      const auto value = dict->kind() == jit::prim::GetAttr && key ? unchanged(dict) : std::nullopt;
+      if (value && value->isGenericDict()) return c10::IValue(value->toGenericDict().contains(*key));
+    }
+    return std::nullopt;
+  }
+
+  std::optional<c10::IValue> unchanged(const jit::Node* node) const {
     const auto attribute = attribute_of(node);
-    if (!attribute || changed_.count(*attribute) != 0) return false;
-    const c10::IValue value = places_.find(node->input())->module.attr(node->s(jit::attr::name));
-    return is_plain(value) || is_plain_sequence(value);
+    if (!attribute || changed_.count(*attribute) != 0) return std::nullopt;
+    return places_.find(node->input())->module.attr(node->s(jit::attr::name));
   }
 
   ModulePlaces places_;

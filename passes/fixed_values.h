@@ -1,4 +1,5 @@
-// Makes constants of the attributes that never change: numbers, flags, strings, None, and tuples and lists of these.
+// Makes constants of the attributes that never change: numbers, flags, strings, None, tuples and lists of these; and of the question
+// whether a key is in a dict that never changes.
 #pragma once
 
 #include "program.h"

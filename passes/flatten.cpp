@@ -115,13 +115,19 @@ void require_one_name_for_what_is_assigned(const Program& program) {
   }
 }
 
+bool appends(const jit::Graph& graph) {
+  bool found = false;
+  for_each_node(const_cast<jit::Graph&>(graph).block(),
+                [&found](const jit::Node* node) { found |= node->kind() == jit::aten::append; });
+  return found;
+}
+
 // Takes the branches and loops that the constants decide, and lists and tuples that are only passed on.
 void simplify(std::shared_ptr<jit::Graph>& graph) {
   jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
-  if (jit::UnrollConstantLoops(graph)) {
-    jit::RemoveListMutation(graph);
-    jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
-  }
+  const bool unrolled = jit::UnrollConstantLoops(graph);
+  if (appends(*graph)) jit::RemoveListMutation(graph);
+  if (unrolled) jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
   jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
   jit::LowerSimpleTuples(graph);
   jit::EliminateDeadCode(graph);

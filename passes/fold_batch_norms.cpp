@@ -1,6 +1,9 @@
 // The pipeline: what happens to a module, step by step.
 #include <torch/csrc/jit/api/module.h>
 
+#include <algorithm>
+#include <set>
+
 #include "apply.h"
 #include "assemble.h"
 #include "bnfold/bnfold.h"
@@ -59,20 +62,33 @@ void fold_method(const Program::Method& method, const std::vector<std::optional<
   for (bool moved = true; moved;) {
     moved = false;
     left.clear();
-    for (const Norm& norm : find_norms(*method.graph, store)) {
-      const auto decision = plan(norm, store, ranks);
+    for (jit::Node* node : find_norms(*method.graph)) {
+      const auto norm = read_norm(node, store);
+      if (!norm) continue;
+      const auto decision = plan(*norm, store, ranks);
       if (const auto* refusal = std::get_if<Refusal>(&decision)) {
-        if (norm.kind == Norm::batch_norm) left.push_back(kept(norm, *refusal));
+        if (norm->kind == Norm::batch_norm) left.push_back(kept(*norm, *refusal));
         continue;
       }
       const Plan& fold = std::get<Plan>(decision);
-      if (norm.kind == Norm::scale && fold.added_nodes() > 0) continue;
-      (norm.kind == Norm::scale ? report.scales : report.folded).push_back({norm.name, fold.direction, fold.into});
-      apply(fold, norm, store, ranks);
+      if (norm->kind == Norm::scale && fold.added_nodes() > 0) continue;
+      (norm->kind == Norm::scale ? report.scales : report.folded).push_back({norm->name, fold.direction, fold.into});
+      apply(fold, *norm, store, ranks);
       moved = true;
     }
   }
   report.kept.insert(report.kept.end(), left.begin(), left.end());
+}
+
+// A norm that is called twice is one norm: kept where one of its calls is, and else listed once for each layer that took it.
+void list_each_norm_once(Report& report) {
+  std::set<std::string> kept;
+  std::set<std::pair<std::string, std::string>> listed;
+  for (const KeptNorm& norm : report.kept) kept.insert(norm.name);
+  const auto repeats = [&](const FoldedNorm& norm) {
+    return kept.count(norm.name) != 0 || !listed.emplace(norm.name, norm.into).second;
+  };
+  report.folded.erase(std::remove_if(report.folded.begin(), report.folded.end(), repeats), report.folded.end());
 }
 
 }  // namespace
@@ -89,6 +105,7 @@ FoldResult fold(const jit::Module& module, const Options& options) {
     const bool given = method.name == "forward" && !options.input_ranks.empty();
     fold_method(method, given ? options.input_ranks : traced_ranks(module, method.name), store, report);
   }
+  list_each_norm_once(report);
   clean_up(program);
   jit::Module folded = assemble(program, store);
   report.after = measure(folded, program.methods);

@@ -19,25 +19,77 @@ bool is_one_of(const jit::Node* node, const Names& names) {
 
 bool keeps_sizes(const jit::Node* node) {
   // clang-format off: a line for each of them would hide the code around
-  static const Names names = {
-      "relu", "relu_", "relu6", "relu6_", "leaky_relu", "leaky_relu_", "prelu", "elu", "elu_", "selu", "celu", "gelu", "silu", "silu_",
-      "mish", "mish_", "sigmoid", "sigmoid_", "tanh", "tanh_", "hardtanh", "hardtanh_", "hardswish", "hardswish_", "hardsigmoid",
-      "hardsigmoid_", "softplus", "softmax", "log_softmax", "clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_",
-      "threshold", "abs", "exp", "neg", "sqrt", "dropout", "dropout_", "feature_dropout", "alpha_dropout", "batch_norm",
-      "instance_norm", "layer_norm", "group_norm", "contiguous", "clone", "detach", "alias", "to", "float", "half", "double",
-      "flip", "roll", "channel_shuffle", "cumsum"};
+  static const Names names = {"relu",
+                              "relu_",
+                              "relu6",
+                              "relu6_",
+                              "leaky_relu",
+                              "leaky_relu_",
+                              "prelu",
+                              "elu",
+                              "elu_",
+                              "selu",
+                              "celu",
+                              "gelu",
+                              "silu",
+                              "silu_",
+                              "mish",
+                              "mish_",
+                              "sigmoid",
+                              "sigmoid_",
+                              "tanh",
+                              "tanh_",
+                              "hardtanh",
+                              "hardtanh_",
+                              "hardswish",
+                              "hardswish_",
+                              "hardsigmoid",
+                              "hardsigmoid_",
+                              "softplus",
+                              "softmax",
+                              "log_softmax",
+                              "clamp",
+                              "clamp_",
+                              "clamp_min",
+                              "clamp_min_",
+                              "clamp_max",
+                              "clamp_max_",
+                              "threshold",
+                              "abs",
+                              "exp",
+                              "neg",
+                              "sqrt",
+                              "dropout",
+                              "dropout_",
+                              "feature_dropout",
+                              "alpha_dropout",
+                              "batch_norm",
+                              "instance_norm",
+                              "layer_norm",
+                              "group_norm",
+                              "contiguous",
+                              "clone",
+                              "detach",
+                              "alias",
+                              "to",
+                              "float",
+                              "half",
+                              "double",
+                              "flip",
+                              "roll",
+                              "channel_shuffle",
+                              "cumsum"};
   // clang-format on
   return is_one_of(node, names);
 }
 
 bool keeps_channels(const jit::Node* node) {
-  static const Names names = {"max_pool1d",          "max_pool2d",          "max_pool3d",          "avg_pool1d",
-                              "avg_pool2d",          "avg_pool3d",          "adaptive_avg_pool1d", "adaptive_avg_pool2d",
-                              "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
-                              "upsample_nearest1d",  "upsample_nearest2d",  "upsample_nearest3d",  "upsample_bilinear2d",
-                              "upsample_linear1d",   "upsample_trilinear3d", "upsample_bicubic2d", "reflection_pad1d",
-                              "reflection_pad2d",    "reflection_pad3d",    "replication_pad1d",   "replication_pad2d",
-                              "replication_pad3d"};
+  static const Names names = {
+      "max_pool1d",          "max_pool2d",          "max_pool3d",           "avg_pool1d",          "avg_pool2d",
+      "avg_pool3d",          "adaptive_avg_pool1d", "adaptive_avg_pool2d",  "adaptive_avg_pool3d", "adaptive_max_pool1d",
+      "adaptive_max_pool2d", "adaptive_max_pool3d", "upsample_nearest1d",   "upsample_nearest2d",  "upsample_nearest3d",
+      "upsample_bilinear2d", "upsample_linear1d",   "upsample_trilinear3d", "upsample_bicubic2d",  "reflection_pad1d",
+      "reflection_pad2d",    "reflection_pad3d",    "replication_pad1d",    "replication_pad2d",   "replication_pad3d"};
   return is_one_of(node, names);
 }
 
@@ -46,7 +98,7 @@ bool reads_metadata_only(const jit::Node* node, const jit::Value* value) {
       "aten::dim",        "aten::size",         "aten::len",          "aten::numel",  "aten::is_floating_point",
       "aten::is_complex", "prim::dtype",        "prim::device",       "prim::layout", "prim::is_cuda",
       "prim::is_sparse",  "prim::is_quantized", "prim::requires_grad"};
-  static const std::unordered_set<std::string> by_second = {"aten::reshape_as", "aten::view_as", "aten::expand_as",
+  static const std::unordered_set<std::string> by_second = {"aten::reshape_as", "aten::view_as",   "aten::expand_as",
                                                             "aten::zeros_like", "aten::ones_like", "aten::empty_like"};
   const std::string kind = node->kind().toQualString();
   if (readers.count(kind) != 0) return true;
@@ -67,10 +119,10 @@ bool writes_into(const jit::Node* node, const jit::Value* value) {
 
 bool may_return_its_input(const jit::Node* node) {
   // Their schemas don't say so, but they return their input where there is nothing to do.
-  static const Names sometimes = {"dropout",     "feature_dropout", "alpha_dropout", "feature_alpha_dropout",
-                                  "contiguous",  "reshape",         "reshape_as",    "flatten",
-                                  "to",          "float",           "half",          "double",
-                                  "type_as",     "expand_as",       "atleast_2d"};
+  static const Names sometimes = {"dropout",    "feature_dropout", "alpha_dropout", "feature_alpha_dropout",
+                                  "contiguous", "reshape",         "reshape_as",    "flatten",
+                                  "to",         "float",           "half",          "double",
+                                  "type_as",    "expand_as",       "atleast_2d"};
   if (is_one_of(node, sometimes)) return true;
   const c10::FunctionSchema* schema = node->maybeSchema();
   if (schema == nullptr || schema->arguments().empty() || schema->returns().empty()) return true;

@@ -74,9 +74,9 @@ class Search {
     jit::Value* value;
     algebra::Affine affine;
     Way way;
-    const jit::Node* from = nullptr;          // backward: the reader that wants the affine
-    std::optional<Order> order = Order();     // backward: of the norm's input as a view of the value; nothing behind a copy
-    bool alone = true;                        // forward: nobody else reads the memory of the value
+    const jit::Node* from = nullptr;       // backward: the reader that wants the affine
+    std::optional<Order> order = Order();  // backward: of the norm's input as a view of the value; nothing behind a copy
+    bool alone = true;                     // forward: nobody else reads the memory of the value
   };
 
   void want(jit::Value* value, const algebra::Affine& affine, const jit::Node* from, const std::optional<Order>& order) {
@@ -92,7 +92,8 @@ class Search {
     if (const auto decline = why_not_from(step.value)) return *decline;
     if (const auto decline = other_reader(step.value, step.from)) return *decline;
     if (!wanted_.insert(step.value).second) {
-      return Decline{Reason::value_has_other_readers, producer, fmt::format("{} is needed twice", producer->kind().toQualString())};
+      return Decline{Reason::value_has_other_readers, producer,
+                     fmt::format("{} is needed twice", producer->kind().toQualString())};
     }
     const Rule* rule = rule_for(producer);
     if (rule == nullptr || rule->backward == nullptr) {
@@ -226,8 +227,8 @@ class Search {
 
   // Bounds have the norm's dtype, and so must the value, which the layers that take the affine tell.
   std::optional<Decline> why_not_bounded() const {
-    const bool bounded = std::any_of(plan_.edits.begin(), plan_.edits.end(),
-                                     [](const Edit& edit) { return std::holds_alternative<Bound>(edit); });
+    const bool bounded =
+        std::any_of(plan_.edits.begin(), plan_.edits.end(), [](const Edit& edit) { return std::holds_alternative<Bound>(edit); });
     for (const Edit& edit : plan_.edits) {
       const auto* set = std::get_if<SetInput>(&edit);
       if (!bounded || set == nullptr || set->tensor.scalar_type() == norm_.dtype) continue;
@@ -239,8 +240,9 @@ class Search {
   // batch_norm makes a permuted or sliced input dense, as view needs it.
   std::optional<Decline> why_not_viewed(const jit::Node* node) const {
     const jit::Node* producer = norm_.input()->node();
-    const bool dense = producer->kind().is_aten() && (!may_return_its_input(producer) || writes_into(producer, producer->input(0)) ||
-                                                      producer->kind() == jit::aten::contiguous);
+    const bool dense =
+        producer->kind().is_aten() && (!may_return_its_input(producer) || writes_into(producer, producer->input(0)) ||
+                                       producer->kind() == jit::aten::contiguous);
     if (node->kind() != jit::aten::view || dense) return std::nullopt;
     return Decline{Reason::memory_order_unknown, node, fmt::format("a view of what {} returns", producer->kind().toQualString())};
   }
@@ -264,9 +266,9 @@ class Search {
   Writers writers_;
   std::vector<std::string> into_;
   std::vector<const jit::Node*> passed_;
-  std::vector<const jit::Node*> readers_;                // of what stands in the place of the norm's output
-  std::unordered_set<const jit::Value*> wanted_;         // values that were reached backward
-  std::unordered_set<const jit::Node*> edited_;          // nodes that let pass only with an edit
+  std::vector<const jit::Node*> readers_;         // of what stands in the place of the norm's output
+  std::unordered_set<const jit::Value*> wanted_;  // values that were reached backward
+  std::unordered_set<const jit::Node*> edited_;   // nodes that let pass only with an edit
 };
 
 // A way to divide an affine into a part that goes backward and one that goes forward.

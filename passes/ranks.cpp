@@ -18,8 +18,8 @@ namespace {
 
 // The first output has the rank of the first input.
 bool keeps_rank(const jit::Node* node) {
-  static const std::unordered_set<std::string> others = {"pad", "constant_pad_nd", "t", "transpose", "transpose_", "slice",
-                                                         "narrow", "pixel_shuffle", "pixel_unshuffle"};
+  static const std::unordered_set<std::string> others = {
+      "pad", "constant_pad_nd", "t", "transpose", "transpose_", "slice", "narrow", "pixel_shuffle", "pixel_unshuffle"};
   return keeps_sizes(node) || keeps_channels(node) || others.count(node->kind().toUnqualString()) != 0;
 }
 

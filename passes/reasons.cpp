@@ -53,7 +53,8 @@ constexpr std::array kReasons = {
     ReasonText{Reason::shift_at_padding, "shift_at_padding",
                "The operator reads padding, to which the norm's shift would not be added."},
     ReasonText{Reason::shift_not_passable, "shift_not_passable", "A scale passes this operator, a shift does not."},
-    ReasonText{Reason::scale_not_positive, "scale_not_positive", "Only positive scales pass this operator, and the norm has others."},
+    ReasonText{Reason::scale_not_positive, "scale_not_positive",
+               "Only positive scales pass this operator, and the norm has others."},
     ReasonText{Reason::scale_is_zero, "scale_is_zero", "The norm would have to be divided out, and one of its scales is 0."},
     ReasonText{Reason::sizes_unknown, "sizes_unknown", "Sizes that the fold depends on are not known before the module runs."},
     ReasonText{Reason::list_not_visible, "list_not_visible", "The concatenated list is built in a way that can't be followed."},
@@ -61,7 +62,8 @@ constexpr std::array kReasons = {
                "A view behind the norm needs the memory order that the norm makes."},
     ReasonText{Reason::value_is_output, "value_is_output",
                "The normalized value is an output of the module, and nothing behind it could take the norm."},
-    ReasonText{Reason::value_in_container, "value_in_container", "The value is put into a list, tuple or dict that can't be followed."},
+    ReasonText{Reason::value_in_container, "value_in_container",
+               "The value is put into a list, tuple or dict that can't be followed."},
 };
 
 const ReasonText& text(Reason reason) {

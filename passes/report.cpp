@@ -22,6 +22,26 @@ void put(Json& json, const char* when, const Size& size) {
   json[fmt::format("nodes_{}", when)] = size.nodes;
 }
 
+Json records_of(const std::vector<FoldedNorm>& folded) {
+  Json records = Json::array();
+  for (const FoldedNorm& norm : folded) {
+    records.push_back({{"name", norm.name}, {"direction", name(norm.direction)}, {"into", norm.into}});
+  }
+  return records;
+}
+
+Json obstacles_of(const KeptNorm& norm) {
+  Json obstacles = Json::array();
+  for (const Obstacle& obstacle : norm.obstacles) {
+    obstacles.push_back({{"way", obstacle.way},
+                         {"passed", obstacle.passed},
+                         {"reason", name(obstacle.reason)},
+                         {"detail", obstacle.detail},
+                         {"source", obstacle.source}});
+  }
+  return obstacles;
+}
+
 // 134309962 -> "134,309,962"
 std::string grouped(int64_t number) {
   std::string digits = std::to_string(number);
@@ -58,12 +78,20 @@ std::string directions(const std::vector<FoldedNorm>& folded) {
   return text;
 }
 
+std::string line_of(const Obstacle& obstacle) {
+  const std::string where = obstacle.source.empty() ? "" : fmt::format(" ({})", obstacle.source);
+  return fmt::format("{}: {}, {}{}", obstacle.way, name(obstacle.reason), obstacle.detail, where);
+}
+
 std::string kept_lines(const std::vector<KeptNorm>& kept, size_t width) {
   std::string lines = "\nkept\n";
   for (const KeptNorm& norm : kept) {
     const std::string where = norm.source.empty() ? "" : fmt::format("  ({})", norm.source);
     lines += fmt::format("  {}  {}{}\n", norm.name, name(norm.reason), where);
     if (!norm.detail.empty()) lines += fmt::format("      {}\n", shortened(norm.detail, width - 6));
+    for (const Obstacle& obstacle : norm.obstacles) {
+      if (obstacle.way == "forward") lines += fmt::format("      {}\n", shortened(line_of(obstacle), width - 6));
+    }
   }
   return lines;
 }
@@ -72,15 +100,17 @@ std::string kept_lines(const std::vector<KeptNorm>& kept, size_t width) {
 
 std::string Report::to_json() const {
   Json json;
-  json["folded"] = Json::array();
-  for (const FoldedNorm& norm : folded) {
-    json["folded"].push_back({{"name", norm.name}, {"direction", name(norm.direction)}, {"into", norm.into}});
-  }
+  json["folded"] = records_of(folded);
   json["kept"] = Json::array();
   for (const KeptNorm& norm : kept) {
-    json["kept"].push_back(
-        {{"name", norm.name}, {"reason", name(norm.reason)}, {"detail", norm.detail}, {"source", norm.source}});
+    json["kept"].push_back({{"name", norm.name},
+                            {"reason", name(norm.reason)},
+                            {"detail", norm.detail},
+                            {"source", norm.source},
+                            {"obstacles", obstacles_of(norm)}});
   }
+  json["scales"] = records_of(scales);
+  json["table"] = to_table();
   put(json, "before", before);
   put(json, "after", after);
   return json.dump(2, ' ', false, Json::error_handler_t::replace);
@@ -90,6 +120,7 @@ std::string Report::to_table(int width) const {
   const size_t norms = folded.size() + kept.size();
   const std::string ways = folded.empty() ? "" : "   " + directions(folded);
   std::string table = fmt::format("{:<12} {:>14}  of  {:>14}{}\n", "norms folded", folded.size(), norms, ways);
+  if (!scales.empty()) table += fmt::format("{:<12} {:>13}\n", "scales folded", scales.size());
   table += count_line("parameters", before.parameters, after.parameters);
   table += count_line("buffers", before.buffers, after.buffers);
   table += size_line("size", readable_size(before.bytes), readable_size(after.bytes), "");

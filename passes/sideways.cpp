@@ -139,8 +139,8 @@ Answer absorb_beside(const Site& site) {
   const Layer& layer = std::get<Layer>(read);
   const algebra::Kernel& kernel = layer.kernel;
   const int64_t channels = site.affine.size_along(1);
-  if (kernel.weight.dim() != site.affine.rank() || !is_centred(site.node, kernel.weight) || kernel.output_channels() != channels ||
-      kernel.input_channels() != channels || !site.affine.varies_only_along(1)) {
+  if (kernel.weight.dim() != site.affine.rank() || !is_centred(site.node, kernel.weight) ||
+      kernel.output_channels() != channels || kernel.input_channels() != channels || !site.affine.varies_only_along(1)) {
     return Decline{Reason::channels_differ, site.node, "the convolution beside the norm does not keep the size of its input"};
   }
   return write_layer(site, inputs, layer,
@@ -151,9 +151,8 @@ Answer absorb_beside(const Site& site) {
 bool reads_the_same(const Norm& norm, const jit::Node* conv) {
   const Writers writers = writers_of(norm.input(), norm.node());
   if (writers.unknown) return false;
-  return std::all_of(writers.nodes.begin(), writers.nodes.end(), [&](const jit::Node* writer) {
-    return writer->isBefore(norm.node()) == writer->isBefore(conv);
-  });
+  return std::all_of(writers.nodes.begin(), writers.nodes.end(),
+                     [&](const jit::Node* writer) { return writer->isBefore(norm.node()) == writer->isBefore(conv); });
 }
 
 }  // namespace

@@ -12,9 +12,9 @@ namespace jit = torch::jit;
 namespace {
 
 bool is_pure(const jit::Node* node) {
-  static const std::unordered_set<std::string> names = {"add",     "sub",     "mul",     "div",       "rsqrt",     "sqrt", "pow",
-                                                        "neg",     "exp",     "abs",     "sigmoid",   "reciprocal", "to",   "view",
-                                                        "reshape", "unsqueeze", "squeeze", "contiguous", "expand",   "softplus"};
+  static const std::unordered_set<std::string> names = {
+      "add",     "sub",        "mul", "div",  "rsqrt",   "sqrt",      "pow",     "neg",        "exp",    "abs",
+      "sigmoid", "reciprocal", "to",  "view", "reshape", "unsqueeze", "squeeze", "contiguous", "expand", "softplus"};
   return node->kind().is_aten() && node->outputs().size() == 1 && names.count(node->kind().toUnqualString()) != 0;
 }
 

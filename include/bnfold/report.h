@@ -79,8 +79,8 @@ struct Obstacle {
 struct KeptNorm {
   std::string name;
   Reason reason;
-  std::string detail;  // the operator and the values that the reason is about
-  std::string source;  // "file.py:12" of the operator that stood in the way, empty where the module does not tell
+  std::string detail;               // the operator and the values that the reason is about
+  std::string source;               // "file.py:12" of the operator that stood in the way, empty where the module does not tell
   std::vector<Obstacle> obstacles;  // the first one on each way; reason, detail and source above are those of the way backward
 };
 
@@ -99,7 +99,8 @@ struct Report {
   Size before;
   Size after;
 
-  // A JSON object with the members folded, kept, parameters_before, parameters_after, and the same for buffers, bytes and nodes.
+  // A JSON object with the members folded, kept, scales, table (what to_table returns), parameters_before, parameters_after, and the same
+  // for buffers, bytes and nodes.
   std::string to_json() const;
 
   // A table of at most `width` columns that ends in a newline: a line for each figure, for each norm kept, and a count of those folded.

@@ -136,11 +136,13 @@ Kernel with_identity(const Kernel& kernel, const at::Tensor& scale, const at::Te
   at::Tensor middle = weight;  // [O, I/groups], the tap that reads the pixel itself
   while (middle.dim() > 2) middle = middle.select(2, middle.size(2) / 2);
   const at::Tensor outputs = at::arange(channels, at::TensorOptions().dtype(at::kLong).device(device));
-  middle.index_put_({outputs, outputs.remainder(kernel.weight.size(1))}, scale.to(device).expand({channels}), /*accumulate=*/true);
+  middle.index_put_({outputs, outputs.remainder(kernel.weight.size(1))}, scale.to(device).expand({channels}),
+                    /*accumulate=*/true);
   at::Tensor bias = shift.to(device).expand({channels});
   if (kernel.bias.defined()) bias = bias + kernel.bias.to(at::kDouble);
   const at::ScalarType dtype = kernel.bias.defined() ? kernel.bias.scalar_type() : kernel.weight.scalar_type();
-  return {weight.to(kernel.weight.scalar_type()), bias.to(dtype, /*non_blocking=*/false, /*copy=*/true), kernel.layout, kernel.groups};
+  return {weight.to(kernel.weight.scalar_type()), bias.to(dtype, /*non_blocking=*/false, /*copy=*/true), kernel.layout,
+          kernel.groups};
 }
 
 bool left_range(const at::Tensor& before, const at::Tensor& after) {

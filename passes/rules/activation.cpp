@@ -128,7 +128,8 @@ namespace {
 
 Answer through_leaky(const Site& site, Pass pass) {
   if (site.place != 0) return Decline{Reason::operand_not_constant, site.node, "the normalized value is its slope"};
-  if (!algebra::is_monotonic(site.affine)) return Decline{Reason::scale_not_positive, site.node, "a negative scale changes its sign"};
+  if (!algebra::is_monotonic(site.affine))
+    return Decline{Reason::scale_not_positive, site.node, "a negative scale changes its sign"};
   if (algebra::has_shift(site.affine)) return Decline{Reason::shift_not_passable, site.node, "its slope changes at 0"};
   return pass;
 }

@@ -71,14 +71,13 @@ Answer add_backward(const Site& site) {
     return to_input(site, {site.affine.scale, site.affine.shift + rest});
   }
   const auto addend = static_operand(site, 1);
-  if (addend && addend->tensor.defined() && !addend->transposed) return into_static_addend(site, *addend, *factor);
+  if (addend && addend->tensor.defined() && addend->views.empty()) return into_static_addend(site, *addend, *factor);
   for (const size_t place : {0, 1}) {
     if (is_broadcast(site, node->input(place))) {
       return Decline{Reason::sizes_unknown, node, "an addend may be broadcast"};
     }
   }
-  return Pass{{{node->input(0), site.affine, Way::backward},
-               {node->input(1), algebra::scale_only(site.affine), Way::backward}}};
+  return Pass{{{node->input(0), site.affine, Way::backward}, {node->input(1), algebra::scale_only(site.affine), Way::backward}}};
 }
 
 Answer add_forward(const Site& site) {

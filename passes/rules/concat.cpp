@@ -27,7 +27,8 @@ struct Parts {
 };
 
 // The sizes of the parts; one that is not known is what the others leave of `total`.
-std::optional<std::vector<int64_t>> sizes_of(const Site& site, at::ArrayRef<jit::Value*> values, int64_t dimension, int64_t total) {
+std::optional<std::vector<int64_t>> sizes_of(const Site& site, at::ArrayRef<jit::Value*> values, int64_t dimension,
+                                             int64_t total) {
   std::vector<int64_t> sizes;
   int64_t known = 0;
   int64_t unknown = 0;
@@ -84,8 +85,7 @@ Answer concat_backward(const Site& site) {
     if (start + parts.sizes[i] > site.affine.size_along(parts.dimension)) {
       return Decline{Reason::channels_differ, site.node, "its parts have more channels than the norm"};
     }
-    pass.moves.push_back(
-        {parts.values[i], algebra::part(site.affine, parts.dimension, start, parts.sizes[i]), Way::backward});
+    pass.moves.push_back({parts.values[i], algebra::part(site.affine, parts.dimension, start, parts.sizes[i]), Way::backward});
     start += parts.sizes[i];
   }
   return pass;

@@ -46,8 +46,8 @@ bool is_pointwise(const at::Tensor& weight) {
 
 // Whether every output is the sum over all taps.
 bool reads_every_tap(const jit::Node* node, const at::Tensor& weight, bool transposed) {
-  if (transposed && (!is_pointwise(weight) || !all_equal(node->namedInput("stride"), 1) ||
-                     !all_equal(node->namedInput("output_padding"), 0))) {
+  if (transposed &&
+      (!is_pointwise(weight) || !all_equal(node->namedInput("stride"), 1) || !all_equal(node->namedInput("output_padding"), 0))) {
     return false;
   }
   const auto padding = jit::toIValue(node->namedInput("padding"));
@@ -84,9 +84,8 @@ Answer conv_forward(const Site& site) {
   if (const auto* decline = std::get_if<Decline>(&inputs)) return *decline;
   const KernelInputs& kernel = std::get<KernelInputs>(inputs);
   const auto weight = static_operand(site, kernel.weight);
-  const bool takes_shift =
-      weight && weight->tensor.defined() &&
-      reads_every_tap(site.node, weight->tensor, kernel.layout == algebra::KernelLayout::input_first);
+  const bool takes_shift = weight && weight->tensor.defined() &&
+                           reads_every_tap(site.node, weight->tensor, kernel.layout == algebra::KernelLayout::input_first);
   return absorb_into_inputs(site, kernel, 1, takes_shift);
 }
 

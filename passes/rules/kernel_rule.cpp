@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "constants.h"
+
 namespace bnfold {
 
 namespace jit = torch::jit;
@@ -18,6 +22,12 @@ bool is_plain_floating(const at::Tensor& tensor) {
 bool dtypes_agree(at::ScalarType weight, const Site& site) {
   const bool narrow = weight == at::kHalf || weight == at::kBFloat16;
   return weight == site.norm_dtype || (site.from_batch_norm && site.norm_dtype == at::kFloat && narrow);
+}
+
+// weight.to(x.dtype), where the layer follows its input
+bool casts_like_another(const jit::Node* node) {
+  return node->kind() == jit::aten::to && has_argument(node, "dtype") &&
+         node->namedInput("dtype")->node()->kind() == jit::prim::dtype;
 }
 
 std::string bias_name(const std::string& weight_name) {
@@ -41,12 +51,19 @@ std::optional<Decline> why_not_foldable(const Site& site, const at::Tensor& tens
 
 }  // namespace
 
+bool StaticOperand::is_transposed() const {
+  return std::count_if(views.begin(), views.end(), [](const jit::Node* view) { return view->kind() == jit::aten::t; }) % 2 == 1;
+}
+
 std::optional<StaticOperand> static_operand(const ParameterStore& store, jit::Value* value) {
-  const bool transposed = value->node()->kind() == jit::aten::t;
-  jit::Value* leaf = transposed ? value->node()->input() : value;
-  const auto tensor = store.read(leaf);
+  std::vector<jit::Node*> views;
+  while (value->node()->kind() == jit::aten::t || casts_like_another(value->node())) {
+    views.insert(views.begin(), value->node());
+    value = value->node()->input(0);
+  }
+  const auto tensor = store.read(value);
   if (!tensor) return std::nullopt;
-  return StaticOperand{leaf, *tensor, transposed};
+  return StaticOperand{value, *tensor, views};
 }
 
 std::string attribute_name(const ParameterStore& store, const jit::Value* leaf) {
@@ -94,14 +111,15 @@ Answer write_layer(const Site& site, const KernelInputs& inputs, const Layer& la
   const ParameterStore& store = site.known.store;
   jit::Value* weight = layer.weight.leaf;
   const std::string weight_name = attribute_name(store, weight);
-  Absorb absorb{{SetInput{site.node, inputs.weight, folded.weight, weight, weight_name, layer.weight.transposed}},
+  Absorb absorb{{SetInput{site.node, inputs.weight, folded.weight, weight, weight_name, layer.weight.views}},
                 store.layer(weight)};
   if (!folded.bias.defined()) return absorb;
   const bool had_bias = layer.bias && store.read(layer.bias->leaf)->defined();
   jit::Value* beside = had_bias ? layer.bias->leaf : weight;
   const std::string name = had_bias ? attribute_name(store, layer.bias->leaf) : bias_name(weight_name);
   if (inputs.bias) {
-    absorb.edits.push_back(SetInput{site.node, *inputs.bias, folded.bias, beside, name});
+    const auto views = had_bias ? layer.bias->views : std::vector<jit::Node*>();
+    absorb.edits.push_back(SetInput{site.node, *inputs.bias, folded.bias, beside, name, views});
   } else if (folded.bias.any().item<bool>()) {
     absorb.edits.push_back(AddToOutput{site.node, folded.bias, beside, name});
   }
@@ -131,7 +149,8 @@ Answer absorb_into_inputs(const Site& site, const KernelInputs& inputs, int64_t 
                    fmt::format("the norm's channels are not dimension {} of the input", channel_dimension)};
   }
   if (!takes_shift && algebra::has_shift(site.affine)) {
-    return Decline{Reason::shift_at_padding, site.node, "its outputs at the border read padding, to which the shift was not added"};
+    return Decline{Reason::shift_at_padding, site.node,
+                   "its outputs at the border read padding, to which the shift was not added"};
   }
   const auto read = read_layer(site, inputs);
   if (const auto* decline = std::get_if<Decline>(&read)) return *decline;

@@ -8,11 +8,13 @@
 
 namespace bnfold {
 
-// A static tensor that an operator reads, maybe through aten::t.
+// A static tensor that an operator reads, maybe transposed or cast to the dtype of another value.
 struct StaticOperand {
-  torch::jit::Value* leaf;  // what the store knows
-  at::Tensor tensor;        // as stored, undefined for None
-  bool transposed = false;
+  torch::jit::Value* leaf;                    // what the store knows
+  at::Tensor tensor;                          // as stored, undefined for None
+  std::vector<torch::jit::Node*> views = {};  // what stands between the leaf and the operator, aten::t and aten::to
+
+  bool is_transposed() const;
 };
 
 std::optional<StaticOperand> static_operand(const ParameterStore& store, torch::jit::Value* value);

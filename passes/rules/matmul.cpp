@@ -20,8 +20,8 @@ namespace jit = torch::jit;
 
 namespace {
 
-algebra::KernelLayout layout_of(const jit::Value* right) {
-  return right->node()->kind() == jit::aten::t ? algebra::KernelLayout::output_first : algebra::KernelLayout::output_last;
+algebra::KernelLayout layout_of(const std::optional<StaticOperand>& right) {
+  return right && right->is_transposed() ? algebra::KernelLayout::output_first : algebra::KernelLayout::output_last;
 }
 
 std::variant<KernelInputs, Decline> kernel_inputs(const Site& site) {
@@ -30,13 +30,13 @@ std::variant<KernelInputs, Decline> kernel_inputs(const Site& site) {
     if (constant_number(node->namedInput("beta")) != 1.0 || constant_number(node->namedInput("alpha")) != 1.0) {
       return Decline{Reason::operand_not_constant, node, "alpha or beta of addmm is not 1"};
     }
-    return KernelInputs{2, 0, layout_of(node->input(2))};
+    return KernelInputs{2, 0, layout_of(static_operand(site, 2))};
   }
   const auto right = static_operand(site, 1);
   if (right && right->tensor.defined() && right->tensor.dim() != 2) {
     return Decline{Reason::weight_not_static, node, "the right operand of matmul is not a matrix"};
   }
-  return KernelInputs{1, std::nullopt, layout_of(node->input(1))};
+  return KernelInputs{1, std::nullopt, layout_of(right)};
 }
 
 }  // namespace

@@ -38,7 +38,8 @@ Answer multiply_backward(const Site& site) {
     if (!number || *number == 0) return Decline{Reason::operand_not_constant, node, "the factor is not a constant other than 0"};
     return to_input(site, {site.affine.scale, site.affine.shift / *number});
   }
-  if (algebra::has_shift(site.affine)) return Decline{Reason::shift_not_passable, node, "a shift would be multiplied by the gate"};
+  if (algebra::has_shift(site.affine))
+    return Decline{Reason::shift_not_passable, node, "a shift would be multiplied by the gate"};
   for (const size_t place : {0, 1}) {
     const Rule* rule = rule_for(node->input(place)->node());
     if (rule == nullptr || rule->backward == nullptr || !has_size_of_affine(site, node->input(place))) continue;
@@ -54,7 +55,8 @@ Answer multiply_forward(const Site& site) {
     if (!number) return Decline{Reason::operand_not_constant, node, "the factor is computed while the module runs"};
     return to_output(site, {site.affine.scale, site.affine.shift * *number});
   }
-  if (algebra::has_shift(site.affine)) return Decline{Reason::shift_not_passable, node, "a shift would be multiplied by the gate"};
+  if (algebra::has_shift(site.affine))
+    return Decline{Reason::shift_not_passable, node, "a shift would be multiplied by the gate"};
   if (site.known.ranks.of(node->input(1 - site.place)).value_or(site.affine.rank() + 1) > site.affine.rank()) {
     return Decline{Reason::rank_unknown, node, "the other factor may have another number of dimensions"};
   }

@@ -29,7 +29,7 @@ struct Parameters {
 
 std::variant<Parameters, Decline> parameters_of(const Site& site) {
   if (site.place != 0) return Decline{Reason::norm_parameters_not_static, site.node, "the normalized value is its parameter"};
-  const auto norm = read_norm(site.node, site.known.store);
+  const Norm norm = *read_norm(site.node, site.known.store);
   if (const auto* decline = std::get_if<Decline>(&norm.content)) return *decline;
   if (norm.dtype != site.norm_dtype) return Decline{Reason::dtypes_differ, site.node, "the two norms have different dtypes"};
   if (!site.affine.varies_only_along(1)) {
@@ -38,7 +38,8 @@ std::variant<Parameters, Decline> parameters_of(const Site& site) {
   Parameters parameters;
   parameters.leaf = norm.leaf;
   parameters.mean = static_operand(site, 3)->tensor.to(at::kDouble);
-  parameters.deviation = (static_operand(site, 4)->tensor.to(at::kDouble) + *constant_number(site.node->namedInput("eps"))).sqrt();
+  parameters.deviation =
+      (static_operand(site, 4)->tensor.to(at::kDouble) + *constant_number(site.node->namedInput("eps"))).sqrt();
   const auto weight = static_operand(site, 1);
   const auto bias = static_operand(site, 2);
   parameters.weight = weight && weight->tensor.defined() ? weight->tensor.to(at::kDouble) : at::ones_like(parameters.mean);
@@ -54,14 +55,18 @@ std::variant<Parameters, Decline> parameters_of(const Site& site) {
 }
 
 Answer with_parameters(const Site& site, const Parameters& parameters, const at::Tensor& weight, const at::Tensor& bias) {
-  const auto rounded = [&](const at::Tensor& tensor) { return tensor.to(site.norm_dtype, /*non_blocking=*/false, /*copy=*/true); };
+  const auto rounded = [&](const at::Tensor& tensor) {
+    return tensor.to(site.norm_dtype, /*non_blocking=*/false, /*copy=*/true);
+  };
   const at::Tensor new_weight = rounded(weight);
   const at::Tensor new_bias = rounded(bias);
   if (algebra::left_range({}, new_weight) || algebra::left_range({}, new_bias)) {
-    return Decline{Reason::folded_weight_not_finite, site.node, "the parameters of the norm would leave the range of their dtype"};
+    return Decline{Reason::folded_weight_not_finite, site.node,
+                   "the parameters of the norm would leave the range of their dtype"};
   }
-  return Absorb{{SetInput{site.node, 1, new_weight, parameters.leaf, "weight"}, SetInput{site.node, 2, new_bias, parameters.leaf, "bias"}},
-                site.known.store.layer(parameters.leaf)};
+  return Absorb{
+      {SetInput{site.node, 1, new_weight, parameters.leaf, "weight"}, SetInput{site.node, 2, new_bias, parameters.leaf, "bias"}},
+      site.known.store.layer(parameters.leaf)};
 }
 
 }  // namespace

@@ -43,7 +43,8 @@ std::variant<Padding, Decline> padding_of(const Site& site) {
   size_t place = 2;
   if (operation == "pad") {
     const auto mode = jit::toIValue(node->namedInput("mode"));
-    if (!mode || !mode->isString()) return Decline{Reason::operand_not_constant, node, "its mode is computed while the module runs"};
+    if (!mode || !mode->isString())
+      return Decline{Reason::operand_not_constant, node, "its mode is computed while the module runs"};
     if (mode->toStringRef() != "constant") return Padding{};
     place = 3;
   }

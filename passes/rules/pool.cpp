@@ -25,8 +25,7 @@ bool is_zero(const jit::Value* list) {
 }
 
 bool weights_sum_to_one(const jit::Node* node) {
-  if (has_argument(node, "divisor_override") &&
-      node->namedInput("divisor_override")->type()->kind() != c10::TypeKind::NoneType) {
+  if (has_argument(node, "divisor_override") && node->namedInput("divisor_override")->type()->kind() != c10::TypeKind::NoneType) {
     return false;
   }
   if (!has_argument(node, "count_include_pad")) return true;

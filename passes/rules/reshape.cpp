@@ -230,7 +230,8 @@ Answer flatten_backward(const Site& site) {
   if (!dimensions || dimensions->first >= site.affine.rank() || dimensions->first > dimensions->last) {
     return Decline{Reason::operand_not_constant, site.node, "the flattened dimensions are not constants that fit its input"};
   }
-  if (const auto before = algebra::before_flatten(site.affine, dimensions->first, dimensions->last)) return to_input(site, *before);
+  if (const auto before = algebra::before_flatten(site.affine, dimensions->first, dimensions->last))
+    return to_input(site, *before);
   if (!rank) return Decline{Reason::affine_varies_elsewhere, site.node, "the norm's channels are among the flattened dimensions"};
   std::vector<int64_t> sizes;
   int64_t product = 1;

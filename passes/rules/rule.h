@@ -20,14 +20,14 @@
 
 namespace bnfold {
 
-// Input `input` of `node` becomes a static tensor, beside the static value `beside` under `name`; read through aten::t where `transposed`.
+// Input `input` of `node` becomes a static tensor, beside the static value `beside` under `name`, read through copies of `views`.
 struct SetInput {
   torch::jit::Node* node;
   size_t input;
   at::Tensor tensor;
   torch::jit::Value* beside;
   std::string name;
-  bool transposed = false;
+  std::vector<torch::jit::Node*> views = {};
 };
 
 // Input `input` of `node` becomes this number.
@@ -78,7 +78,7 @@ struct Site {
   size_t place;                   // which output has the affine behind it, or which input lacks it
   const algebra::Affine& affine;  // has the rank of that output or input
   at::ScalarType norm_dtype;      // of the norm's parameters
-  bool from_batch_norm;           // one scale a channel, and the dtype of its input, as batch_norm has; no constant that broadcasts
+  bool from_batch_norm;  // one scale a channel, and the dtype of its input, as batch_norm has; no constant that broadcasts
   const Knowledge& known;
   const std::vector<Edit>& planned;  // the edits of the plan so far
 };

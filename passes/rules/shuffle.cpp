@@ -44,7 +44,8 @@ Rearranged merged(const at::Tensor& channels, int64_t factor) {
 
 Answer rearranged(const Site& site, Rearranged (*rearrange)(const at::Tensor&, int64_t), Way way) {
   const auto factor = constant_int(site.node->input(1));
-  if (!factor || *factor <= 0) return Decline{Reason::operand_not_constant, site.node, "its factor is computed while the module runs"};
+  if (!factor || *factor <= 0)
+    return Decline{Reason::operand_not_constant, site.node, "its factor is computed while the module runs"};
   const int64_t dimension = channel_dimension(site);
   if (dimension < 0 || !site.affine.varies_only_along(dimension)) {
     return Decline{Reason::affine_varies_elsewhere, site.node, "the norm's channels are not those that it moves"};

@@ -86,8 +86,7 @@ Answer split_forward(const Site& site) {
   if (!lengths) return unknown_size(site);
   int64_t start = 0;
   for (size_t i = 0; i < lengths->size(); ++i) {
-    pass.moves.push_back(
-        {parts->outputs()[i], algebra::part(site.affine, *dimension, start, lengths->at(i)), Way::forward});
+    pass.moves.push_back({parts->outputs()[i], algebra::part(site.affine, *dimension, start, lengths->at(i)), Way::forward});
     start += lengths->at(i);
   }
   return pass;

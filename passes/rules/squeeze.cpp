@@ -57,14 +57,16 @@ Answer unsqueeze_backward(const Site& site) {
 Answer squeeze_forward(const Site& site) {
   const auto dimension = dimension_of(site.node, site.affine.rank());
   if (!dimension) return not_constant(site);
-  if (!drops_for_sure(site, *dimension)) return Decline{Reason::sizes_unknown, site.node, "the dimension may have another size than 1"};
+  if (!drops_for_sure(site, *dimension))
+    return Decline{Reason::sizes_unknown, site.node, "the dimension may have another size than 1"};
   return dropped(site, *dimension, Way::forward);
 }
 
 Answer squeeze_backward(const Site& site) {
   const auto dimension = dimension_of(site.node, site.affine.rank() + 1);
   if (!dimension) return not_constant(site);
-  if (!drops_for_sure(site, *dimension)) return Decline{Reason::sizes_unknown, site.node, "the dimension may have another size than 1"};
+  if (!drops_for_sure(site, *dimension))
+    return Decline{Reason::sizes_unknown, site.node, "the dimension may have another size than 1"};
   return to_input(site, algebra::with_dimension(site.affine, *dimension));
 }
 

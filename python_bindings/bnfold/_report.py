@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from typing import Any
-
-_WIDTH = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +17,17 @@ class FoldedNorm:
 
 
 @dataclasses.dataclass(frozen=True)
+class Obstacle:
+    """What stopped a norm on one of the ways that were tried."""
+
+    way: str  #: "backward", "forward", or how scale and shift were to part
+    passed: tuple[str, ...]  #: the operators on the way that let it pass
+    reason: str
+    detail: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
 class KeptNorm:
     """A norm that could not be folded exactly."""
 
@@ -27,6 +35,12 @@ class KeptNorm:
     reason: str  #: identifier of the reason, "value_has_other_readers"
     detail: str  #: the operator and the values that the reason is about
     source: str  #: "file.py:12" of the operator that stood in the way, empty where the module does not tell
+    obstacles: tuple[Obstacle, ...] = ()  #: the first one on each way; reason, detail and source are those of the way backward
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> KeptNorm:
+        obstacles = tuple(Obstacle(**{**one, "passed": tuple(one["passed"])}) for one in record["obstacles"])
+        return cls(**{**record, "obstacles": obstacles})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +49,8 @@ class Report:
 
     folded: tuple[FoldedNorm, ...]
     kept: tuple[KeptNorm, ...]
+    scales: tuple[FoldedNorm, ...]  #: constant scales without a norm, as layer scales, that were folded too
+    table: str = dataclasses.field(repr=False)  #: what ``str(report)`` returns
     parameters_before: int  #: elements of parameters; for a frozen module, of constants
     parameters_after: int
     buffers_before: int  #: elements of buffers
@@ -48,44 +64,15 @@ class Report:
     def from_json(cls, text: str) -> Report:
         content = json.loads(text)
         folded = tuple(FoldedNorm(**norm) for norm in content.pop("folded"))
-        kept = tuple(KeptNorm(**norm) for norm in content.pop("kept"))
-        return cls(folded=folded, kept=kept, **content)
+        kept = tuple(KeptNorm.from_dict(norm) for norm in content.pop("kept"))
+        scales = tuple(FoldedNorm(**scale) for scale in content.pop("scales"))
+        return cls(folded=folded, kept=kept, scales=scales, **content)
 
     def as_dict(self) -> dict[str, Any]:
         """Lists, dicts, strings and integers only, with the members of this class."""
-        content = dataclasses.asdict(self)
-        content["folded"] = list(content["folded"])
-        content["kept"] = list(content["kept"])
+        content = json.loads(json.dumps(dataclasses.asdict(self)))
+        del content["table"]
         return content
 
     def __str__(self) -> str:
-        directions = ", ".join(f"{count} {direction}" for direction, count in Counter(norm.direction for norm in self.folded).items())
-        norms = len(self.folded) + len(self.kept)
-        lines = [
-            f"{'norms folded':<12} {len(self.folded):>14}  of  {norms:>14}   {directions}",
-            _count_line("parameters", self.parameters_before, self.parameters_after),
-            _count_line("buffers", self.buffers_before, self.buffers_after),
-            _size_line("size", f"{self.bytes_before / 1e6:.2f} MB", f"{self.bytes_after / 1e6:.2f} MB", ""),
-            _count_line("graph nodes", self.nodes_before, self.nodes_after),
-        ]
-        if self.kept:
-            lines += ["", "kept"]
-        for norm in self.kept:
-            source = f"  ({norm.source})" if norm.source else ""
-            lines.append(f"  {norm.name}  {norm.reason}{source}")
-            if norm.detail:
-                lines.append(f"      {_shortened(norm.detail, _WIDTH - 6)}")
-        return "\n".join(line.rstrip() for line in lines)
-
-
-def _size_line(what: str, before: str, after: str, difference: str) -> str:
-    return f"{what:<12} {before:>14}  ->  {after:>14}   {difference}"
-
-
-def _count_line(what: str, before: int, after: int) -> str:
-    difference = f"{after - before:+,}" if after != before else ""
-    return _size_line(what, f"{before:,}", f"{after:,}", difference)
-
-
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 3] + "..."
+        return self.table.rstrip()
