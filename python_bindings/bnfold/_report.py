@@ -70,9 +70,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Lists, dicts, strings and integers only, with the members of this class."""
-        content = json.loads(json.dumps(dataclasses.asdict(self)))
-        del content["table"]
-        return content
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def __str__(self) -> str:
         return self.table.rstrip()

@@ -1,17 +1,24 @@
 """Gives a model batch norms that matter, and says how far two outputs are apart.
 
 Statistics drawn at random hide errors: the signal of a deep network dies behind norms that don't fit it, and then any fold passes. Here
-each norm's statistics are random multiples of what it really sees.
+each norm's statistics are random multiples of what it really sees. Layer scales hide errors too, as they start at 1e-5 or so.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
+from timm.layers import FrozenBatchNormAct2d
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
-NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+# BatchNormAct2d and SyncBatchNormAct of timm derive from these.
+NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, FrozenBatchNorm2d, FrozenBatchNormAct2d)
+
+# What torchvision and timm call the parameter that scales a branch before it is added to the residual.
+LAYER_SCALE_NAME = re.compile(r"gamma(_?\w+)?|(layer_)?scale(_?\d+)?")
 
 # A channel whose gamma is 0 is a constant and ends the signal of its channel, so these stay few.
 ZERO_GAMMAS = 0.05
@@ -25,7 +32,9 @@ def calibrate(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> list[
     """Sets statistics, gammas and betas of every norm that runs on ``inputs``; the names of these norms in the order they ran.
 
     A norm is set right before it runs, so it sees the values that the norms before it make. Gammas have both signs, and some are 0.
+    Layer scales are set before anything runs.
     """
+    randomise_layer_scales(model, seed)
     generator = torch.Generator().manual_seed(seed)
     names = {module: name for name, module in norms_of(model).items()}
     ran: dict[str, None] = {}
@@ -34,7 +43,7 @@ def calibrate(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> list[
         ran[names[norm]] = None
         if norm.running_mean is not None:
             _set_statistics(norm, arguments[0], generator)
-        if norm.affine:
+        if norm.weight is not None:
             _set_affine(norm, generator)
 
     hooks = [norm.register_forward_pre_hook(set_before_it_runs) for norm in names]
@@ -43,6 +52,24 @@ def calibrate(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> list[
     for hook in hooks:
         hook.remove()
     return list(ran)
+
+
+def randomise_layer_scales(model: nn.Module, seed: int = 0) -> list[str]:
+    """Sets every layer scale to random numbers of both signs, 0.3 to 1 in size; the names of these parameters.
+
+    A layer scale is a parameter with the name of one whose elements are all equal, as they are before a training.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    names = []
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not LAYER_SCALE_NAME.fullmatch(name) or parameter.numel() < 2 or parameter.amin() != parameter.amax():
+                continue
+            sign = torch.where(_uniform(parameter, 0, 1, generator) < 0.5, -1.0, 1.0)
+            with torch.no_grad():
+                parameter.copy_(_uniform(parameter, 0.3, 1.0, generator) * sign)
+            names.append(f"{module_name}.{name}" if module_name else name)
+    return names
 
 
 def _uniform(like: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:

@@ -60,7 +60,14 @@ def test_as_dict_is_json(report):
     assert json.loads(json.dumps(content)) == content
     assert bnfold.Report.from_json(json.dumps(content)) == report
     assert content["folded"] == [{"name": "norm", "direction": "backward", "into": "conv"}]
-    assert set(content["kept"][0]) == {"name", "reason", "detail", "source"}
+    assert set(content["kept"][0]) == {"name", "reason", "detail", "source", "obstacles"}
+
+
+def test_obstacles_name_every_way(report):
+    (kept,) = report.kept
+    ways = {obstacle.way: obstacle for obstacle in kept.obstacles}
+    assert (ways["backward"].reason, ways["backward"].detail) == (kept.reason, kept.detail)
+    assert ways["forward"].reason == "value_is_output"
 
 
 def test_table(report):
