@@ -1,8 +1,9 @@
-// How long a fold takes, beside torch.jit.freeze on the same module, and how much memory its result needs.
+// How long a fold takes, beside torch.jit.freeze on the same module, and how much memory its result needs; and how long the module
+// takes for images once frozen, and once folded and frozen.
 //
 //     .venv/bin/python bench/models.py build/models
 //     build/bin/bnfold_bench build/models --benchmark_enable_random_interleaving=true --benchmark_repetitions=9
-//         --benchmark_report_aggregates_only=true
+//         --benchmark_report_aggregates_only=true --benchmark_filter='^fold|^freeze'       or     '^latency'
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 
@@ -10,6 +11,8 @@
 #include <filesystem>
 #include <string>
 #include <unordered_set>
+
+#include <c10/core/InferenceMode.h>
 
 #include "bnfold/bnfold.h"
 #include "bnfold/files.h"
@@ -44,6 +47,38 @@ void freeze(benchmark::State& state, const jit::Module& module) {
   for (auto _ : state) benchmark::DoNotOptimize(jit::freeze(module));
 }
 
+// How long the module takes for a batch of images, after as many runs as the executor needs to specialize itself.
+void latency(benchmark::State& state, jit::Module module, int64_t batch, at::MemoryFormat format) {
+  const c10::InferenceMode no_gradients;
+  const std::vector<c10::IValue> inputs = {at::randn({batch, 3, 224, 224}).contiguous(format)};
+  for (int run = 0; run < 3; ++run) module.forward(inputs);
+  for (auto _ : state) benchmark::DoNotOptimize(module.forward(inputs));
+}
+
+void register_latency(const std::string& name, const jit::Module& module) {
+  jit::Module channels_last = module.deepcopy();
+  for (const at::Tensor& parameter : channels_last.parameters()) {
+    if (parameter.dim() == 4) parameter.set_data(parameter.contiguous(at::MemoryFormat::ChannelsLast));
+  }
+  for (const bool last : {false, true}) {
+    const jit::Module& laid_out = last ? channels_last : module;
+    const std::vector<std::pair<std::string, jit::Module>> variants = {{"frozen", jit::freeze(laid_out)},
+                                                                       {"folded", jit::freeze(bnfold::fold(laid_out).module)}};
+    for (const auto& [variant, frozen] : variants) {
+      for (const int64_t batch : {1, 8}) {
+        const std::string title =
+            fmt::format("latency/{}/{}/batch:{}/{}", name, last ? "channels_last" : "contiguous", batch, variant);
+        const auto format = last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+        benchmark::RegisterBenchmark(
+            title.c_str(), [frozen = frozen, batch, format](benchmark::State& state) { latency(state, frozen, batch, format); })
+            ->Unit(benchmark::kMillisecond)
+            ->UseRealTime()
+            ->MinTime(0.3);
+      }
+    }
+  }
+}
+
 void register_model(const std::string& path) {
   const jit::Module module = bnfold::load(path);
   const std::string name = std::filesystem::path(path).stem();
@@ -53,6 +88,7 @@ void register_model(const std::string& path) {
   benchmark::RegisterBenchmark(("freeze/" + name).c_str(), [module](benchmark::State& state) { freeze(state, module); })
       ->Unit(benchmark::kMillisecond)
       ->Iterations(kIterations);
+  register_latency(name, module);
 }
 
 }  // namespace

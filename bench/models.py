@@ -1,4 +1,4 @@
-"""Writes the models that bnfold_bench measures: torchvision's architectures, scripted, with random weights.
+"""Writes the models that bnfold_bench measures: torchvision's and timm's architectures, scripted, with random weights.
 
     .venv/bin/python bench/models.py build/models
 """
@@ -7,10 +7,24 @@ import argparse
 import pathlib
 import warnings
 
+import timm
 import torch
 import torchvision
 
-NAMES = ["resnet50", "vgg16_bn", "mobilenet_v2", "efficientnet_b0"]
+NAMES = ["resnet50", "vgg16_bn", "mobilenet_v2", "efficientnet_b0", "densenet121", "resnetv2_50"]
+
+
+def create(name: str) -> torch.nn.Module:
+    """A network in eval mode, its gammas of both signs, which decide what a norm becomes."""
+    if hasattr(torchvision.models, name):
+        model = getattr(torchvision.models, name)(weights=None, num_classes=10)
+    else:
+        model = timm.create_model(name, num_classes=10)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.weight)
+            torch.nn.init.normal_(module.running_mean)
+    return model.eval()
 
 
 def main() -> None:
@@ -24,8 +38,7 @@ def main() -> None:
         path = directory / f"{name}.pt"
         if path.exists():
             continue
-        model = getattr(torchvision.models, name)(weights=None, num_classes=10).eval()
-        torch.jit.script(model).save(str(path))
+        torch.jit.script(create(name)).save(str(path))
         print(f"wrote {path}")
 
 

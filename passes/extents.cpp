@@ -72,9 +72,9 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
     } else if (operation == "slice" || operation == "narrow") {
       const auto cut = wrapped(constant_int(node->namedInput("dim")), rank);
       if (!cut || *cut == dimension) return std::nullopt;
-    } else if (operation.rfind("adaptive_", 0) == 0 && dimension >= 2) {
+    } else if (operation.rfind("adaptive_", 0) == 0 && rank && dimension >= *rank - spatial_dimensions(node)) {
       const auto sizes = constant_ints(node->input(1));
-      const auto place = sizes && rank ? dimension - (*rank - static_cast<int64_t>(sizes->size())) : -1;
+      const int64_t place = sizes ? dimension - (*rank - static_cast<int64_t>(sizes->size())) : -1;
       if (place < 0 || sizes->at(place) < 0) return std::nullopt;
       return sizes->at(place);
     } else if (operation == "mean" || operation == "sum") {
@@ -82,7 +82,7 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
       if (!dimensions || constant_bool(node->namedInput("keepdim")) != true) return std::nullopt;
       const auto is_reduced = [&](int64_t one) { return wrapped(one, rank) == dimension; };
       if (std::any_of(dimensions->begin(), dimensions->end(), is_reduced)) return 1;
-    } else if (!keeps_sizes(node) && !(keeps_channels(node) && dimension < 2)) {
+    } else if (!keeps_sizes(node) && !(keeps_channels(node) && rank && dimension < *rank - spatial_dimensions(node))) {
       return std::nullopt;
     }
     value = node->input(0);

@@ -11,20 +11,45 @@ namespace jit = torch::jit;
 
 namespace {
 
-const jit::Value* owner_of(const jit::Value* value) {
-  while (true) {
-    const jit::Node* producer = value->node();
-    const bool view = producer->kind().is_aten() && !producer->inputs().empty() && may_return_its_input(producer);
-    if (!view || value != producer->outputs().at(0)) return value;
-    value = producer->input(0);
+bool is_container(const jit::Value* value) {
+  return value->type()->kind() == c10::TypeKind::ListType || value->type()->kind() == c10::TypeKind::DictType;
+}
+
+// The value that the node of `value` may hand through, null where the value is memory of its own.
+const jit::Value* seen_through(const jit::Value* value) {
+  const jit::Node* producer = value->node();
+  if (producer->kind() == jit::prim::ListUnpack) return producer->input();
+  const bool view = producer->kind().is_aten() && !producer->inputs().empty() && may_return_its_input(producer);
+  return view && value == producer->outputs().at(0) ? producer->input(0) : nullptr;
+}
+
+// The values whose memory `value` may be; sets `unknown` where they can't be told.
+std::vector<const jit::Value*> owners_of(const jit::Value* value, bool& unknown) {
+  std::vector<const jit::Value*> owners;
+  std::vector<const jit::Value*> pending = {value};
+  while (!pending.empty()) {
+    const jit::Value* alias = pending.back();
+    pending.pop_back();
+    const jit::Node* producer = alias->node();
+    if (const jit::Value* source = seen_through(alias)) {
+      pending.push_back(source);
+    } else if (producer->kind() == jit::prim::If) {
+      for (const jit::Block* branch : producer->blocks()) pending.push_back(branch->outputs().at(alias->offset()));
+    } else {
+      const bool carried = producer->kind() == jit::prim::Param && producer->owningBlock() != producer->owningGraph()->block();
+      const bool plain = producer->kind().is_aten() || producer->kind() == jit::prim::Param;
+      unknown |= carried || !plain || alias->type()->kind() != c10::TypeKind::TensorType;
+      owners.push_back(alias);
+    }
   }
+  return owners;
 }
 
 }  // namespace
 
 Writers writers_of(const jit::Value* value, const jit::Node* norm) {
   Writers writers;
-  std::vector<const jit::Value*> pending = {owner_of(value)};
+  std::vector<const jit::Value*> pending = owners_of(value, writers.unknown);
   std::unordered_set<const jit::Value*> seen;
   while (!pending.empty()) {
     const jit::Value* alias = pending.back();
@@ -38,6 +63,10 @@ Writers writers_of(const jit::Value* value, const jit::Node* norm) {
       if (user->kind() == jit::prim::Return) {
         const jit::Node* owner = user->owningBlock()->owningNode();
         if (owner != nullptr) pending.insert(pending.end(), owner->outputs().begin(), owner->outputs().end());
+      } else if (user->kind() == jit::prim::TupleConstruct || user->kind() == jit::prim::ListUnpack) {
+        pending.insert(pending.end(), user->outputs().begin(), user->outputs().end());
+      } else if (use.offset != 0 && is_container(user->input(0))) {
+        writers.unknown = true;
       } else if (!user->kind().is_aten()) {
         writers.unknown |= user->kind() != jit::prim::RaiseException;
       } else if (may_return_its_input(user) && use.offset == 0) {

@@ -93,6 +93,11 @@ bool keeps_channels(const jit::Node* node) {
   return is_one_of(node, names);
 }
 
+int64_t spatial_dimensions(const jit::Node* node) {
+  const std::string name = node->kind().toUnqualString();  // ends in 1d, 2d or 3d
+  return name[name.size() - 2] - '0';
+}
+
 bool reads_metadata_only(const jit::Node* node, const jit::Value* value) {
   static const std::unordered_set<std::string> readers = {
       "aten::dim",        "aten::size",         "aten::len",          "aten::numel",  "aten::is_floating_point",

@@ -11,6 +11,9 @@ bool keeps_sizes(const torch::jit::Node* node);
 // The first output has the batch and channel dimensions of the first input, and as many behind them: pooling and interpolation.
 bool keeps_channels(const torch::jit::Node* node);
 
+// How many dimensions at the end such an operator works on: 2 for max_pool2d.
+int64_t spatial_dimensions(const torch::jit::Node* node);
+
 // The node reads rank, sizes, dtype or device of `value`, which a fold does not change, and nothing else of it.
 bool reads_metadata_only(const torch::jit::Node* node, const torch::jit::Value* value);
 

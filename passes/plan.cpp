@@ -38,6 +38,39 @@ bool is_neutral(const algebra::Affine& affine) {
   return !algebra::has_scale(affine) && !algebra::has_shift(affine);
 }
 
+// Whether `reader` runs in a loop that `producer` is not in: then each round reads the same memory, and one may write into it.
+bool is_in_loop_behind(const jit::Node* reader, const jit::Node* producer) {
+  for (const jit::Block* block = reader->owningBlock(); block != nullptr && block != producer->owningBlock();
+       block = block->owningNode() != nullptr ? block->owningNode()->owningBlock() : nullptr) {
+    if (block->owningNode() != nullptr && block->owningNode()->kind() == jit::prim::Loop) return true;
+  }
+  return false;
+}
+
+// Whether `value` surely lies in memory in one of the orders that batch_norm makes.
+bool is_dense(const jit::Value* value) {
+  static const std::unordered_set<std::string_view> elementwise = {"relu",    "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_",
+                                                                   "sigmoid", "tanh",  "silu",  "silu_",  "gelu",     "dropout"};
+  const jit::Node* producer = value->node();
+  while (producer->kind().is_aten() && elementwise.count(producer->kind().toUnqualString()) != 0) {
+    producer = producer->input(0)->node();
+  }
+  if (!producer->kind().is_aten()) return false;
+  const std::string_view operation = producer->kind().toUnqualString();
+  const bool layer = operation.find("conv") != std::string_view::npos || operation == "linear" || operation == "addmm" ||
+                     operation == "batch_norm" || operation == "contiguous" || operation == "cat";
+  return layer || keeps_channels(producer);
+}
+
+// Whether the input really has the sizes along which constants vary, and is not broadcast to them.
+bool is_broadcast(const jit::Value* input, const algebra::Affine& affine, const Extents& extents) {
+  for (int64_t dimension = 0; dimension < affine.rank(); ++dimension) {
+    const int64_t size = affine.size_along(dimension);
+    if (size != 1 && extents.of(input, dimension) != size) return true;
+  }
+  return false;
+}
+
 // One attempt to fold a norm: moves affines from node to node until every one is absorbed.
 class Search {
  public:
@@ -46,7 +79,7 @@ class Search {
 
   // Whether `backward`, wanted behind the norm's input, and `forward`, missing in its output, can all be absorbed.
   std::optional<Decline> run(const std::optional<algebra::Affine>& backward, const std::optional<algebra::Affine>& forward) {
-    if (backward) want(norm_.input(), *backward, norm_.node(), Order());
+    if (backward) want(norm_.input(), *backward, {norm_.node(), norm_.input_place}, Order());
     if (forward) {
       if (const auto decline = why_not_replaceable()) return *decline;
       miss(norm_.node()->output(0), *forward, /*alone=*/true);
@@ -74,23 +107,25 @@ class Search {
     jit::Value* value;
     algebra::Affine affine;
     Way way;
-    const jit::Node* from = nullptr;       // backward: the reader that wants the affine
+    jit::Use from{nullptr, 0};             // backward: the reader that wants the affine; of a branch, which output of it
     std::optional<Order> order = Order();  // backward: of the norm's input as a view of the value; nothing behind a copy
     bool alone = true;                     // forward: nobody else reads the memory of the value
   };
 
-  void want(jit::Value* value, const algebra::Affine& affine, const jit::Node* from, const std::optional<Order>& order) {
+  void want(jit::Value* value, const algebra::Affine& affine, const jit::Use& from, const std::optional<Order>& order) {
     steps_.push_back({value, affine, Way::backward, from, order, true});
   }
 
   void miss(jit::Value* value, const algebra::Affine& affine, bool alone) {
-    steps_.push_back({value, affine, Way::forward, nullptr, std::nullopt, alone});
+    steps_.push_back({value, affine, Way::forward, {nullptr, 0}, std::nullopt, alone});
   }
 
   std::optional<Decline> go_back(const Step& step) {
     jit::Node* producer = step.value->node();
-    if (const auto decline = why_not_from(step.value)) return *decline;
+    if (const auto decline = why_not_from(step.value, step.from.user)) return *decline;
     if (const auto decline = other_reader(step.value, step.from)) return *decline;
+    if (const auto decline = why_not_of_rank(step)) return *decline;
+    if (const auto decline = why_not_written(producer)) return *decline;
     if (!wanted_.insert(step.value).second) {
       return Decline{Reason::value_has_other_readers, producer,
                      fmt::format("{} is needed twice", producer->kind().toQualString())};
@@ -114,7 +149,7 @@ class Search {
       plan_.needs_contiguous |= batch_norm_would_reorder(*order);
       order = std::nullopt;
     }
-    return take(pass, producer, order, /*alone=*/true);
+    return take(pass, {producer, step.value->offset()}, order, /*alone=*/true);
   }
 
   std::optional<Decline> go_on(const Step& step) {
@@ -141,8 +176,10 @@ class Search {
         node->kind() == jit::prim::DictConstruct) {
       return Decline{Reason::value_in_container, use.user, "the normalized value is put into a list, tuple or dict"};
     }
+    if (const auto decline = why_not_of_rank(step)) return *decline;
+    if (const auto decline = why_not_written(node)) return *decline;
     const bool in_place = writes_into(node, step.value);
-    if (in_place && !alone) {
+    if (in_place && (!alone || node->owningBlock() != step.value->node()->owningBlock())) {
       return Decline{Reason::value_changed_in_place, node, fmt::format("by {}", node->kind().toQualString())};
     }
     if (const auto decline = why_not_viewed(node)) return decline;
@@ -163,7 +200,7 @@ class Search {
       return bound != nullptr && bound->node == node;
     });
     if (in_place && !replaced && !owns_input_) plan_.edits.push_back(Detach{node});
-    return take(pass, node, std::nullopt, alone || !may_return_its_input(node));
+    return take(pass, {node, use.offset}, std::nullopt, alone || !may_return_its_input(node));
   }
 
   void take(const Absorb& absorb) {
@@ -171,7 +208,8 @@ class Search {
     if (std::find(into_.begin(), into_.end(), absorb.into) == into_.end()) into_.push_back(absorb.into);
   }
 
-  std::optional<Decline> take(const Pass& pass, const jit::Node* node, const std::optional<Order>& order, bool alone) {
+  std::optional<Decline> take(const Pass& pass, const jit::Use& passed, const std::optional<Order>& order, bool alone) {
+    jit::Node* node = passed.user;
     passed_.push_back(node);
     if (!pass.edits.empty() && !edited_.insert(node).second) {
       return Decline{Reason::value_has_other_readers, node, fmt::format("{} is passed twice", node->kind().toQualString())};
@@ -179,29 +217,35 @@ class Search {
     plan_.edits.insert(plan_.edits.end(), pass.edits.begin(), pass.edits.end());
     for (const Move& move : pass.moves) {
       if (is_neutral(move.affine)) continue;
-      if (move.way == Way::backward) want(move.value, move.affine, node, order);
+      if (move.way == Way::backward) want(move.value, move.affine, passed, order);
       if (move.way == Way::forward) miss(move.value, move.affine, alone);
     }
     return std::nullopt;
   }
 
-  std::optional<Decline> why_not_from(const jit::Value* value) const {
+  std::optional<Decline> why_not_from(const jit::Value* value, const jit::Node* reader) const {
     const jit::Node* producer = value->node();
     if (norm_.is_made_by(producer)) {
       return Decline{Reason::value_has_other_readers, producer, "the value depends on the norm itself"};
     }
-    if (producer->kind() != jit::prim::Param) return std::nullopt;
+    if (producer->kind() != jit::prim::Param) {
+      if (!is_in_loop_behind(reader, producer)) return std::nullopt;
+      return Decline{Reason::value_from_other_block, producer, "a loop normalizes again and again what is computed before it"};
+    }
     const bool graph_input = producer->owningBlock() == producer->owningGraph()->block();
     return Decline{graph_input ? Reason::value_from_graph_input : Reason::value_from_other_block, norm_.node(),
                    fmt::format("%{} comes from outside", value->debugName())};
   }
 
   // Who beside `reader` reads the contents of `value`, as a decline.
-  std::optional<Decline> other_reader(const jit::Value* value, const jit::Node* reader) const {
+  std::optional<Decline> other_reader(const jit::Value* value, const jit::Use& reader) const {
+    const bool read_by_norm = norm_.is_made_by(reader.user);
     for (const jit::Use& use : value->uses()) {
-      if (use.user == reader || norm_.is_made_by(use.user) || reads_metadata_only(use.user, value)) continue;
-      if (use.user->kind() == jit::prim::ListConstruct && only_concatenation(use.user) == reader) continue;
-      if (use.user->kind() == jit::prim::Return && use.user->owningBlock()->owningNode() == reader) continue;
+      if (use.user == reader.user || reads_metadata_only(use.user, value)) continue;
+      if (read_by_norm && norm_.is_made_by(use.user)) continue;
+      if (use.user->kind() == jit::prim::ListConstruct && only_concatenation(use.user) == reader.user) continue;
+      const bool leaves_branch = use.user->kind() == jit::prim::Return && use.user->owningBlock()->owningNode() == reader.user;
+      if (leaves_branch && use.offset == reader.offset) continue;
       if (writes_into(use.user, value)) {
         return Decline{Reason::value_changed_in_place, use.user, fmt::format("by {}", use.user->kind().toQualString())};
       }
@@ -212,10 +256,37 @@ class Search {
     return std::nullopt;
   }
 
+  std::optional<Decline> why_not_of_rank(const Step& step) const {
+    const auto rank = known_.ranks.of(step.value);
+    if (!rank || *rank == step.affine.rank()) return std::nullopt;
+    return Decline{Reason::rank_unknown, step.value->node(),
+                   fmt::format("a value of rank {} where {} was expected", *rank, step.affine.rank())};
+  }
+
+  // What `node` writes in place must be memory that nobody else reads: it changes with the affine.
+  std::optional<Decline> why_not_written(const jit::Node* node) const {
+    for (const jit::Value* written : node->inputs()) {
+      if (!writes_into(node, written)) continue;
+      const jit::Node* reader = node;
+      while (true) {
+        const jit::Node* producer = written->node();
+        const bool own = producer->kind().is_aten() && !is_in_loop_behind(reader, producer);
+        if (!own || other_reader(written, {const_cast<jit::Node*>(reader), 0})) {
+          return Decline{Reason::value_changed_in_place, node, fmt::format("by {}", node->kind().toQualString())};
+        }
+        if (!may_return_its_input(producer)) break;
+        written = producer->input(0);
+        reader = producer;
+      }
+    }
+    return std::nullopt;
+  }
+
   // Whether the memory of the norm's input is free to be written once the norm is gone.
   bool owns_input() const {
     const jit::Node* producer = norm_.input()->node();
-    return producer->kind().is_aten() && !may_return_its_input(producer) && !other_reader(norm_.input(), norm_.node());
+    return producer->kind().is_aten() && !may_return_its_input(producer) &&
+           !other_reader(norm_.input(), {norm_.node(), norm_.input_place});
   }
 
   // The readers of the norm's output will read its input: whatever writes into that must not come between.
@@ -239,19 +310,17 @@ class Search {
 
   // batch_norm makes a permuted or sliced input dense, as view needs it.
   std::optional<Decline> why_not_viewed(const jit::Node* node) const {
-    const jit::Node* producer = norm_.input()->node();
-    const bool dense =
-        producer->kind().is_aten() && (!may_return_its_input(producer) || writes_into(producer, producer->input(0)) ||
-                                       producer->kind() == jit::aten::contiguous);
-    if (node->kind() != jit::aten::view || dense) return std::nullopt;
-    return Decline{Reason::memory_order_unknown, node, fmt::format("a view of what {} returns", producer->kind().toQualString())};
+    if (node->kind() != jit::aten::view || is_dense(norm_.input())) return std::nullopt;
+    return Decline{Reason::memory_order_unknown, node, "a view of what may be permuted in memory"};
   }
 
   std::optional<Decline> why_not_in_time() const {
     for (const jit::Node* writer : writers_.nodes) {
       if (writer->isBefore(norm_.node())) continue;
+      // In a loop, what comes later comes before the next round.
+      const bool in_order = writer->owningBlock() == norm_.node()->owningBlock();
       for (const jit::Node* reader : readers_) {
-        if (writer == reader || writer->isAfter(reader)) continue;
+        if (writer == reader || (in_order && writer->isAfter(reader))) continue;
         return Decline{Reason::value_changed_in_place, writer, fmt::format("by {}", writer->kind().toQualString())};
       }
     }
@@ -270,6 +339,15 @@ class Search {
   std::unordered_set<const jit::Value*> wanted_;  // values that were reached backward
   std::unordered_set<const jit::Node*> edited_;   // nodes that let pass only with an edit
 };
+
+// Forward, rank 2 is no more than a guess for what reshapes or reduces the value.
+std::optional<Decline> why_not_of_unknown_rank(const std::vector<const jit::Node*>& passed, Direction direction) {
+  for (const jit::Node* node : passed) {
+    if (direction == Direction::backward || keeps_sizes(node)) continue;
+    return Decline{Reason::rank_unknown, node, "the rank of the norm's input is not known; example inputs tell it"};
+  }
+  return std::nullopt;
+}
 
 // A way to divide an affine into a part that goes backward and one that goes forward.
 struct Strategy {
@@ -328,6 +406,9 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
     return refused({Reason::rank_unknown, norm.node(), "its constants have more dimensions than its input"});
   }
   const Extents extents(store, ranks);
+  if (!norm.along_channels && is_broadcast(norm.input(), affine, extents)) {
+    return refused({Reason::sizes_unknown, norm.node(), "its input may be broadcast to the size of its constants"});
+  }
   std::optional<Plan> best;
   const auto consider = [&](Plan found, Direction direction) {
     found.direction = direction;
@@ -336,13 +417,15 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   };
   for (const Strategy& strategy : strategies(affine)) {
     Search search(norm, store, ranks, extents);
-    if (const auto decline = search.run(strategy.backward, strategy.forward)) {
+    auto decline = search.run(strategy.backward, strategy.forward);
+    if (!decline && !rank) decline = why_not_of_unknown_rank(search.passed(), strategy.direction);
+    if (decline) {
       refusal.attempts.push_back({strategy.name, search.passed(), *decline});
     } else {
       consider(search.take_plan(), strategy.direction);
       if (best->added_nodes() <= 0) return *best;
     }
-    if (strategy.direction == Direction::backward) {
+    if (strategy.direction == Direction::backward && rank) {
       if (auto aside = plan_sideways(norm, affine, {store, ranks, extents})) consider(std::move(*aside), Direction::sideways);
       if (best && best->added_nodes() <= 0) return *best;
     }

@@ -128,6 +128,7 @@ void Ranks::read(const jit::Node* node) {
     learn(output, rank, assumed);
   } else if (keeps_rank(node)) {
     tie(input, output);
+    if (keeps_channels(node)) learn(output, spatial_dimensions(node) + 2, assumed);
   } else if (operation == "addmm" || operation == "mm") {
     learn(output, 2, proven);
   } else if (operation == "view" || operation == "reshape") {

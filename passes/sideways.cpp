@@ -66,6 +66,15 @@ std::vector<Addend> addends_of(jit::Value* value, double weight) {
   return addends;
 }
 
+// Whether `value` is memory of its own that only one node reads.
+bool is_free_memory(const jit::Value* value) {
+  while (only_reader(value) && value->node()->kind().is_aten()) {
+    if (!may_return_its_input(value->node())) return true;
+    value = value->node()->input(0);
+  }
+  return false;
+}
+
 // The sums that a value goes into, as long as nobody else reads them.
 struct Sums {
   std::vector<jit::Node*> of_numbers;  // first the sums of the value and a number
@@ -78,6 +87,8 @@ Sums sums_above(jit::Value* value) {
   Sums sums;
   double weight = 1;
   for (auto reader = only_reader(value); reader && is_sum(reader->user); reader = only_reader(value)) {
+    // Without the value, a sum may have another size, which nobody must ask for.
+    if (sums.removal && value->uses().size() != 1) break;
     jit::Node* sum = reader->user;
     const double rest_weight = weight_in_sum(sum, 1 - reader->offset);
     jit::Value* rest = sum->input(1 - reader->offset);
@@ -89,8 +100,8 @@ Sums sums_above(jit::Value* value) {
       sums.number += *number * rest_weight;
       continue;
     }
-    // What is left of the first sum takes its place as it is.
-    if (!sums.removal && rest_weight != 1) break;
+    // What is left of the first sum takes its place as it is, also as memory that may be written to.
+    if (!sums.removal && (rest_weight != 1 || !is_free_memory(rest))) break;
     if (!sums.removal) sums.removal = Replace{sum, rest};
     weight *= weight_in_sum(sum, reader->offset);
     for (const Addend& addend : addends_of(rest, rest_weight)) sums.beside.push_back({addend.value, addend.weight / weight});
@@ -169,7 +180,7 @@ std::optional<Plan> plan_sideways(const Norm& norm, const algebra::Affine& affin
     const auto* absorb = std::get_if<Absorb>(&answer);
     if (absorb == nullptr) continue;
     Plan plan{absorb->edits, Direction::sideways, absorb->into, false, std::nullopt};
-    for (jit::Node* sum : sums.of_numbers) plan.edits.push_back(Replace{sum, sum->input(0)});
+    for (jit::Node* sum : sums.of_numbers) plan.edits.push_back(Replace{sum, norm.node()->output(0)});
     plan.edits.push_back(*sums.removal);
     return plan;
   }

@@ -62,9 +62,14 @@ TEST_F(Planner, DeclinesANormOfTheInput) {
               Reason::value_from_graph_input);
 }
 
-TEST_F(Planner, DeclinesANormInABranchOfALayerOutside) {
+TEST_F(Planner, FoldsANormInABranchOfALayerOutside) {
   const Model model = with("y = " + conv() + "\nif bool(x.sum() > 0):\n  z = " + norm() + "\nelse:\n  z = x\nreturn z");
-  expect_kept(model.module, {x}, "norm", Reason::value_from_other_block);
+  expect_folded(model.module, {x}, "norm", "conv");
+}
+
+TEST_F(Planner, DeclinesANormInABranchOfALayerThatTheOtherBranchReads) {
+  const Model model = with("y = " + conv() + "\nif bool(x.sum() > 0):\n  z = " + norm() + "\nelse:\n  z = y\nreturn z");
+  expect_kept(model.module, {x}, "norm", Reason::value_has_other_readers);
 }
 
 TEST_F(Planner, FoldsInsideABranch) {
@@ -78,8 +83,9 @@ TEST_F(Planner, FoldsInsideALoop) {
 }
 
 TEST_F(Planner, DeclinesALoopThatWouldWriteIntoTheLayersOutput) {
-  const Model model = with("y = " + conv() + "\nz = y\nfor i in range(x.size(0)):\n  z = " + norm() + ".relu_()\nreturn z");
-  EXPECT_EQ(fold(model.module).report.folded.size(), 0U);
+  const Model model =
+      with("y = " + conv() + "\nz = x.sum()\nfor i in range(x.size(0)):\n  z = z + " + norm() + ".add_(1.0).sum()\nreturn z");
+  expect_kept(model.module, {x}, "norm", Reason::value_from_other_block);
 }
 
 TEST_F(Planner, DeclinesAnOperatorWithoutARule) {

@@ -13,7 +13,9 @@ namespace {
 Report example() {
   Report report;
   report.folded = {{"bn1", Direction::backward, "conv1"}, {"bn2", Direction::backward, "conv2"}};
-  report.kept = {{"bn3", Reason::value_has_other_readers, "also read by aten::add", "net.py:12"}};
+  const Obstacle back{"backward", {"flatten"}, Reason::value_has_other_readers, "also read by aten::add", "net.py:12"};
+  const Obstacle ahead{"forward", {}, Reason::value_is_output, "the normalized value is an output", "net.py:14"};
+  report.kept = {{"bn3", back.reason, back.detail, back.source, {back, ahead}}};
   report.before = {134309962, 8462, 537273696, 58};
   report.after = {134301514, 0, 537206056, 45};
   return report;
@@ -45,7 +47,8 @@ TEST(Report, AsTable) {
             "graph nodes              58  ->              45   -13\n"
             "\nkept\n"
             "  bn3  value_has_other_readers  (net.py:12)\n"
-            "      also read by aten::add\n");
+            "      also read by aten::add\n"
+            "      forward: value_is_output, the normalized value is an output (net.py:14)\n");
 }
 
 TEST(Reasons, EachHasANameOfItsOwnAndASentence) {

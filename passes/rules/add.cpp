@@ -7,6 +7,7 @@
 //             (scale*u + shift) + k*v = scale * (u + k * v/scale) + shift; where the affine is missing in v, with u/scale and k*shift.
 // Conditions  alpha, k, is a constant                                      operand_not_constant
 //             before it: scale differs from 0, or is 1                     scale_is_zero
+//             behind it: the addends are two values                        value_has_other_readers
 //             the addends have the rank of the sum                         rank_unknown
 //             a static addend is of the value's dtype and varies where the affine does, or nowhere: affine_varies_elsewhere
 // Shapes      any that broadcast; a computed addend must not be broadcast along a dimension along which the affine varies.
@@ -72,6 +73,9 @@ Answer add_backward(const Site& site) {
   }
   const auto addend = static_operand(site, 1);
   if (addend && addend->tensor.defined() && addend->views.empty()) return into_static_addend(site, *addend, *factor);
+  if (node->input(0) == node->input(1)) {
+    return Decline{Reason::value_has_other_readers, node, "it adds the value to itself"};
+  }
   for (const size_t place : {0, 1}) {
     if (is_broadcast(site, node->input(place))) {
       return Decline{Reason::sizes_unknown, node, "an addend may be broadcast"};

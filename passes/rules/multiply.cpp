@@ -7,6 +7,7 @@
 // Conditions  a shift of 0                                                 shift_not_passable
 //             behind it: the number differs from 0                         operand_not_constant
 //             the value that takes the scale is not broadcast              sizes_unknown
+//             behind it: the factors are two values                        value_has_other_readers
 #include "constants.h"
 #include "rules/rule.h"
 
@@ -40,6 +41,9 @@ Answer multiply_backward(const Site& site) {
   }
   if (algebra::has_shift(site.affine))
     return Decline{Reason::shift_not_passable, node, "a shift would be multiplied by the gate"};
+  if (node->input(0) == node->input(1)) {
+    return Decline{Reason::value_has_other_readers, node, "it multiplies the value by itself"};
+  }
   for (const size_t place : {0, 1}) {
     const Rule* rule = rule_for(node->input(place)->node());
     if (rule == nullptr || rule->backward == nullptr || !has_size_of_affine(site, node->input(place))) continue;

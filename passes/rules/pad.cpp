@@ -61,6 +61,9 @@ Answer with_constant(const Site& site, const Padding& padding, const at::Tensor&
   if (!std::isfinite(first) || !values.eq(first).all().item<bool>()) {
     return Decline{Reason::shift_at_padding, site.node, "the channels would need different constants as padding"};
   }
+  if (!at::full({}, first, at::kDouble).to(site.norm_dtype).isfinite().item<bool>()) {
+    return Decline{Reason::folded_weight_not_finite, site.node, "the constant leaves the range of the dtype"};
+  }
   if (first != padding.constant) pass.edits.push_back(SetNumber{site.node, *padding.constant_input, first});
   return pass;
 }

@@ -3,7 +3,7 @@
 //   before   x --> pool --> norm(scale, shift) --> y          after   norm(scale, shift) of x --> pool --> y, and the other way round
 //
 // Formula     An average of scale * x + shift is scale * average + shift, as its weights sum to 1; a maximum likewise where scale >= 0.
-// Conditions  the affine varies along batch and channels only              affine_varies_elsewhere
+// Conditions  the affine is constant along the pooled dimensions            affine_varies_elsewhere
 //             average: a shift only where the weights sum to 1: padding is
 //             not counted and the divisor not overridden                   shift_at_padding
 //             maximum: scale >= 0                                          scale_not_positive
@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "constants.h"
+#include "operators.h"
 #include "rules/rule.h"
 
 namespace bnfold {
@@ -34,8 +35,8 @@ bool weights_sum_to_one(const jit::Node* node) {
 
 std::optional<Decline> why_not(const Site& site) {
   const std::string_view operation = site.node->kind().toUnqualString();
-  for (int64_t dimension = 2; dimension < site.affine.rank(); ++dimension) {
-    if (site.affine.size_along(dimension) != 1) {
+  for (int64_t dimension = site.affine.rank() - spatial_dimensions(site.node); dimension < site.affine.rank(); ++dimension) {
+    if (dimension < 0 || site.affine.size_along(dimension) != 1) {
       return Decline{Reason::affine_varies_elsewhere, site.node, "the norm's channels are among the pooled dimensions"};
     }
   }

@@ -3,7 +3,7 @@
 //   before   x --> mean(dims) --> norm(scale, shift) --> y          after   norm(scale, shift) of x --> mean(dims) --> y, and the other way
 //
 // Formula     mean(scale * x + shift) = scale * mean(x) + shift.
-// Conditions  the dimensions are constants                                 operand_not_constant
+// Conditions  the dimensions are constants, and no other dtype is asked for  operand_not_constant
 //             the affine is constant along them                            affine_varies_elsewhere
 //             sum: shift is 0                                              shift_not_passable
 #include <algorithm>
@@ -24,6 +24,7 @@ struct Reduction {
 
 std::optional<Reduction> reduction_of(const jit::Node* node, std::optional<int64_t> rank) {
   if (!has_argument(node, "dim") || !has_argument(node, "keepdim") || !rank) return std::nullopt;
+  if (node->namedInput("dtype")->type()->kind() != c10::TypeKind::NoneType) return std::nullopt;
   auto dimensions = constant_ints(node->namedInput("dim"));
   const auto keeps = constant_bool(node->namedInput("keepdim"));
   if (!dimensions || dimensions->empty() || !keeps) return std::nullopt;

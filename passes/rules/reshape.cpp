@@ -46,6 +46,9 @@ Extent extent_of(const jit::Value* element, const Site& site) {
   if (node->kind() == jit::aten::size && node->inputs().size() == 2) {
     source = node->input(0);
     dimension = constant_int(node->input(1));
+  } else if (node->kind() == jit::aten::__getitem__ && node->input(0)->node()->kind() == jit::aten::size) {
+    source = node->input(0)->node()->input(0);
+    dimension = constant_int(node->input(1));
   } else if (node->kind() == jit::prim::ListUnpack && node->input()->node()->kind() == jit::aten::size) {
     source = node->input()->node()->input(0);
     dimension = static_cast<int64_t>(element->offset());
@@ -215,7 +218,8 @@ Answer flatten_forward(const Site& site) {
   bool varies = false;
   for (int64_t d = dimensions->first; d <= dimensions->last; ++d) {
     varies |= site.affine.size_along(d) != 1;
-    sizes.push_back(site.known.extents.of(site.node->input(0), d).value_or(-1));
+    const int64_t size = site.affine.size_along(d);
+    sizes.push_back(size != 1 ? size : site.known.extents.of(site.node->input(0), d).value_or(-1));
   }
   if (!varies) std::fill(sizes.begin(), sizes.end(), 1);
   if (std::find(sizes.begin(), sizes.end(), -1) == sizes.end()) {

@@ -40,7 +40,7 @@ jit::Node* unpacking(const jit::Node* node) {
 
 // The lengths of the parts of chunk and split along the cut.
 std::optional<std::vector<int64_t>> lengths_of(const jit::Node* node, int64_t size, size_t parts) {
-  if (node->kind() == jit::aten::split_with_sizes) return constant_ints(node->input(1));
+  if (node->input(1)->type()->kind() == c10::TypeKind::ListType) return constant_ints(node->input(1));
   const auto number = constant_int(node->input(1));
   if (!number || *number <= 0) return std::nullopt;
   const int64_t length = node->kind() == jit::aten::chunk ? (size + *number - 1) / *number : *number;

@@ -12,7 +12,7 @@ from ._check import CheckResult, check
 from ._errors import Error, LoadError, SaveError
 from ._files import load, save
 from ._fold import FoldOptions, FoldResult, fold
-from ._report import FoldedNorm, KeptNorm, Report
+from ._report import FoldedNorm, KeptNorm, Obstacle, Report
 
 __all__ = [
     "CheckResult",
@@ -21,6 +21,7 @@ __all__ = [
     "FoldResult",
     "FoldedNorm",
     "KeptNorm",
+    "Obstacle",
     "LoadError",
     "Report",
     "SaveError",

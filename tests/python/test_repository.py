@@ -109,7 +109,9 @@ def test_the_example_of_a_reason_gives_that_reason(reason, code, tmp_path):
             specification.loader.exec_module(example)
     finally:
         del sys.modules[example.__name__]
-    assert [norm.reason for norm in example.result.report.kept] == [reason]
+    (norm,) = example.result.report.kept
+    # A reason may stand in one of the other ways than the one backward, which names the norm's own reason.
+    assert reason in {norm.reason, *(obstacle.reason for obstacle in norm.obstacles)}
 
 
 # ---- rules

@@ -7,6 +7,27 @@
 namespace bnfold::test {
 namespace {
 
+std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
+  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
+}
+
+at::Tensor tensor_of(const Model& model, const std::string& name) {
+  return model.module.attr("norm").toModule().attr(name).toTensor();
+}
+
+Model& without_zero_scale(Model& model) {
+  tensor_of(model, "weight").abs_().add_(0.1).mul_(at::where(at::arange(tensor_of(model, "weight").numel()).eq(1), -1.0, 1.0));
+  return model;
+}
+
+// y = x + shift, to the last bit
+Model& with_shift_only(Model& model) {
+  tensor_of(model, "weight").fill_(1);
+  tensor_of(model, "running_mean").zero_();
+  tensor_of(model, "running_var").fill_(1 - 1e-5);
+  return model;
+}
+
 class AddRule : public ::testing::Test {
  protected:
   void SetUp() override { at::manual_seed(5); }
@@ -17,7 +38,16 @@ class AddRule : public ::testing::Test {
     return model.forward(fmt::format("y = torch.mm(x, self.linear.weight)\ny = {}\nreturn {}", sum, batch_norm("norm", "y")));
   }
 
+  // u = conv1(x), v = conv2(x), norm of the sum
+  static Model two_convs(const std::string& sum, const std::string& behind = "") {
+    Model model;
+    model.layer("conv1", {4, 3, 3, 3}, 4).layer("conv2", {4, 3, 3, 3}, 4).norm("norm", 4);
+    return model.forward(fmt::format("u = {}\nv = {}\ny = {}\nreturn {}{}", conv("conv1", "x"), conv("conv2", "x"), sum,
+                                     batch_norm("norm", "y"), behind));
+  }
+
   const at::Tensor x = at::randn({4, 3}, at::kDouble);
+  const at::Tensor image = at::randn({2, 3, 6, 6}, at::kDouble);
 };
 
 TEST_F(AddRule, GivesShiftToTheStaticAddendAndScaleToBoth) {
@@ -29,17 +59,35 @@ TEST_F(AddRule, TakesTheInPlaceFormToo) {
   expect_folded(sum_then_norm("y.add_(self.shift.bias)").module, {x}, "norm", "linear");
 }
 
-TEST_F(AddRule, DeclinesTheSumOfTwoComputedValues) {
-  expect_kept(sum_then_norm("y + torch.relu(self.shift.bias)").module, {x}, "norm", Reason::no_rule_for_operator,
-              "two computed values");
+TEST_F(AddRule, TakesAStaticAddendThatCountsSeveralTimes) {
+  expect_folded(sum_then_norm("torch.add(y, self.shift.bias, alpha=2)").module, {x}, "norm", "linear");
+  expect_folded(sum_then_norm("torch.sub(y, self.shift.bias, alpha=3)").module, {x}, "norm", "linear");
 }
 
-TEST_F(AddRule, DeclinesAnotherAlpha) {
-  expect_kept(sum_then_norm("torch.add(y, self.shift.bias, alpha=2)").module, {x}, "norm", Reason::operand_not_constant, "alpha");
+TEST_F(AddRule, TakesAStaticAddendOfOneElement) {
+  expect_folded(sum_then_norm("y + self.shift.bias", {1}).module, {x}, "norm", "linear");
 }
 
-TEST_F(AddRule, DeclinesAnAddendOfAnotherShape) {
-  expect_kept(sum_then_norm("y + self.shift.bias", {1}).module, {x}, "norm", Reason::channels_differ, "addend");
+TEST_F(AddRule, TakesANumber) {
+  expect_folded(sum_then_norm("y + 2.5").module, {x}, "norm", "linear");
+  expect_folded(sum_then_norm("torch.sub(y, 2, alpha=3)").module, {x}, "norm", "linear");
+}
+
+TEST_F(AddRule, DeclinesANumberThatIsComputed) {
+  expect_kept(sum_then_norm("y + x.size(0)").module, {x}, "norm", Reason::operand_not_constant, "addend");
+}
+
+TEST_F(AddRule, DeclinesAnAlphaThatIsComputed) {
+  expect_kept(sum_then_norm("torch.add(y, self.shift.bias, alpha=x.size(0))").module, {x}, "norm", Reason::operand_not_constant,
+              "alpha");
+}
+
+TEST_F(AddRule, DeclinesAnAddendForEachRow) {
+  expect_kept(sum_then_norm("y + self.shift.bias", {4, 1}).module, {x}, "norm", Reason::affine_varies_elsewhere, "addend");
+}
+
+TEST_F(AddRule, DeclinesAnAddendThatMayBeBroadcast) {
+  expect_kept(sum_then_norm("y + torch.relu(self.shift.bias)").module, {x}, "norm", Reason::sizes_unknown, "broadcast");
 }
 
 TEST_F(AddRule, DeclinesWhereTheNormWorksAlongAnotherDimension) {
@@ -48,8 +96,121 @@ TEST_F(AddRule, DeclinesWhereTheNormWorksAlongAnotherDimension) {
   model.forward(fmt::format("y = torch.matmul(x, self.linear.weight) + self.shift.bias\nreturn {}", batch_norm("norm", "y")));
   Options options;
   options.input_ranks = {3};
-  expect_kept(model.module, {at::randn({2, 5, 3}, at::kDouble)}, "norm", Reason::affine_varies_elsewhere, "last dimension",
-              options);
+  expect_kept(model.module, {at::randn({2, 5, 3}, at::kDouble)}, "norm", Reason::affine_varies_elsewhere, "addend", options);
+}
+
+TEST_F(AddRule, GivesBothComputedAddendsTheScale) {
+  for (const char* sum : {"u + v", "u.add_(v)", "torch.add(u, v, alpha=3)", "u - v", "u.sub_(v)", "torch.sub(u, v, alpha=2)"}) {
+    expect_folded(two_convs(sum).module, {image}, "norm", "conv2, conv1");
+  }
+}
+
+TEST_F(AddRule, DeclinesWhereAnAddendHasAnotherReader) {
+  expect_kept(two_convs("u + v", " * u.sum()").module, {image}, "norm", Reason::value_has_other_readers, "aten::sum");
+}
+
+TEST_F(AddRule, DeclinesWhereAnAddendIsComputedByAnotherOperator) {
+  expect_kept(two_convs("u + torch.sigmoid(v)").module, {image}, "norm", Reason::no_rule_for_operator, "aten::sigmoid");
+}
+
+TEST_F(AddRule, DeclinesTheSumOfAValueAndItself) {
+  expect_kept(two_convs("u + u").module, {image}, "norm", Reason::value_has_other_readers, "twice");
+}
+
+TEST_F(AddRule, DoesNoHarmToAShiftOfTheSumOfAValueAndItself) {
+  Model model = two_convs("u + u");
+  expect_unharmed(with_shift_only(model).module, {image});
+}
+
+TEST_F(AddRule, DoesNoHarmToTheDifferenceOfAValueAndItself) {
+  Model model = two_convs("torch.sub(u, u, alpha=3)");
+  expect_unharmed(with_shift_only(model).module, {image});
+}
+
+TEST_F(AddRule, DoesNoHarmWhereOnlyTheShiftGoesBackIntoASumOfAValueAndItself) {
+  Model model;
+  model.layer("first", {4, 3, 3, 3}, 4).layer("conv", {4, 4, 3, 3}, 4).norm("norm", 4);
+  model.forward(
+      fmt::format("u = {}\ny = {}\nreturn {}", conv("first", "x"), batch_norm("norm", "(u + u)"), conv("conv", "y", 1)));
+  expect_unharmed(model.module, {image});
+}
+
+class AddForward : public AddRule {
+ protected:
+  // y is the norm of x, u = conv1(x); conv of the sum
+  static Model before_conv(const std::string& sum, const std::string& behind = "") {
+    Model model;
+    model.layer("conv1", {3, 3, 1, 1}, 3).layer("conv", {3, 3, 1, 1}, 3).norm("norm", 3);
+    model.forward(fmt::format("y = {}\nu = {}\nz = {}\nreturn {}{}", batch_norm("norm", "x"), conv("conv1", "torch.tanh(x)"), sum,
+                              conv("conv", "z"), behind));
+    return without_zero_scale(model);
+  }
+};
+
+TEST_F(AddForward, GivesTheOtherAddendTheInverseScale) {
+  for (const char* sum : {"y + u", "u + y", "y - u", "u - y", "torch.add(y, u, alpha=2)", "torch.sub(u, y, alpha=2)"}) {
+    const FoldResult result = expect_folded(before_conv(sum).module, {image}, "norm", "conv1, conv");
+    EXPECT_EQ(result.report.folded[0].direction, Direction::forward);
+  }
+}
+
+TEST_F(AddForward, TakesTheInPlaceFormsToo) {
+  for (const char* sum : {"y.add_(u)", "u.add_(y)", "y.sub_(u)", "u.sub_(y)"}) {
+    FoldResult result = expect_folded(before_conv(sum).module, {image}, "norm", "conv1, conv");
+    const at::Tensor input = image.clone();
+    result.module.forward({input});
+    EXPECT_TRUE(at::equal(input, image)) << sum;
+  }
+}
+
+TEST_F(AddForward, TakesANumber) {
+  expect_folded(before_conv("y + 2.5").module, {image}, "norm", "conv");
+  expect_folded(before_conv("torch.sub(y, 2.5, alpha=3).add_(1)").module, {image}, "norm", "conv");
+}
+
+TEST_F(AddForward, AddsTheNormToItselfThroughALayer) {
+  Model model;
+  model.layer("conv1", {3, 3, 1, 1}, 3).layer("conv", {3, 3, 1, 1}, 3).norm("norm", 3);
+  model.forward(fmt::format("y = {}\ny = y + {}\nreturn {}", batch_norm("norm", "x"), conv("conv1", "y"), conv("conv", "y")));
+  expect_folded(without_zero_scale(model).module, {image}, "norm", "conv1, conv");
+}
+
+TEST_F(AddForward, DeclinesAZeroScale) {
+  Model model = before_conv("y + u");
+  tensor_of(model, "weight").select(0, 0).zero_();
+  expect_stopped(model.module, {image}, "norm", "forward", Reason::scale_is_zero);
+}
+
+TEST_F(AddForward, DeclinesTheSumOfTheNormAndItself) {
+  expect_stopped(before_conv("y + y").module, {image}, "norm", "forward", Reason::sizes_unknown, "broadcast");
+}
+
+TEST_F(AddForward, DeclinesAnAddendThatMayBeBroadcast) {
+  expect_stopped(before_conv("y + x.mean([1, 2, 3], True)").module, {image}, "norm", "forward", Reason::sizes_unknown,
+                 "broadcast");
+}
+
+TEST_F(AddForward, DeclinesTheNormsOwnInputAsAddend) {
+  EXPECT_EQ(expect_unharmed(before_conv("y + x").module, {image}).report.folded.size(), 0U);
+}
+
+TEST_F(AddForward, DeclinesAnAddendWithAnotherReader) {
+  expect_stopped(before_conv("y + u", " + u").module, {image}, "norm", "forward", Reason::value_has_other_readers, "aten::add");
+}
+
+TEST_F(AddForward, LetsAShiftPassWhateverTheOtherAddendIs) {
+  Model model = before_conv("y + torch.sigmoid(u)");
+  expect_folded(with_shift_only(model).module, {image}, "norm", "conv");
+}
+
+TEST_F(AddForward, CountsTheShiftTwiceWhereTheNormIsAddedToItself) {
+  Model model = before_conv("y + y");
+  expect_folded(with_shift_only(model).module, {image}, "norm", "conv");
+}
+
+TEST_F(AddForward, DoesNoHarmToAnAddendThatTheSumIsWrittenInto) {
+  Model model = before_conv("torch.sigmoid(u)\nw = z\nz = w.add_(y)", " + torch.tanh(w)");
+  expect_unharmed(with_shift_only(model).module, {image});
 }
 
 }  // namespace

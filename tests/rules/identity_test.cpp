@@ -34,5 +34,32 @@ TEST_F(IdentityRule, LetsTheAffinePassContiguousAndDetach) {
   expect_folded(through("y.detach()").module, {x}, "norm", "conv");
 }
 
+class IdentityForward : public IdentityRule {
+ protected:
+  static Model before_conv(const std::string& expression) {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}).norm("norm", 3);
+    return model.forward(fmt::format("y = {}\ny = {}\nreturn torch.conv2d(y, self.conv.weight, None, [1, 1], [0, 0], [1, 1], 1)",
+                                     batch_norm("norm", "x"), expression));
+  }
+};
+
+TEST_F(IdentityForward, LetsTheAffinePass) {
+  for (const char* expression : {"torch.dropout(y, 0.5, False)", "torch.dropout_(y, 0.5, False)",
+                                 "torch.feature_dropout(y, 0.5, False)", "y.contiguous()", "y.detach()"}) {
+    expect_folded(before_conv(expression).module, {x}, "norm", "conv");
+  }
+}
+
+TEST_F(IdentityForward, DeclinesDropoutInTrainingMode) {
+  expect_stopped(before_conv("torch.dropout(y, 0.5, True)").module, {}, "norm", "forward", Reason::operand_not_constant,
+                 "dropout");
+}
+
+TEST_F(IdentityForward, DeclinesDropoutThatTrainsForAWhile) {
+  expect_stopped(before_conv("torch.dropout(y, 0.5, x.size(0) > 5)").module, {x}, "norm", "forward", Reason::operand_not_constant,
+                 "dropout");
+}
+
 }  // namespace
 }  // namespace bnfold::test

@@ -52,5 +52,45 @@ TEST_F(MatmulRule, DeclinesAProductOfTwoComputedValues) {
   expect_kept(model.module, {x}, "norm", Reason::weight_not_static, "weight");
 }
 
+class MatmulForward : public MatmulRule {
+ protected:
+  static Model norm_then_product(const std::string& product, at::IntArrayRef weight) {
+    Model model;
+    model.layer("linear", weight, 5).norm("norm", 3);
+    return model.forward(fmt::format("y = {}\nreturn {}", batch_norm("norm", "x"), product));
+  }
+};
+
+TEST_F(MatmulForward, AbsorbsIntoAddmmOfATransposedWeight) {
+  expect_folded(norm_then_product("torch.addmm(self.linear.bias, y, self.linear.weight.t())", {5, 3}).module, {x}, "norm",
+                "linear");
+}
+
+TEST_F(MatmulForward, AbsorbsIntoAddmmOfAnUntransposedWeight) {
+  expect_folded(norm_then_product("torch.addmm(self.linear.bias, y, self.linear.weight)", {3, 5}).module, {x}, "norm", "linear");
+}
+
+TEST_F(MatmulForward, AddsTheShiftBehindAMatmul) {
+  for (const char* product : {"torch.matmul(y, self.linear.weight)", "torch.mm(y, self.linear.weight)"}) {
+    const FoldResult result = expect_folded(norm_then_product(product, {3, 5}).module, {x}, "norm", "linear");
+    EXPECT_EQ(state_names(result.module), (std::vector<std::string>{"linear.weight", "linear.bias"}));
+  }
+}
+
+TEST_F(MatmulForward, AbsorbsTwiceWhereTheNormIsConcatenatedWithItself) {
+  expect_folded(norm_then_product("torch.matmul(torch.cat([y, y], 1), self.linear.weight)", {6, 5}).module, {x}, "norm",
+                "linear");
+}
+
+TEST_F(MatmulForward, DeclinesANormThatIsTheRightOperand) {
+  const Model model = norm_then_product("torch.matmul(self.linear.weight, y)", {5, 4});
+  expect_stopped(model.module, {x}, "norm", "forward", Reason::weight_not_static, "left operand");
+}
+
+TEST_F(MatmulForward, DeclinesANormThatIsTheBiasOfAddmm) {
+  const Model model = norm_then_product("torch.addmm(y, x, self.linear.weight)", {3, 3});
+  expect_stopped(model.module, {x}, "norm", "forward", Reason::weight_not_static, "left operand");
+}
+
 }  // namespace
 }  // namespace bnfold::test

@@ -67,5 +67,57 @@ TEST_F(PermuteRule, DeclinesDimensionsThatDoNotFitTheRank) {
   expect_kept(through("y.transpose(1, 2)").module, {x}, "norm", Reason::rank_unknown);
 }
 
+class PermuteForward : public PermuteRule {
+ protected:
+  // norm --> expression of y --> linear with 3 features
+  static Model before_linear(const std::string& expression, const std::string& input = "x") {
+    Model model;
+    model.layer("linear", {5, 3}, 5).norm("norm", 3);
+    return model.forward(fmt::format("y = {}\ny = {}\nreturn torch.linear(y, self.linear.weight, self.linear.bias)",
+                                     batch_norm("norm", input), expression));
+  }
+
+  const at::Tensor channels_second = at::randn({2, 3, 4}, at::kDouble);
+};
+
+TEST_F(PermuteForward, LetsTheAffinePassTranspose) {
+  expect_folded(before_linear("y.transpose(1, 2)").module, {channels_second}, "norm", "linear", with_rank(3));
+}
+
+TEST_F(PermuteForward, LetsTheAffinePassPermute) {
+  expect_folded(before_linear("y.permute(2, 0, 1)").module, {channels_second}, "norm", "linear");
+}
+
+TEST_F(PermuteForward, DeclinesWhereTheChannelsEndElsewhere) {
+  expect_stopped(before_linear("y.permute(1, 2, 0)").module, {at::randn({3, 3, 4}, at::kDouble)}, "norm", "forward",
+                 Reason::affine_varies_elsewhere);
+}
+
+TEST_F(PermuteForward, DeclinesComputedDimensions) {
+  expect_stopped(before_linear("y.transpose(1, x.dim() - 1)").module, {channels_second}, "norm", "forward",
+                 Reason::operand_not_constant, "", with_rank(3));
+}
+
+TEST_F(PermuteForward, DeclinesAViewOfWhatTheNormMadeDense) {
+  const Model model = before_linear("y.view(y.size(0), 3, -1).transpose(1, 2)", "x.transpose(2, 3)");
+  expect_stopped(model.module, {at::randn({2, 3, 4, 5}, at::kDouble)}, "norm", "forward", Reason::memory_order_unknown, "view",
+                 with_rank(4));
+}
+
+TEST_F(PermuteForward, DoesNoHarmToAViewOfWhatTheNormReordered) {
+  const Model model = before_linear("y.view(y.size(0), 3, -1).transpose(1, 2)", "torch.tanh(x.transpose(2, 3))");
+  expect_unharmed(model.module, {at::randn({2, 3, 4, 5}, at::kDouble)}, with_rank(4));
+}
+
+TEST_F(PermuteForward, FoldsBeforeAViewOfWhatWasDense) {
+  const Model model = before_linear("y.view(y.size(0), 3, -1).transpose(1, 2)", "torch.avg_pool2d(x, [2, 2])");
+  expect_folded(model.module, {at::randn({2, 3, 4, 6}, at::kDouble)}, "norm", "linear", with_rank(4));
+}
+
+TEST_F(PermuteForward, TakesNoMatrixForGrantedBehindAPool) {
+  const Model model = before_linear("y.view(y.size(0), 3, -1).transpose(1, 2)", "torch.avg_pool2d(x, [2, 2])");
+  expect_unharmed(model.module, {at::randn({2, 3, 4, 6}, at::kDouble)});
+}
+
 }  // namespace
 }  // namespace bnfold::test

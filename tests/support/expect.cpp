@@ -139,4 +139,28 @@ FoldResult expect_kept(const jit::Module& module, const Inputs& inputs, const st
   return result;
 }
 
+FoldResult expect_stopped(const jit::Module& module, const Inputs& inputs, const std::string& name, const std::string& way,
+                          Reason reason, const std::string& detail, const Options& options) {
+  FoldResult result = expect_unharmed(module, inputs, options);
+  const auto& kept = result.report.kept;
+  const auto record = std::find_if(kept.begin(), kept.end(), [&](const KeptNorm& norm) { return norm.name == name; });
+  EXPECT_NE(record, kept.end()) << name << " was not kept; " << table_of(result.report);
+  if (record == kept.end()) return result;
+  const auto obstacle = std::find_if(record->obstacles.begin(), record->obstacles.end(),
+                                     [&](const Obstacle& one) { return one.way == way && one.reason == reason; });
+  EXPECT_NE(obstacle, record->obstacles.end())
+      << bnfold::name(reason) << " did not stop it " << way << "; " << table_of(result.report);
+  if (obstacle == record->obstacles.end()) return result;
+  EXPECT_NE(obstacle->detail.find(detail), std::string::npos) << obstacle->detail;
+  return result;
+}
+
+FoldResult expect_unharmed(const jit::Module& module, const Inputs& inputs, const Options& options) {
+  const Snapshot before = Snapshot::of(module);
+  FoldResult result = fold(module, options);
+  before.expect_unchanged(module);
+  if (!inputs.empty()) expect_same_output(module, result.module, inputs);
+  return result;
+}
+
 }  // namespace bnfold::test

@@ -22,6 +22,14 @@ FoldResult expect_folded(const torch::jit::Module& module, const Inputs& inputs,
 FoldResult expect_kept(const torch::jit::Module& module, const Inputs& inputs, const std::string& name, Reason reason,
                        const std::string& detail = "", const Options& options = {});
 
+// Folds `module` and expects that the norm `name` stayed and that `reason` stopped it on the way `way`, as "forward", with
+// `detail` in what the report says of that way.
+FoldResult expect_stopped(const torch::jit::Module& module, const Inputs& inputs, const std::string& name, const std::string& way,
+                          Reason reason, const std::string& detail = "", const Options& options = {});
+
+// Folds `module`, whatever becomes of its norms, and expects the same values.
+FoldResult expect_unharmed(const torch::jit::Module& module, const Inputs& inputs, const Options& options = {});
+
 // Expects that both modules return the same on `inputs`, compared in double with `original` as the reference, three runs.
 void expect_same_output(const torch::jit::Module& original, const torch::jit::Module& folded, const Inputs& inputs);
 

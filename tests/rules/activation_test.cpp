@@ -1,0 +1,226 @@
+// Activations that cut values off, each in every spelling, with scales of both signs and of zero.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "support/expect.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+namespace {
+
+struct Spelling {
+  std::string name;
+  std::string call;  // of y
+};
+
+std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
+  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
+}
+
+at::Tensor tensor_of(const Model& model, const std::string& name) {
+  return model.module.attr("norm").toModule().attr(name).toTensor();
+}
+
+Model& without_shift(Model& model) {
+  for (const char* name : {"bias", "running_mean"}) tensor_of(model, name).zero_();
+  return model;
+}
+
+Model& with_positive_scale(Model& model) {
+  tensor_of(model, "weight").abs_().add_(0.1);
+  return model;
+}
+
+class ActivationRule : public ::testing::TestWithParam<Spelling> {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  // x --> norm --> activation --> conv
+  static Model before_conv(const std::string& call, int64_t padding = 0) {
+    Model model;
+    model.layer("conv", {5, 4, 3, 3}, 5).norm("norm", 4).parameter("slope", at::tensor({-0.3}, at::kDouble));
+    return model.forward(fmt::format("y = {}\ny = {}\nreturn {}", batch_norm("norm", "x"), call, conv("conv", "y", padding)));
+  }
+
+  // x --> conv --> activation --> norm
+  static Model behind_conv(const std::string& call) {
+    Model model;
+    model.layer("conv", {5, 4, 3, 3}, 5).norm("norm", 5);
+    return model.forward(fmt::format("y = {}\ny = {}\nreturn {}", conv("conv", "x"), call, batch_norm("norm", "y")));
+  }
+
+  const at::Tensor x = at::randn({2, 4, 6, 6}, at::kDouble) * 2;
+};
+
+using BoundingRule = ActivationRule;
+
+TEST_P(BoundingRule, BecomesABoundForEachChannel) {
+  const FoldResult result = expect_folded(before_conv(GetParam().call).module, {x}, "norm", "conv");
+  EXPECT_EQ(result.report.folded[0].direction, Direction::forward);
+}
+
+TEST_P(BoundingRule, LeavesTheInputAlone) {
+  FoldResult result = fold(before_conv(GetParam().call).module);
+  const at::Tensor input = x.clone();
+  result.module.forward({input});
+  EXPECT_TRUE(at::equal(input, x));
+}
+
+TEST_P(BoundingRule, IsPassedByTheScaleWhereThePaddingTakesNoShift) {
+  Model model = before_conv(GetParam().call, 1);
+  expect_folded(without_shift(model).module, {x}, "norm", "conv");
+}
+
+TEST_P(BoundingRule, DeclinesAShiftWhereThePaddingTakesNone) {
+  expect_stopped(before_conv(GetParam().call, 1).module, {x}, "norm", "forward", Reason::shift_at_padding);
+}
+
+TEST_P(BoundingRule, DeclinesToPassBackward) {
+  expect_kept(behind_conv(GetParam().call).module, {x}, "norm", Reason::operator_not_affine, "cuts values off");
+}
+
+INSTANTIATE_TEST_SUITE_P(Spellings, BoundingRule,
+                         ::testing::Values(Spelling{"relu", "torch.relu(y)"}, Spelling{"relu_in_place", "torch.relu_(y)"},
+                                           Spelling{"relu6", "torch.relu6(y)"}, Spelling{"relu6_in_place", "torch.relu6_(y)"},
+                                           Spelling{"hardtanh", "torch.hardtanh(y, -0.5, 1.5)"},
+                                           Spelling{"hardtanh_in_place", "torch.hardtanh_(y, -0.5, 1.5)"},
+                                           Spelling{"clamp", "torch.clamp(y, -0.7, 0.9)"},
+                                           Spelling{"clamp_in_place", "torch.clamp_(y, -0.7, 0.9)"},
+                                           Spelling{"clamp_from_below", "torch.clamp(y, min=-0.3)"},
+                                           Spelling{"clamp_from_above", "torch.clamp(y, max=0.4)"},
+                                           Spelling{"clamp_min", "torch.clamp_min(y, 0.2)"},
+                                           Spelling{"clamp_max_in_place", "torch.clamp_max_(y, 0.2)"}),
+                         [](const auto& test) { return test.param.name; });
+
+TEST_F(ActivationRule, PassesReluUnderPositiveScalesAsItIs) {
+  Model model = before_conv("torch.relu(y)", 1);
+  without_shift(with_positive_scale(model));
+  const FoldResult result = expect_folded(model.module, {x}, "norm", "conv");
+  EXPECT_EQ(count_nodes(result.module, "aten::relu"), 1);
+  EXPECT_EQ(count_nodes(result.module, "aten::maximum"), 0);
+}
+
+TEST_F(ActivationRule, PassesReluBackwardUnderPositiveScales) {
+  Model model = behind_conv("torch.relu(y)");
+  expect_folded(without_shift(with_positive_scale(model)).module, {x}, "norm", "conv");
+}
+
+TEST_F(ActivationRule, DeclinesReluBackwardUnderNegativeScales) {
+  Model model = behind_conv("torch.relu(y)");
+  expect_kept(without_shift(model).module, {x}, "norm", Reason::operator_not_affine, "cuts values off");
+}
+
+TEST_F(ActivationRule, FoldsZeroScalesOnly) {
+  Model model = before_conv("torch.relu(y)");
+  tensor_of(model, "weight").zero_();
+  expect_folded(model.module, {x}, "norm", "conv");
+}
+
+TEST_F(ActivationRule, FoldsZeroScalesWithoutShift) {
+  Model model = before_conv("torch.relu(y)");
+  tensor_of(model, "weight").zero_();
+  expect_folded(without_shift(model).module, {x}, "norm", "conv");
+}
+
+TEST_F(ActivationRule, DeclinesLimitsThatAreComputed) {
+  const Model model = before_conv("torch.clamp(y, float(x.mean()), 5.0)");
+  expect_stopped(model.module, {x}, "norm", "forward", Reason::operand_not_constant, "limits");
+}
+
+TEST_F(ActivationRule, DeclinesTensorsAsLimits) {
+  const Model model = before_conv("torch.clamp(x, y, y + 1)");
+  expect_stopped(model.module, {x}, "norm", "forward", Reason::operand_not_constant, "limits");
+}
+
+TEST_F(ActivationRule, BoundsOnceForSeveralReaders) {
+  Model model;
+  model.layer("conv1", {5, 4, 3, 3}, 5).layer("conv2", {5, 4, 3, 3}, 5).norm("norm", 4);
+  model.forward(
+      fmt::format("y = torch.relu({})\nreturn {} + {}", batch_norm("norm", "x"), conv("conv1", "y"), conv("conv2", "y")));
+  const FoldResult result = fold(model.module);
+  EXPECT_EQ(result.report.folded.size(), 1U);
+  EXPECT_EQ(count_nodes(result.module, "aten::maximum"), 1);
+  expect_same_output(model.module, result.module, {x});
+}
+
+TEST_F(ActivationRule, DeclinesAReluInPlaceBesideAnotherReader) {
+  Model model;
+  model.layer("conv1", {5, 4, 3, 3}, 5).layer("conv2", {5, 4, 3, 3}, 5).norm("norm", 4);
+  model.forward(
+      fmt::format("y = {}\nz = {}\ny.relu_()\nreturn {} + z", batch_norm("norm", "x"), conv("conv1", "y"), conv("conv2", "y")));
+  expect_stopped(model.module, {x}, "norm", "forward", Reason::value_changed_in_place, "relu_");
+}
+
+TEST_F(ActivationRule, PartsScaleAndShiftBehindAMaximum) {
+  Model model;
+  model.layer("first", {4, 4, 3, 3}, 4).layer("conv", {5, 4, 3, 3}, 5).norm("norm", 4);
+  tensor_of(model, "weight").copy_(at::tensor({-0.8, 0.9, -1.1, 0.7}, at::kDouble));
+  model.forward(fmt::format("y = torch.max_pool2d({}, [2, 2], [1, 1], [1, 1], [1, 1], False)\ny = torch.relu({})\nreturn {}",
+                            conv("first", "x"), batch_norm("norm", "y"), conv("conv", "y", 1)));
+  const FoldResult result = expect_folded(model.module, {x}, "norm", "conv, first");
+  EXPECT_EQ(result.report.folded[0].direction, Direction::forward);
+}
+
+TEST_F(ActivationRule, KeepsAZeroScalesShiftOutOfThePadding) {
+  Model model;
+  model.layer("first", {4, 4, 3, 3}, 4).layer("conv", {5, 4, 3, 3}, 5).norm("norm", 4);
+  model.forward(fmt::format("y = torch.max_pool2d({}, [2, 2], [1, 1], [1, 1], [1, 1], False)\ny = torch.relu({})\nreturn {}",
+                            conv("first", "x"), batch_norm("norm", "y"), conv("conv", "y", 1)));
+  expect_folded(model.module, {x}, "norm", "conv, first");
+}
+
+TEST_F(ActivationRule, MakesAChannelConstantWhoseBoundLeavesTheRange) {
+  Model model = before_conv("torch.relu(y)");
+  tensor_of(model, "weight").copy_(at::tensor({6e-5, -6e-5, 6e-5, -6e-5}, at::kDouble));
+  tensor_of(model, "bias").copy_(at::tensor({-5.0, -5.0, 5.0, 5.0}, at::kDouble));
+  tensor_of(model, "running_mean").zero_();
+  tensor_of(model, "running_var").fill_(1);
+  model.module.to(at::kHalf);
+  expect_folded(model.module, {x}, "norm", "conv");
+}
+
+TEST_F(ActivationRule, DeclinesANormInAnotherDtypeThanItsInput) {
+  Model model = before_conv("torch.relu(y)");
+  model.module.attr("norm").toModule().to(at::kFloat);
+  model.module.attr("conv").toModule().to(at::kHalf);
+  expect_stopped(model.module, {}, "norm", "forward", Reason::dtypes_differ, "bound");
+}
+
+TEST_F(ActivationRule, PassesLeakyReluUnderPositiveScalesWithoutShift) {
+  for (const char* call : {"torch.leaky_relu(y, 0.1)", "torch.leaky_relu_(y, 0.1)", "torch.prelu(y, self.slope)"}) {
+    Model model = before_conv(call, 1);
+    expect_folded(without_shift(with_positive_scale(model)).module, {x}, "norm", "conv");
+  }
+}
+
+TEST_F(ActivationRule, DeclinesLeakyReluUnderNegativeScales) {
+  Model model = before_conv("torch.leaky_relu(y, 0.1)");
+  expect_stopped(without_shift(model).module, {x}, "norm", "forward", Reason::scale_not_positive, "negative");
+}
+
+TEST_F(ActivationRule, DeclinesLeakyReluUnderAShift) {
+  Model model = before_conv("torch.leaky_relu(y, 0.1)");
+  expect_stopped(with_positive_scale(model).module, {x}, "norm", "forward", Reason::shift_not_passable, "slope");
+}
+
+TEST_F(ActivationRule, PassesLeakyReluBackward) {
+  Model model = behind_conv("torch.leaky_relu(y, 0.1)");
+  expect_folded(without_shift(with_positive_scale(model)).module, {x}, "norm", "conv");
+}
+
+TEST_F(ActivationRule, DeclinesLeakyReluBackwardUnderAShift) {
+  Model model = behind_conv("torch.leaky_relu(y, 0.1)");
+  expect_kept(with_positive_scale(model).module, {x}, "norm", Reason::shift_not_passable, "slope");
+}
+
+TEST_F(ActivationRule, LeavesTheInputOfALeakyReluInPlaceAlone) {
+  Model model = before_conv("torch.leaky_relu_(y, 0.1)");
+  without_shift(with_positive_scale(model));
+  FoldResult result = expect_folded(model.module, {x}, "norm", "conv");
+  const at::Tensor input = x.clone();
+  result.module.forward({input});
+  EXPECT_TRUE(at::equal(input, x));
+}
+
+}  // namespace
+}  // namespace bnfold::test

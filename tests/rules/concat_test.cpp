@@ -1,0 +1,112 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "support/expect.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+namespace {
+
+std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
+  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
+}
+
+class ConcatRule : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  // u = conv1(x) of 2 channels, v = conv2(x) of 3, norm of their concatenation
+  static Model behind(const std::string& concatenation, int64_t channels = 5, const std::string& behind = "") {
+    Model model;
+    model.layer("conv1", {2, 3, 1, 1}, 2).layer("conv2", {3, 3, 1, 1}, 3).norm("norm", channels);
+    return model.forward(fmt::format("u = {}\nv = {}\ny = {}\nreturn {}{}", conv("conv1", "x"), conv("conv2", "x"), concatenation,
+                                     batch_norm("norm", "y"), behind));
+  }
+
+  // y is the norm of x; conv with `channels` inputs behind the concatenation
+  static Model before(const std::string& concatenation, int64_t channels) {
+    Model model;
+    model.layer("conv1", {2, 3, 1, 1}, 2).layer("conv", {4, channels, 3, 3}, 4).norm("norm", 3);
+    return model.forward(fmt::format("y = {}\nu = {}\ny = {}\nreturn {}", batch_norm("norm", "x"), conv("conv1", "x"),
+                                     concatenation, conv("conv", "y")));
+  }
+
+  const at::Tensor x = at::randn({2, 3, 6, 6}, at::kDouble);
+};
+
+TEST_F(ConcatRule, GivesEachPartASliceOfTheAffine) {
+  expect_folded(behind("torch.cat([u, v], 1)").module, {x}, "norm", "conv2, conv1");
+  expect_folded(behind("torch.concat([v, u], -3)").module, {x}, "norm", "conv1, conv2");
+}
+
+TEST_F(ConcatRule, PassesNestedConcatenations) {
+  const Model model = behind("torch.cat([torch.cat([u, v], 1), torch.conv2d(x, self.conv1.weight)], 1)", 7);
+  EXPECT_EQ(expect_unharmed(model.module, {x}).report.folded.size(), 1U);
+}
+
+TEST_F(ConcatRule, GivesEachPartTheAffineAlongAnotherDimension) {
+  expect_folded(behind("torch.cat([v, torch.conv2d(x, self.conv2.weight)], 2)", 3).module, {x}, "norm", "conv2");
+}
+
+TEST_F(ConcatRule, InfersTheOneSizeThatIsNotKnown) {
+  const Model model = behind("torch.cat([torch.dropout(u, 0.1, False).view(u.size(0), 2, 6, 6), v], 1)");
+  EXPECT_EQ(expect_unharmed(model.module, {x}).report.folded.size(), 1U);
+}
+
+TEST_F(ConcatRule, DeclinesWhereOnePartTakesNoAffine) {
+  expect_kept(behind("torch.cat([u, torch.sigmoid(v)], 1)").module, {x}, "norm", Reason::no_rule_for_operator, "aten::sigmoid");
+}
+
+TEST_F(ConcatRule, DeclinesWhereTheInputIsAPart) {
+  expect_kept(behind("torch.cat([u, x], 1)").module, {x}, "norm", Reason::value_from_graph_input);
+}
+
+TEST_F(ConcatRule, DeclinesWhereAPartHasAnotherReader) {
+  expect_kept(behind("torch.cat([u, v], 1)", 5, " + u.sum()").module, {x}, "norm", Reason::value_has_other_readers, "aten::sum");
+}
+
+TEST_F(ConcatRule, DeclinesAValueThatIsTwoParts) {
+  expect_kept(behind("torch.cat([u, u], 1)", 4).module, {x}, "norm", Reason::value_has_other_readers, "twice");
+}
+
+TEST_F(ConcatRule, DeclinesAListThatIsBuiltElsewhere) {
+  expect_kept(behind("[u]\nif bool(x.sum() > -1000):\n  y.append(v)\ny = torch.cat(y, 1)").module, {x}, "norm",
+              Reason::list_not_visible, "elsewhere");
+}
+
+TEST_F(ConcatRule, DeclinesADimensionThatIsComputed) {
+  expect_kept(behind("torch.cat([u, v], x.dim() - 3)").module, {x}, "norm", Reason::operand_not_constant, "dimension");
+}
+
+TEST_F(ConcatRule, DeclinesPartsOfUnknownSizes) {
+  const std::string half = "x[:, :x.size(1) // 2]";
+  expect_kept(behind(fmt::format("torch.cat([torch.sigmoid(x + {0}), {0}, u, x], 1)", half), 9).module, {x}, "norm",
+              Reason::sizes_unknown, "channels of its parts");
+}
+
+TEST_F(ConcatRule, JoinsTheAffineOfAPartWithNothingForTheOthers) {
+  expect_folded(before("torch.cat([y, u], 1)", 5).module, {x}, "norm", "conv");
+  expect_folded(before("torch.cat([u, torch.sigmoid(u), y], 1)", 7).module, {x}, "norm", "conv");
+}
+
+TEST_F(ConcatRule, JoinsTheAffineOfEveryPart) {
+  expect_folded(before("torch.cat([y, u, y], 1)", 8).module, {x}, "norm", "conv");
+  expect_folded(before("torch.cat([torch.cat([u, y], 1), y], 1)", 8).module, {x}, "norm", "conv");
+}
+
+TEST_F(ConcatRule, DeclinesToJoinPartsOfUnknownSizes) {
+  expect_stopped(before("torch.cat([y, x], 1)", 6).module, {x}, "norm", "forward", Reason::sizes_unknown,
+                 "channels of its parts");
+}
+
+TEST_F(ConcatRule, DeclinesToJoinAlongTheWidth) {
+  expect_stopped(before("torch.cat([y, x], 3)", 3).module, {x}, "norm", "forward", Reason::sizes_unknown);
+}
+
+TEST_F(ConcatRule, DeclinesAListWithAnotherReader) {
+  expect_stopped(before("y\nl = [y, u]\nif bool(x.sum() > -1000):\n  l.append(u)\ny = torch.cat(l, 1)", 7).module, {x}, "norm",
+                 "forward", Reason::value_in_container);
+}
+
+}  // namespace
+}  // namespace bnfold::test

@@ -1,0 +1,147 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "support/expect.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+namespace {
+
+std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
+  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
+}
+
+at::Tensor tensor_of(const Model& model, const std::string& name) {
+  return model.module.attr("norm").toModule().attr(name).toTensor();
+}
+
+Model& without_shift(Model& model) {
+  for (const char* name : {"bias", "running_mean"}) tensor_of(model, name).zero_();
+  return model;
+}
+
+class MultiplyRule : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  // u = conv1(x), g = a gate of it as in squeeze and excitation, norm of the product
+  static Model behind(const std::string& product, const std::string& behind = "") {
+    Model model;
+    model.layer("conv1", {4, 3, 3, 3}, 4).layer("gate", {4, 3, 1, 1}, 4).norm("norm", 4);
+    return model.forward(fmt::format("u = {}\ng = torch.sigmoid({})\ny = {}\nreturn {}{}", conv("conv1", "x"),
+                                     conv("gate", "x.mean([2, 3], True)"), product, batch_norm("norm", "y"), behind));
+  }
+
+  // y is the norm of x, multiplied, then a convolution
+  static Model before(const std::string& product, const std::string& behind = "") {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}, 4).layer("gate", {3, 3, 1, 1}, 3).norm("norm", 3);
+    return model.forward(fmt::format("y = {}\ng = torch.sigmoid({})\nz = {}\nreturn {}{}", batch_norm("norm", "x"),
+                                     conv("gate", "x.mean([2, 3], True)"), product, conv("conv", "z"), behind));
+  }
+
+  static Options with_rank(int64_t rank) {
+    Options options;
+    options.input_ranks = {rank};
+    return options;
+  }
+
+  const at::Tensor x = at::randn({2, 3, 6, 6}, at::kDouble);
+};
+
+TEST_F(MultiplyRule, PassesTheScaleBehindAGate) {
+  for (const char* product : {"u * g", "g * u", "u.mul_(g)"}) {
+    Model model = behind(product);
+    expect_folded(without_shift(model).module, {x}, "norm", "conv1");
+  }
+}
+
+TEST_F(MultiplyRule, DeclinesAShiftBehindAGate) {
+  expect_kept(behind("u * g").module, {x}, "norm", Reason::shift_not_passable, "gate");
+}
+
+TEST_F(MultiplyRule, DeclinesFactorsThatTakeNoScale) {
+  Model model = behind("torch.sigmoid(u) * g");
+  expect_kept(without_shift(model).module, {x}, "norm", Reason::sizes_unknown, "neither factor");
+}
+
+TEST_F(MultiplyRule, DeclinesAFactorThatMayBeBroadcast) {
+  Model model = behind("torch.sigmoid(u) * torch.avg_pool2d(x, [3, 3], [1, 1]).mean([1], True)");
+  expect_kept(without_shift(model).module, {x}, "norm", Reason::sizes_unknown, "neither factor");
+}
+
+TEST_F(MultiplyRule, DoesNoHarmToTheSquareOfAValue) {
+  Model model = behind("u * u");
+  expect_unharmed(without_shift(model).module, {x});
+}
+
+TEST_F(MultiplyRule, DoesNoHarmToAFactorThatIsWrittenInto) {
+  Model model = behind("torch.sigmoid(u.detach())\nw = y\ny = w.mul_(" + conv("conv1", "x") + ")", " + torch.tanh(w)");
+  expect_unharmed(without_shift(model).module, {x});
+}
+
+TEST_F(MultiplyRule, PassesANumberBehind) {
+  expect_folded(behind("u * 2.5").module, {x}, "norm", "conv1");
+  expect_folded(behind("u.mul_(-3)").module, {x}, "norm", "conv1");
+}
+
+TEST_F(MultiplyRule, DeclinesTheNumberZeroBehind) {
+  expect_kept(behind("u * 0.0").module, {x}, "norm", Reason::operand_not_constant, "other than 0");
+}
+
+TEST_F(MultiplyRule, PassesTheScaleBeforeAGate) {
+  for (const char* product : {"y * g", "g * y", "y.mul_(g)"}) {
+    Model model = before(product);
+    expect_folded(without_shift(model).module, {x}, "norm", "conv", with_rank(4));
+  }
+}
+
+TEST_F(MultiplyRule, PassesTheScaleTwiceIntoASquare) {
+  Model model = before("y * y");
+  expect_folded(without_shift(model).module, {x}, "norm", "conv");
+}
+
+TEST_F(MultiplyRule, DeclinesAShiftBeforeAGate) {
+  expect_stopped(before("y * g").module, {x}, "norm", "forward", Reason::shift_not_passable, "gate");
+}
+
+TEST_F(MultiplyRule, DeclinesAFactorOfUnknownRank) {
+  Model model = before("y * torch.stack([x.sum(), x.mean()]).sum()");
+  expect_stopped(without_shift(model).module, {x}, "norm", "forward", Reason::rank_unknown, "number of dimensions");
+}
+
+TEST_F(MultiplyRule, PassesANumberBefore) {
+  for (const char* product : {"y * 2.5", "y.mul_(-3)", "y * 0.0"}) expect_folded(before(product).module, {x}, "norm", "conv");
+}
+
+TEST_F(MultiplyRule, DeclinesANumberThatIsComputed) {
+  expect_stopped(before("y * x.size(0)").module, {x}, "norm", "forward", Reason::operand_not_constant, "factor");
+}
+
+TEST_F(MultiplyRule, DoesNoHarmToAGateThatIsWrittenInto) {
+  Model model = before("torch.sigmoid(x)\nw = z\nz = w.mul_(y)", " + torch.tanh(w).sum()");
+  expect_unharmed(without_shift(model).module, {x});
+}
+
+TEST_F(MultiplyRule, DoesNoHarmToWhatALoopMultipliesInPlaceBehindTheNorm) {
+  Model model;
+  model.layer("conv", {3, 3, 1, 1}, 3).norm("norm", 3);
+  model.forward(
+      fmt::format("u = torch.tanh(x)\nout = torch.zeros_like(u)\nfor i in range(x.size(0)):\n  z = {}.mul_(2.0)\n"
+                  "  out = out + {}\nreturn out",
+                  batch_norm("norm", "u"), conv("conv", "z")));
+  expect_unharmed(model.module, {x});
+}
+
+TEST_F(MultiplyRule, DoesNoHarmToALayersOutputThatALoopWouldMultiplyInPlace) {
+  Model model;
+  model.layer("conv", {3, 3, 1, 1}, 3).norm("norm", 3);
+  model.forward(
+      fmt::format("u = {}\nout = torch.zeros_like(u)\nfor i in range(x.size(0)):\n  z = {}.mul_(2.0)\n"
+                  "  out = out + torch.sigmoid(z)\nreturn out",
+                  conv("conv", "x"), batch_norm("norm", "u")));
+  expect_unharmed(model.module, {x});
+}
+
+}  // namespace
+}  // namespace bnfold::test

@@ -1,0 +1,183 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "support/expect.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+namespace {
+
+std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
+  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
+}
+
+class FlattenRule : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  static Model through(const std::string& expression, int64_t channels = 5) {
+    Model model;
+    model.layer("linear", {5, 3}, 5).norm("norm", channels);
+    return model.forward(fmt::format("y = torch.linear(x, self.linear.weight, self.linear.bias)\ny = {}\nreturn {}", expression,
+                                     batch_norm("norm", "y")));
+  }
+
+  // norm of x --> expression --> linear with `features`
+  static Model before(const std::string& expression, int64_t features) {
+    Model model;
+    model.layer("linear", {5, features}, 5).norm("norm", 3);
+    return model.forward(fmt::format("y = {}\ny = {}\nreturn torch.linear(y, self.linear.weight, self.linear.bias)",
+                                     batch_norm("norm", "x"), expression));
+  }
+
+  static Options with_rank(int64_t rank) {
+    Options options;
+    options.input_ranks = {rank};
+    return options;
+  }
+
+  const at::Tensor x = at::randn({4, 2, 3}, at::kDouble);
+  const at::Tensor image = at::randn({2, 3, 6, 6}, at::kDouble);
+};
+
+TEST_F(FlattenRule, LetsTheAffinePassFlattenedLeadingDimensions) {
+  expect_folded(through("y.flatten(0, 1)").module, {x}, "norm", "linear", with_rank(3));
+}
+
+TEST_F(FlattenRule, DeclinesDimensionsCountedFromTheBackWhichHideTheRank) {
+  expect_kept(through("y.flatten(0, -2)").module, {x}, "norm", Reason::rank_unknown, "", with_rank(3));
+}
+
+TEST_F(FlattenRule, DeclinesWhereTheChannelsAreFlattened) {
+  expect_kept(through("y.flatten(1, 2)", 10).module, {x}, "norm", Reason::affine_varies_elsewhere, "flattened");
+}
+
+TEST_F(FlattenRule, DeclinesDimensionsCountedFromTheBackOfAnUnknownRank) {
+  expect_kept(through("y.flatten(0, -2)").module, {x}, "norm", Reason::operand_not_constant, "flattened dimensions");
+}
+
+TEST_F(FlattenRule, SplitsTheChannelsOfADimensionThatJoinedKnownSizes) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 36);
+  model.forward(
+      fmt::format("y = torch.adaptive_avg_pool2d({}, [3, 3]).flatten(1)\nreturn {}", conv("conv", "x"), batch_norm("norm", "y")));
+  expect_kept(model.module, {image}, "norm", Reason::affine_varies_elsewhere);
+}
+
+TEST_F(FlattenRule, TakesANormBehindWhatIsOnePixel) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 4);
+  model.forward(
+      fmt::format("y = torch.adaptive_avg_pool2d({}, [1, 1]).flatten(1)\nreturn {}", conv("conv", "x"), batch_norm("norm", "y")));
+  expect_folded(model.module, {image}, "norm", "conv");
+}
+
+TEST_F(FlattenRule, RepeatsTheAffineForJoinedDimensionsOfKnownSize) {
+  expect_folded(before("torch.adaptive_avg_pool2d(y, [2, 3]).flatten(1)", 18).module, {image}, "norm", "linear", with_rank(4));
+}
+
+TEST_F(FlattenRule, DeclinesJoinedDimensionsOfUnknownSize) {
+  expect_stopped(before("y.flatten(1)", 108).module, {image}, "norm", "forward", Reason::sizes_unknown, "joins", with_rank(4));
+}
+
+TEST_F(FlattenRule, JoinsDimensionsBesideTheChannels) {
+  expect_folded(before("y.flatten(2).transpose(1, 2)", 3).module, {image}, "norm", "linear", with_rank(4));
+}
+
+class ReshapeRule : public FlattenRule {
+ protected:
+  static Model behind_conv(const std::string& expression, int64_t channels) {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", channels);
+    return model.forward(fmt::format("y = {}\ny = {}\nreturn {}", conv("conv", "x"), expression, batch_norm("norm", "y")));
+  }
+
+  static Model before_conv(const std::string& expression, int64_t inputs) {
+    Model model;
+    model.layer("conv", {4, inputs, 3, 3}, 4).norm("norm", 6);
+    return model.forward(
+        fmt::format("y = {}\ny = {}\nreturn {}", batch_norm("norm", "torch.tanh(x)"), expression, conv("conv", "y")));
+  }
+
+  const at::Tensor six = at::randn({2, 6, 5, 5}, at::kDouble);
+  const std::string shuffle = "y.view(y.size(0), 2, 3, y.size(2), y.size(3)).transpose(1, 2).contiguous()";
+};
+
+TEST_F(ReshapeRule, KeepsTheChannels) {
+  for (const char* view :
+       {"y.view(y.size(0), 4, -1)", "y.reshape(y.size(0), y.size(1), y.size(2) * y.size(3))", "y.view(y.size(0), 4, 16)"}) {
+    expect_folded(behind_conv(view, 4).module, {image}, "norm", "conv", with_rank(4));
+  }
+}
+
+TEST_F(ReshapeRule, KnowsTheSizesOfAShape) {
+  expect_folded(behind_conv("y.view(y.shape[0], 4, -1)", 4).module, {image}, "norm", "conv", with_rank(4));
+}
+
+TEST_F(ReshapeRule, DeclinesAViewOfWhichTheBatchIsNotKnown) {
+  expect_kept(behind_conv("y.reshape(-1, 4, 16)", 4).module, {image}, "norm", Reason::sizes_unknown, "matched", with_rank(4));
+  expect_kept(behind_conv("y.view(2, 4, -1)", 4).module, {image}, "norm", Reason::sizes_unknown, "matched", with_rank(4));
+}
+
+TEST_F(ReshapeRule, DeclinesAViewThatMixesTheChannels) {
+  expect_kept(behind_conv("y.view(y.size(0), 2, -1)", 2).module, {image}, "norm", Reason::sizes_unknown, "matched", with_rank(4));
+  expect_kept(behind_conv("y.view(y.size(0), 8, -1)", 8).module, {image}, "norm", Reason::sizes_unknown, "matched", with_rank(4));
+}
+
+TEST_F(ReshapeRule, DeclinesABatchOfAnotherValue) {
+  expect_kept(behind_conv("y.view(y.size(2) - 2, 4, -1)", 4).module, {image}, "norm", Reason::sizes_unknown, "matched",
+              with_rank(4));
+}
+
+TEST_F(ReshapeRule, JoinsTheChannelsAgain) {
+  const Model model = behind_conv("y.view(y.size(0), 2, 2, y.size(2), y.size(3)).reshape(y.size(0), 4, y.size(2), y.size(3))", 4);
+  expect_folded(model.module, {image}, "norm", "conv", with_rank(4));
+}
+
+TEST_F(ReshapeRule, PassesAShuffleOfTheChannelsBackward) {
+  const Model model = behind_conv(
+      "y.view(y.size(0), 2, 2, y.size(2), y.size(3)).transpose(1, 2).contiguous().view(y.size(0), 4, y.size(2), y.size(3))", 4);
+  expect_folded(model.module, {image}, "norm", "conv", with_rank(4));
+}
+
+TEST_F(ReshapeRule, PassesAShuffleOfTheChannelsForward) {
+  for (const char* view : {".view(y.size(0), -1, y.size(2), y.size(3))", ".view(y.size(0), 6, y.size(2), y.size(3))",
+                           ".flatten(1, 2)", ".reshape_as(y)"}) {
+    expect_folded(before_conv(shuffle + view, 6).module, {six}, "norm", "conv", with_rank(4));
+  }
+}
+
+TEST_F(ReshapeRule, PassesAShuffleWrittenWithTheSizesOfTheInput) {
+  const Model model = before_conv(
+      "y.view(x.size(0), 3, 2, x.size(2), x.size(3)).transpose(1, 2).reshape(x.size(0), -1, x.size(2), x.size(3))", 6);
+  EXPECT_EQ(expect_unharmed(model.module, {six}, with_rank(4)).report.folded.size(), 1U);
+}
+
+TEST_F(ReshapeRule, PassesAShuffleWithComputedGroups) {
+  const Model model = before_conv(
+      "y.view(y.size(0), 2, y.size(1) // 2, y.size(2), y.size(3)).transpose(1, 2).reshape(y.size(0), y.size(1), y.size(2), "
+      "y.size(3))",
+      6);
+  expect_folded(model.module, {six}, "norm", "conv", with_rank(4));
+}
+
+TEST_F(ReshapeRule, DeclinesAViewOfWhatTheNormMadeDense) {
+  Model model;
+  model.layer("conv", {4, 6, 3, 3}, 4).norm("norm", 6);
+  model.forward(fmt::format("y = {}\ny = {}.flatten(1, 2)\nreturn {}", batch_norm("norm", "x"), shuffle, conv("conv", "y")));
+  expect_stopped(model.module, {six}, "norm", "forward", Reason::memory_order_unknown, "view", with_rank(4));
+}
+
+TEST_F(ReshapeRule, DeclinesAShuffleOfPixels) {
+  const Model model =
+      before_conv("y.view(y.size(0), 3, 2, y.size(2), y.size(3)).transpose(2, 3).reshape(y.size(0), 6, y.size(2), -1)", 6);
+  expect_stopped(model.module, {six}, "norm", "forward", Reason::sizes_unknown, "matched", with_rank(4));
+}
+
+TEST_F(ReshapeRule, FlattensOnePixel) {
+  const Model model = before("torch.adaptive_avg_pool2d(y, [1, 1])\ny = y.reshape(y.size(0), -1)", 3);
+  expect_folded(model.module, {image}, "norm", "linear", with_rank(4));
+}
+
+}  // namespace
+}  // namespace bnfold::test

@@ -1,0 +1,102 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "support/expect.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+namespace {
+
+std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
+  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
+}
+
+class SqueezeRule : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  static Model behind_conv(const std::string& expression, int64_t channels = 4) {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", channels);
+    return model.forward(fmt::format("y = {}\ny = {}\nreturn {}", conv("conv", "x"), expression, batch_norm("norm", "y")));
+  }
+
+  static Model before_linear(const std::string& expression) {
+    Model model;
+    model.layer("linear", {5, 3}, 5).norm("norm", 3);
+    return model.forward(fmt::format("y = {}\ny = {}\nreturn torch.linear(y, self.linear.weight, self.linear.bias)",
+                                     batch_norm("norm", "x"), expression));
+  }
+
+  static Options with_rank(int64_t rank) {
+    Options options;
+    options.input_ranks = {rank};
+    return options;
+  }
+
+  const at::Tensor x = at::randn({2, 3, 6, 6}, at::kDouble);
+  const std::string pooled = "torch.adaptive_avg_pool2d(y, [1, 1])";
+};
+
+TEST_F(SqueezeRule, PassesBackward) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).layer("last", {2, 4, 1}).norm("norm", 4);
+  model.forward(fmt::format("y = {}\ny = {}.squeeze(3)\ny = torch.sigmoid({})\nreturn torch.conv1d(y, self.last.weight)",
+                            conv("conv", "x"), pooled, batch_norm("norm", "y")));
+  expect_folded(model.module, {x}, "norm", "conv");
+}
+
+TEST_F(SqueezeRule, DoesNoHarmWhereTheRankBehindItIsNotKnown) {
+  expect_unharmed(behind_conv("y.mean([2, 3], True).squeeze(2)").module, {x});
+}
+
+TEST_F(SqueezeRule, PassesTwoInARowBackward) {
+  expect_folded(behind_conv(pooled + ".squeeze(3).squeeze(2)").module, {x}, "norm", "conv");
+}
+
+TEST_F(SqueezeRule, PassesForward) {
+  expect_folded(before_linear(pooled + ".squeeze(3).transpose(1, 2)").module, {x}, "norm", "linear", with_rank(4));
+}
+
+TEST_F(SqueezeRule, PassesTwoInARowForward) {
+  expect_folded(before_linear(pooled + ".squeeze(-1).squeeze(-1)").module, {x}, "norm", "linear", with_rank(4));
+}
+
+TEST_F(SqueezeRule, DeclinesADimensionThatMayBeLonger) {
+  const at::Tensor small = at::randn({2, 3, 3, 3}, at::kDouble);
+  expect_kept(behind_conv("y.squeeze(3).squeeze(2)").module, {small}, "norm", Reason::sizes_unknown, "another size than 1");
+  expect_stopped(before_linear("y.squeeze(2)").module, {at::randn({2, 3, 1}, at::kDouble)}, "norm", "forward",
+                 Reason::sizes_unknown, "another size than 1", with_rank(3));
+}
+
+TEST_F(SqueezeRule, DeclinesToDropEveryDimensionOfSizeOne) {
+  expect_kept(behind_conv(pooled + ".squeeze()").module, {x}, "norm", Reason::operand_not_constant, "dimension");
+}
+
+TEST_F(SqueezeRule, DeclinesADimensionThatIsComputed) {
+  expect_kept(behind_conv(pooled + ".squeeze(x.dim() - 1)").module, {x}, "norm", Reason::operand_not_constant, "dimension");
+}
+
+TEST_F(SqueezeRule, PassesANewDimensionBackward) {
+  expect_folded(behind_conv("y.flatten(2).unsqueeze(-1)").module, {x}, "norm", "conv");
+  expect_folded(behind_conv("y.flatten(2).unsqueeze(2)").module, {x}, "norm", "conv");
+}
+
+TEST_F(SqueezeRule, PassesANewDimensionForward) {
+  expect_folded(before_linear("y.unsqueeze(1)").module, {at::randn({4, 3}, at::kDouble)}, "norm", "linear", with_rank(2));
+  expect_folded(before_linear("y.unsqueeze(-1).transpose(1, 2)").module, {at::randn({4, 3}, at::kDouble)}, "norm", "linear",
+                with_rank(2));
+}
+
+TEST_F(SqueezeRule, DeclinesANewDimensionBesideWhichTheChannelsAreOthers) {
+  expect_kept(behind_conv("y.flatten(2).unsqueeze(0)", 2).module, {x}, "norm", Reason::affine_varies_elsewhere);
+  expect_stopped(before_linear("y.unsqueeze(-1)").module, {}, "norm", "forward", Reason::affine_varies_elsewhere, "",
+                 with_rank(2));
+}
+
+TEST_F(SqueezeRule, DeclinesANormOfTheNewDimension) {
+  expect_kept(behind_conv("y.flatten(1).unsqueeze(1)", 1).module, {x}, "norm", Reason::channels_differ, "the norm has 1");
+}
+
+}  // namespace
+}  // namespace bnfold::test
