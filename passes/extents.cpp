@@ -17,8 +17,9 @@ std::optional<int64_t> wrapped(std::optional<int64_t> dimension, std::optional<i
   return dimension;
 }
 
-// Which dimension of its input becomes `dimension` of the output of permute, transpose or t.
-std::optional<int64_t> before_reordering(const jit::Node* node, int64_t dimension, std::optional<int64_t> rank) {
+}  // namespace
+
+std::optional<int64_t> dimension_before(const jit::Node* node, int64_t dimension, std::optional<int64_t> rank) {
   if (node->kind() == jit::aten::permute) {
     const auto order = constant_ints(node->input(1));
     if (!order || dimension >= static_cast<int64_t>(order->size())) return std::nullopt;
@@ -32,8 +33,6 @@ std::optional<int64_t> before_reordering(const jit::Node* node, int64_t dimensio
   if (dimension == *second) return first;
   return dimension;
 }
-
-}  // namespace
 
 std::optional<int64_t> Extents::of(const jit::Value* value, int64_t dimension) const {
   const auto key = std::make_pair(value, dimension);
@@ -60,7 +59,7 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
       return of_broadcast(node, dimension);
     }
     if (operation == "permute" || operation == "transpose" || operation == "t") {
-      const auto before = before_reordering(node, dimension, rank);
+      const auto before = dimension_before(node, dimension, rank);
       if (!before) return std::nullopt;
       dimension = *before;
     } else if (operation == "flatten") {

@@ -32,4 +32,7 @@ class Extents {
   mutable std::map<std::pair<const torch::jit::Value*, int64_t>, std::optional<int64_t>> known_;
 };
 
+// Which dimension of its input becomes `dimension` of the output of permute, transpose or t, for a value of rank `rank`.
+std::optional<int64_t> dimension_before(const torch::jit::Node* node, int64_t dimension, std::optional<int64_t> rank);
+
 }  // namespace bnfold

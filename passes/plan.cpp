@@ -285,7 +285,7 @@ class Search {
   // Whether the memory of the norm's input is free to be written once the norm is gone.
   bool owns_input() const {
     const jit::Node* producer = norm_.input()->node();
-    return producer->kind().is_aten() && !may_return_its_input(producer) &&
+    return producer->kind().is_aten() && !may_return_its_input(producer) && !is_in_loop_behind(norm_.node(), producer) &&
            !other_reader(norm_.input(), {norm_.node(), norm_.input_place});
   }
 

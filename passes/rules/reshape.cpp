@@ -27,14 +27,37 @@ struct Extent {
   int64_t dimension = 0;
 };
 
-const jit::Value* behind_copies(const jit::Value* value) {
-  while (keeps_sizes(value->node())) value = value->node()->input(0);
-  return value;
-}
-
 bool same(const Extent& a, const Extent& b) {
   if (a.number && b.number) return *a.number == *b.number && *a.number != -1;
   return a.value != nullptr && a.value == b.value && a.dimension == b.dimension;
+}
+
+Extent extent_of(const jit::Value* element, const Site& site);
+
+// The size of `value` along `dimension`: a number, or where it comes from.
+Extent origin(const jit::Value* value, int64_t dimension, const Site& site) {
+  while (true) {
+    if (const auto number = site.known.extents.of(value, dimension)) return {number};
+    const jit::Node* node = value->node();
+    const std::string_view operation = node->kind().is_aten() ? node->kind().toUnqualString() : "";
+    const bool reorders = operation == "permute" || operation == "transpose" || operation == "t";
+    const bool keeps_batch = keeps_channels(node) || operation.find("conv") != std::string_view::npos;
+    if (operation == "view" || operation == "reshape") {
+      const jit::Node* list = node->input(1)->node();
+      if (list->kind() != jit::prim::ListConstruct || dimension >= static_cast<int64_t>(list->inputs().size())) break;
+      const Extent extent = extent_of(list->inputs()[dimension], site);
+      return extent.number == -1 ? Extent{std::nullopt, value, dimension} : extent;
+    }
+    if (reorders) {
+      const auto before = dimension_before(node, dimension, site.known.ranks.of(value));
+      if (!before) break;
+      dimension = *before;
+    } else if (!keeps_sizes(node) && !(keeps_batch && dimension == 0)) {
+      break;
+    }
+    value = node->input(0);
+  }
+  return {std::nullopt, value, dimension};
 }
 
 // One element of the list of sizes that view is given.
@@ -68,29 +91,31 @@ Extent extent_of(const jit::Value* element, const Site& site) {
   if (source == nullptr || !dimension) return {};
   const auto rank = site.known.ranks.of(source);
   if (*dimension < 0 && !rank) return {};
-  const int64_t wrapped = *dimension < 0 ? *dimension + *rank : *dimension;
-  if (const auto number = site.known.extents.of(source, wrapped)) return {number};
-  return {std::nullopt, behind_copies(source), wrapped};
+  return origin(source, *dimension < 0 ? *dimension + *rank : *dimension, site);
 }
 
 std::vector<Extent> extents_of_value(const jit::Value* value, int64_t rank, const Site& site) {
   std::vector<Extent> extents;
   for (int64_t dimension = 0; dimension < rank; ++dimension) {
-    const auto number = site.known.extents.of(value, dimension);
-    extents.push_back(number ? Extent{number} : Extent{std::nullopt, behind_copies(value), dimension});
+    extents.push_back(origin(value, dimension, site));
   }
   return extents;
 }
 
-// The dimension along which the affine varies, or nothing where it is constant; -1 where there are several.
-std::optional<int64_t> varying_dimension(const algebra::Affine& affine) {
-  std::optional<int64_t> varying;
+// The first dimension along which the affine varies, and how many there are up to the last one; none where it is constant.
+struct Range {
+  int64_t first = 0;
+  int64_t count = 0;
+};
+
+Range varying_dimensions(const algebra::Affine& affine) {
+  Range range;
   for (int64_t dimension = 0; dimension < affine.rank(); ++dimension) {
     if (affine.size_along(dimension) == 1) continue;
-    if (varying) return -1;
-    varying = dimension;
+    if (range.count == 0) range.first = dimension;
+    range.count = dimension - range.first + 1;
   }
-  return varying;
+  return range;
 }
 
 std::optional<int64_t> product(std::vector<Extent>::const_iterator begin, std::vector<Extent>::const_iterator end) {
@@ -106,41 +131,51 @@ std::optional<int64_t> product(std::vector<Extent>::const_iterator begin, std::v
 void fill_open_size(std::vector<Extent>& sizes, const std::vector<Extent>& other, int64_t channel) {
   const auto open = std::find_if(sizes.begin(), sizes.end(), [](const Extent& extent) { return extent.number == -1; });
   if (open == sizes.end() || channel >= static_cast<int64_t>(std::min(sizes.size(), other.size()))) return;
-  const auto whole = product(other.begin() + channel, other.end());
+  auto end = sizes.end();
+  auto other_end = other.end();
+  while (end - 1 != open && end - 1 > sizes.begin() + channel && other_end - 1 > other.begin() + channel &&
+         same(*(end - 1), *(other_end - 1))) {
+    --end;
+    --other_end;
+  }
+  const auto whole = product(other.begin() + channel, other_end);
   if (!whole) return;
   if (open - sizes.begin() < channel) {
-    if (product(sizes.begin() + channel, sizes.end()) == whole) *open = other[open - sizes.begin()];
+    if (product(sizes.begin() + channel, end) == whole) *open = other[open - sizes.begin()];
     return;
   }
   const auto before = product(sizes.begin() + channel, open);
-  const auto behind = product(open + 1, sizes.end());
+  const auto behind = product(open + 1, end);
   if (before && behind && *before * *behind > 0) open->number = *whole / (*before * *behind);
 }
 
 // The affine behind a view from sizes `before` to sizes `after`.
 std::optional<algebra::Affine> behind_view(const algebra::Affine& affine, const std::vector<Extent>& before,
                                            const std::vector<Extent>& after) {
-  const auto varying = varying_dimension(affine);
+  const Range varying = varying_dimensions(affine);
   const auto rank_after = static_cast<int64_t>(after.size());
-  if (!varying) return algebra::broadcast_to_rank({affine.scale.flatten(), affine.shift.flatten()}, rank_after);
-  if (*varying < 0) return std::nullopt;
-  const int64_t channel = *varying;
-  for (int64_t dimension = 0; dimension < channel; ++dimension) {
+  if (varying.count == 0) return algebra::broadcast_to_rank({affine.scale.flatten(), affine.shift.flatten()}, rank_after);
+  for (int64_t dimension = 0; dimension < varying.first; ++dimension) {
     if (dimension >= rank_after || !same(before[dimension], after[dimension])) return std::nullopt;
   }
   // From here on both describe the same number of elements, the channels first.
-  const int64_t channels = affine.size_along(channel);
-  std::vector<int64_t> parts;
-  int64_t product = 1;
-  for (int64_t d = channel; d < rank_after && product < channels && after[d].number && *after[d].number > 0; ++d) {
-    parts.push_back(*after[d].number);
-    product *= parts.back();
+  std::vector<int64_t> full(affine.rank(), 1);
+  int64_t channels = 1;
+  for (int64_t d = varying.first; d < varying.first + varying.count; ++d) {
+    const int64_t size = affine.size_along(d);
+    const auto known = size != 1 ? std::optional<int64_t>(size) : before[d].number;
+    if (!known || *known < 1) return std::nullopt;
+    full[d] = *known;
+    channels *= *known;
   }
   std::vector<int64_t> shape(rank_after, 1);
+  int64_t product = 1;
+  for (int64_t d = varying.first; d < rank_after && product < channels && after[d].number && *after[d].number > 0; ++d) {
+    shape[d] = *after[d].number;
+    product *= shape[d];
+  }
   if (product != channels) return std::nullopt;
-  std::copy(parts.begin(), parts.end(), shape.begin() + channel);
-  const auto viewed = [&](const at::Tensor& tensor) { return tensor.expand_as(affine.scale + affine.shift).reshape(shape); };
-  return algebra::Affine{viewed(affine.scale), viewed(affine.shift)};
+  return algebra::Affine{affine.scale.expand(full).reshape(shape), affine.shift.expand(full).reshape(shape)};
 }
 
 Decline not_matched(const Site& site) {
@@ -172,7 +207,7 @@ Answer reshape_forward(const Site& site) {
   auto after = target(site);
   if (!after) return not_matched(site);
   const auto before = extents_of_value(site.node->input(0), site.affine.rank(), site);
-  fill_open_size(*after, before, varying_dimension(site.affine).value_or(0));
+  fill_open_size(*after, before, varying_dimensions(site.affine).first);
   const auto affine = behind_view(site.affine, before, *after);
   if (!affine) return not_matched(site);
   return to_output(site, *affine);
@@ -183,7 +218,7 @@ Answer reshape_backward(const Site& site) {
   auto after = target(site);
   if (!rank || !after || static_cast<int64_t>(after->size()) != site.affine.rank()) return not_matched(site);
   const auto before = extents_of_value(site.node->input(0), *rank, site);
-  fill_open_size(*after, before, varying_dimension(site.affine).value_or(0));
+  fill_open_size(*after, before, varying_dimensions(site.affine).first);
   const auto affine = behind_view(site.affine, *after, before);
   if (!affine) return not_matched(site);
   return to_input(site, *affine);

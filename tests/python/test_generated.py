@@ -31,7 +31,7 @@ def test_generated_modules(first):
         mine, other = (torch.randn(2, 3, SIDE, SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) for _ in range(2))
         with torch.no_grad():
             assert error(module(other), result.module(mine)) < 1e-9, f"seed {seed}\n{model.program()}"
-        assert torch.equal(mine, other), f"seed {seed} changes its input\n{model.program()}"
+        assert torch.allclose(mine, other), f"seed {seed} changes its input differently\n{model.program()}"
         assert all(norm.obstacles for norm in result.report.kept)
     assert folded > 20
 

@@ -114,7 +114,7 @@ TEST_F(AddRule, DeclinesWhereAnAddendIsComputedByAnotherOperator) {
 }
 
 TEST_F(AddRule, DeclinesTheSumOfAValueAndItself) {
-  expect_kept(two_convs("u + u").module, {image}, "norm", Reason::value_has_other_readers, "twice");
+  expect_kept(two_convs("u + u").module, {image}, "norm", Reason::value_has_other_readers, "to itself");
 }
 
 TEST_F(AddRule, DoesNoHarmToAShiftOfTheSumOfAValueAndItself) {

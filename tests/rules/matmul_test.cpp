@@ -78,8 +78,10 @@ TEST_F(MatmulForward, AddsTheShiftBehindAMatmul) {
 }
 
 TEST_F(MatmulForward, AbsorbsTwiceWhereTheNormIsConcatenatedWithItself) {
-  expect_folded(norm_then_product("torch.matmul(torch.cat([y, y], 1), self.linear.weight)", {6, 5}).module, {x}, "norm",
-                "linear");
+  Options options;
+  options.input_ranks = {2};
+  expect_folded(norm_then_product("torch.matmul(torch.cat([y, y], 1), self.linear.weight)", {6, 5}).module, {x}, "norm", "linear",
+                options);
 }
 
 TEST_F(MatmulForward, DeclinesANormThatIsTheRightOperand) {

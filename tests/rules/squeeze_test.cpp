@@ -50,16 +50,8 @@ TEST_F(SqueezeRule, DoesNoHarmWhereTheRankBehindItIsNotKnown) {
   expect_unharmed(behind_conv("y.mean([2, 3], True).squeeze(2)").module, {x});
 }
 
-TEST_F(SqueezeRule, PassesTwoInARowBackward) {
-  expect_folded(behind_conv(pooled + ".squeeze(3).squeeze(2)").module, {x}, "norm", "conv");
-}
-
 TEST_F(SqueezeRule, PassesForward) {
   expect_folded(before_linear(pooled + ".squeeze(3).transpose(1, 2)").module, {x}, "norm", "linear", with_rank(4));
-}
-
-TEST_F(SqueezeRule, PassesTwoInARowForward) {
-  expect_folded(before_linear(pooled + ".squeeze(-1).squeeze(-1)").module, {x}, "norm", "linear", with_rank(4));
 }
 
 TEST_F(SqueezeRule, DeclinesADimensionThatMayBeLonger) {
