@@ -26,15 +26,21 @@ bool batch_norm_writes_statistics(const jit::Node* node) {
   return !training || training->toBool();
 }
 
+bool is_channels_last(const at::Tensor& tensor) {
+  if (!tensor.defined() || tensor.layout() != at::kStrided || tensor.is_contiguous()) return false;
+  return (tensor.dim() == 4 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast)) ||
+         (tensor.dim() == 5 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast3d));
+}
+
 }  // namespace
 
 ParameterStore::ParameterStore(const Program& program) {
   for (const std::string& name : program.preserved_values) assigned_.emplace(program.module._ivalue().get(), name);
   for (const Program::Method& method : program.methods) places_.record(*method.graph, program.module);
-  for (const Program::Method& method : program.methods) record_writes(method.graph);
+  for (const Program::Method& method : program.methods) record(method.graph);
 }
 
-void ParameterStore::record_writes(const std::shared_ptr<jit::Graph>& graph) {
+void ParameterStore::record(const std::shared_ptr<jit::Graph>& graph) {
   const jit::AliasDb aliases(graph, /*isFrozen=*/true);
   const auto mark = [this](const jit::Value* value) {
     const auto content = stored(value);
@@ -48,9 +54,11 @@ void ParameterStore::record_writes(const std::shared_ptr<jit::Graph>& graph) {
       if (parent != nullptr) assigned_.emplace(parent->module._ivalue().get(), node->s(jit::attr::name));
     }
     // The alias analysis of a graph does not look into the graphs that it forks.
-    if (node->kind() == jit::prim::fork) record_writes(node->g(jit::attr::Subgraph));
+    if (node->kind() == jit::prim::fork) record(node->g(jit::attr::Subgraph));
     if (node->owningGraph() != graph.get()) return;
     const bool leaf = node->kind() == jit::prim::GetAttr || node->kind() == jit::prim::Constant;
+    const auto tensor = leaf ? read(node->output()) : std::nullopt;
+    channels_last_ |= tensor && is_channels_last(*tensor);
     if (leaf && aliases.hasWriters(node->output())) mark(node->output());
     if (batch_norm_writes_statistics(node)) {
       mark(node->namedInput("running_mean"));

@@ -52,6 +52,9 @@ class ParameterStore {
   // What `node` reads where it is a leaf that was added, null otherwise.
   const Added* added(const torch::jit::Node* node) const;
 
+  // Whether some weight lies in memory in channels_last, as those of a module do that is to run in it.
+  bool holds_channels_last() const { return channels_last_; }
+
   // The dotted path of a value that is a module: "" for self. Nothing where the value is no module or its path is not known.
   std::optional<std::string> module_path(const torch::jit::Value* value) const;
 
@@ -60,13 +63,14 @@ class ParameterStore {
 
   torch::jit::Value* add_leaf(torch::jit::Value* module, torch::jit::Node* behind, Added added);
   torch::jit::Value* add_constant(torch::jit::Node* behind, const std::string& name, const at::Tensor& tensor);
-  void record_writes(const std::shared_ptr<torch::jit::Graph>& graph);
+  void record(const std::shared_ptr<torch::jit::Graph>& graph);
   std::optional<c10::IValue> stored(const torch::jit::Value* value) const;
 
   ModulePlaces places_;
   std::unordered_map<const torch::jit::Node*, Added> added_;
   std::set<Attribute> assigned_;  // what SetAttr writes, or the user may since it is preserved
   std::unordered_set<const void*> written_storages_;
+  bool channels_last_ = false;
 };
 
 }  // namespace bnfold

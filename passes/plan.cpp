@@ -74,8 +74,8 @@ bool is_broadcast(const jit::Value* input, const algebra::Affine& affine, const 
 // One attempt to fold a norm: moves affines from node to node until every one is absorbed.
 class Search {
  public:
-  Search(const Norm& norm, const ParameterStore& store, const Ranks& ranks, const Extents& extents)
-      : norm_(norm), known_{store, ranks, extents}, owns_input_(owns_input()) {}
+  Search(const Norm& norm, const Knowledge& known, bool rescales)
+      : norm_(norm), known_(known), rescales_(rescales), owns_input_(owns_input()) {}
 
   // Whether `backward`, wanted behind the norm's input, and `forward`, missing in its output, can all be absorbed.
   std::optional<Decline> run(const std::optional<algebra::Affine>& backward, const std::optional<algebra::Affine>& forward) {
@@ -91,8 +91,8 @@ class Search {
       if (decline) return decline;
     }
     if (const auto decline = why_not_bounded()) return decline;
-    if (forward) return why_not_in_time();
-    return std::nullopt;
+    if (const auto decline = why_not_in_range()) return decline;
+    return why_not_in_time();
   }
 
   Plan take_plan() {
@@ -123,8 +123,8 @@ class Search {
   std::optional<Decline> go_back(const Step& step) {
     jit::Node* producer = step.value->node();
     if (const auto decline = why_not_from(step.value, step.from.user)) return *decline;
-    if (const auto decline = other_reader(step.value, step.from)) return *decline;
     if (const auto decline = why_not_of_rank(step)) return *decline;
+    if (const auto decline = why_not_alone(step)) return *decline;
     if (const auto decline = why_not_written(producer)) return *decline;
     if (!wanted_.insert(step.value).second) {
       return Decline{Reason::value_has_other_readers, producer,
@@ -149,10 +149,31 @@ class Search {
       plan_.needs_contiguous |= batch_norm_would_reorder(*order);
       order = std::nullopt;
     }
-    return take(pass, {producer, step.value->offset()}, order, /*alone=*/true);
+    return take(pass, {producer, step.value->offset()}, Way::backward, order, /*alone=*/true);
+  }
+
+  // The other readers of a value that is to become affine(value) lack the inverse of that. Only a scale can be taken back: subtracting
+  // a shift that is large beside the value leaves rounding errors in its place.
+  std::optional<Decline> why_not_alone(const Step& step) {
+    const std::vector<jit::Use> readers = other_readers(step.value, step.from);
+    if (readers.empty()) return std::nullopt;
+    if (!rescales_ || algebra::has_shift(step.affine)) return is_read_by(readers.front(), step.value);
+    if (algebra::has_zero_scale(step.affine)) {
+      return Decline{Reason::scale_not_invertible, readers.front().user,
+                     "what reads the value too can't be divided by a scale of 0"};
+    }
+    stretch_ = std::max(stretch_, algebra::stretch(step.affine));
+    const Step inverse{step.value, algebra::inverse(step.affine), Way::forward, {nullptr, 0}, std::nullopt, /*alone=*/false};
+    for (const jit::Use& use : readers) {
+      if (const auto decline = go_into(use, inverse, /*alone=*/false)) return decline;
+    }
+    return std::nullopt;
   }
 
   std::optional<Decline> go_on(const Step& step) {
+    if (rescales_ && !missed_.insert(step.value).second) {
+      return Decline{Reason::value_has_other_readers, step.value->node(), "two values that need each other's scale meet"};
+    }
     std::vector<jit::Use> readers;
     for (const jit::Use& use : step.value->uses()) {
       if (!reads_metadata_only(use.user, step.value)) readers.push_back(use);
@@ -166,6 +187,7 @@ class Search {
 
   std::optional<Decline> go_into(const jit::Use& use, const Step& step, bool alone) {
     jit::Node* node = use.user;
+    if (norm_.is_made_by(node)) return Decline{Reason::value_has_other_readers, node, "the value is read by the norm itself"};
     if (node->kind() == jit::prim::Return) {
       const bool graph_output = node->owningBlock() == node->owningGraph()->block();
       return Decline{graph_output ? Reason::value_is_output : Reason::value_from_other_block, node,
@@ -200,7 +222,7 @@ class Search {
       return bound != nullptr && bound->node == node;
     });
     if (in_place && !replaced && !owns_input_) plan_.edits.push_back(Detach{node});
-    return take(pass, {node, use.offset}, std::nullopt, alone || !may_return_its_input(node));
+    return take(pass, {node, use.offset}, Way::forward, std::nullopt, alone || !may_return_its_input(node));
   }
 
   void take(const Absorb& absorb) {
@@ -208,7 +230,7 @@ class Search {
     if (std::find(into_.begin(), into_.end(), absorb.into) == into_.end()) into_.push_back(absorb.into);
   }
 
-  std::optional<Decline> take(const Pass& pass, const jit::Use& passed, const std::optional<Order>& order, bool alone) {
+  std::optional<Decline> take(const Pass& pass, const jit::Use& passed, Way way, const std::optional<Order>& order, bool alone) {
     jit::Node* node = passed.user;
     passed_.push_back(node);
     if (!pass.edits.empty() && !edited_.insert(node).second) {
@@ -218,6 +240,7 @@ class Search {
     for (const Move& move : pass.moves) {
       if (is_neutral(move.affine)) continue;
       if (move.way == Way::backward) want(move.value, move.affine, passed, order);
+      if (move.way == Way::backward && way == Way::forward) stretch_ = std::max(stretch_, algebra::stretch(move.affine));
       if (move.way == Way::forward) miss(move.value, move.affine, alone);
     }
     return std::nullopt;
@@ -237,8 +260,9 @@ class Search {
                    fmt::format("%{} comes from outside", value->debugName())};
   }
 
-  // Who beside `reader` reads the contents of `value`, as a decline.
-  std::optional<Decline> other_reader(const jit::Value* value, const jit::Use& reader) const {
+  // Who beside `reader` reads the contents of `value`.
+  std::vector<jit::Use> other_readers(const jit::Value* value, const jit::Use& reader) const {
+    std::vector<jit::Use> others;
     const bool read_by_norm = norm_.is_made_by(reader.user);
     for (const jit::Use& use : value->uses()) {
       if (use.user == reader.user || reads_metadata_only(use.user, value)) continue;
@@ -246,14 +270,19 @@ class Search {
       if (use.user->kind() == jit::prim::ListConstruct && only_concatenation(use.user) == reader.user) continue;
       const bool leaves_branch = use.user->kind() == jit::prim::Return && use.user->owningBlock()->owningNode() == reader.user;
       if (leaves_branch && use.offset == reader.offset) continue;
-      if (writes_into(use.user, value)) {
-        return Decline{Reason::value_changed_in_place, use.user, fmt::format("by {}", use.user->kind().toQualString())};
-      }
-      const bool returned = use.user->kind() == jit::prim::Return;
-      return Decline{Reason::value_has_other_readers, use.user,
-                     returned ? "it is also an output" : fmt::format("also read by {}", use.user->kind().toQualString())};
+      others.push_back(use);
     }
-    return std::nullopt;
+    return others;
+  }
+
+  static Decline is_read_by(const jit::Use& reader, const jit::Value* value) {
+    const jit::Node* node = reader.user;
+    if (writes_into(node, value)) {
+      return {Reason::value_changed_in_place, node, fmt::format("by {}", node->kind().toQualString())};
+    }
+    const bool returned = node->kind() == jit::prim::Return;
+    return {Reason::value_has_other_readers, node,
+            returned ? "it is also an output" : fmt::format("also read by {}", node->kind().toQualString())};
   }
 
   std::optional<Decline> why_not_of_rank(const Step& step) const {
@@ -271,7 +300,7 @@ class Search {
       while (true) {
         const jit::Node* producer = written->node();
         const bool own = producer->kind().is_aten() && !is_in_loop_behind(reader, producer);
-        if (!own || other_reader(written, {const_cast<jit::Node*>(reader), 0})) {
+        if (!own || !other_readers(written, {const_cast<jit::Node*>(reader), 0}).empty()) {
           return Decline{Reason::value_changed_in_place, node, fmt::format("by {}", node->kind().toQualString())};
         }
         if (!may_return_its_input(producer)) break;
@@ -286,7 +315,7 @@ class Search {
   bool owns_input() const {
     const jit::Node* producer = norm_.input()->node();
     return producer->kind().is_aten() && !may_return_its_input(producer) && !is_in_loop_behind(norm_.node(), producer) &&
-           !other_reader(norm_.input(), {norm_.node(), norm_.input_place});
+           other_readers(norm_.input(), {norm_.node(), norm_.input_place}).empty();
   }
 
   // The readers of the norm's output will read its input: whatever writes into that must not come between.
@@ -296,16 +325,37 @@ class Search {
     return Decline{Reason::value_in_container, norm_.node(), "the norm's input goes where it could be changed unseen"};
   }
 
-  // Bounds have the norm's dtype, and so must the value, which the layers that take the affine tell.
+  // Bounds stand beside the norm, so that nothing before it can become one. They have the norm's dtype, and so must the value, which the
+  // layers that take the affine tell.
   std::optional<Decline> why_not_bounded() const {
-    const bool bounded =
-        std::any_of(plan_.edits.begin(), plan_.edits.end(), [](const Edit& edit) { return std::holds_alternative<Bound>(edit); });
+    bool bounded = false;
+    for (const Edit& edit : plan_.edits) {
+      const auto* bound = std::get_if<Bound>(&edit);
+      if (bound == nullptr) continue;
+      bounded = true;
+      if (bound->node->isDominatedBy(norm_.node())) continue;
+      return Decline{Reason::scale_not_positive, bound->node,
+                     fmt::format("{} before the norm would have to become a bound", bound->node->kind().toQualString())};
+    }
     for (const Edit& edit : plan_.edits) {
       const auto* set = std::get_if<SetInput>(&edit);
       if (!bounded || set == nullptr || set->tensor.scalar_type() == norm_.dtype) continue;
       return Decline{Reason::dtypes_differ, set->node, "a norm in another dtype than its input can't become a bound"};
     }
     return std::nullopt;
+  }
+
+  // Values that are divided by scales, which the module never had, may take up a quarter of the exponents of the narrowest dtype.
+  std::optional<Decline> why_not_in_range() const {
+    at::ScalarType dtype = norm_.dtype;
+    for (const Edit& edit : plan_.edits) {
+      const auto* set = std::get_if<SetInput>(&edit);
+      if (set != nullptr && set->tensor.scalar_type() == at::kHalf) dtype = at::kHalf;
+    }
+    const double most = dtype == at::kHalf ? 0x1p4 : dtype == at::kDouble ? 0x1p256 : 0x1p32;
+    if (stretch_ <= most) return std::nullopt;
+    return Decline{Reason::scale_not_invertible, norm_.node(),
+                   fmt::format("other values would be scaled by up to {:.1e}, too much for {}", stretch_, toString(dtype))};
   }
 
   // batch_norm makes a permuted or sliced input dense, as view needs it.
@@ -329,14 +379,17 @@ class Search {
 
   const Norm& norm_;
   const Knowledge known_;
+  const bool rescales_;  // whether others that read a value may be given its scale back
   const bool owns_input_;
   Plan plan_{};
   std::vector<Step> steps_;
   Writers writers_;
   std::vector<std::string> into_;
   std::vector<const jit::Node*> passed_;
-  std::vector<const jit::Node*> readers_;         // of what stands in the place of the norm's output
+  std::vector<const jit::Node*> readers_;         // of what stands in the place of the norm's output, and of what was rescaled
+  double stretch_ = 1;                            // the largest factor by which a value is rescaled
   std::unordered_set<const jit::Value*> wanted_;  // values that were reached backward
+  std::unordered_set<const jit::Value*> missed_;  // values that were reached forward
   std::unordered_set<const jit::Node*> edited_;   // nodes that let pass only with an edit
 };
 
@@ -373,7 +426,40 @@ std::vector<Strategy> strategies(const algebra::Affine& affine) {
     all.push_back(
         {"scale backward, shift forward", Direction::forward, algebra::scale_only(affine), algebra::shift_only(affine)});
   }
+  if (algebra::has_zero_scale(affine)) {
+    all.push_back({"zero scales backward, the rest forward", Direction::forward, algebra::mask_of(affine),
+                   algebra::without_zero_scales(affine)});
+  }
   return all;
+}
+
+// The plan that leaves the fewest nodes; adds to `refusal` what stood in the ways that were tried.
+std::optional<Plan> cheapest_plan(const Norm& norm, const algebra::Affine& affine, const Knowledge& known, bool rescales,
+                                  Refusal& refusal) {
+  const bool rank_known = known.ranks.of(norm.input()).has_value();
+  std::optional<Plan> best;
+  const auto consider = [&best](Plan found, Direction direction) {
+    found.direction = direction;
+    if (!best || found.added_nodes() < best->added_nodes()) best = std::move(found);
+  };
+  for (const Strategy& strategy : strategies(affine)) {
+    Search search(norm, known, rescales);
+    auto decline = search.run(strategy.backward, strategy.forward);
+    if (!decline && !rank_known) decline = why_not_of_unknown_rank(search.passed(), strategy.direction);
+    if (!decline) {
+      consider(search.take_plan(), strategy.direction);
+    } else if (!rescales) {
+      refusal.attempts.push_back({strategy.name, search.passed(), *decline});
+    } else if (!refusal.names(*decline)) {
+      refusal.attempts.push_back({strategy.name + ", other readers rescaled", search.passed(), *decline});
+    }
+    if (best && best->added_nodes() <= 0) return best;
+    if (strategy.direction == Direction::backward && rank_known && !rescales) {
+      if (auto aside = plan_sideways(norm, affine, known)) consider(std::move(*aside), Direction::sideways);
+      if (best && best->added_nodes() <= 0) return best;
+    }
+  }
+  return best;
 }
 
 }  // namespace
@@ -386,6 +472,12 @@ int64_t Plan::added_nodes() const {
     if (const auto* bound = std::get_if<Bound>(&edit)) count += bound->lower.defined() && bound->upper.defined() ? 1 : 0;
   }
   return count;
+}
+
+bool Refusal::names(const Decline& decline) const {
+  return std::any_of(attempts.begin(), attempts.end(), [&decline](const Attempt& attempt) {
+    return attempt.decline.reason == decline.reason && attempt.decline.node == decline.node;
+  });
 }
 
 std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, const Ranks& ranks) {
@@ -409,29 +501,12 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   if (!norm.along_channels && is_broadcast(norm.input(), affine, extents)) {
     return refused({Reason::sizes_unknown, norm.node(), "its input may be broadcast to the size of its constants"});
   }
-  std::optional<Plan> best;
-  const auto consider = [&](Plan found, Direction direction) {
-    found.direction = direction;
-    if (!ranks.is_certain(norm.input())) found.required_rank = affine.rank();
-    if (!best || found.added_nodes() < best->added_nodes()) best = std::move(found);
-  };
-  for (const Strategy& strategy : strategies(affine)) {
-    Search search(norm, store, ranks, extents);
-    auto decline = search.run(strategy.backward, strategy.forward);
-    if (!decline && !rank) decline = why_not_of_unknown_rank(search.passed(), strategy.direction);
-    if (decline) {
-      refusal.attempts.push_back({strategy.name, search.passed(), *decline});
-    } else {
-      consider(search.take_plan(), strategy.direction);
-      if (best->added_nodes() <= 0) return *best;
-    }
-    if (strategy.direction == Direction::backward && rank) {
-      if (auto aside = plan_sideways(norm, affine, {store, ranks, extents})) consider(std::move(*aside), Direction::sideways);
-      if (best && best->added_nodes() <= 0) return *best;
-    }
-  }
-  if (best) return *best;
-  return refusal;
+  const Knowledge known{store, ranks, extents};
+  auto best = cheapest_plan(norm, affine, known, /*rescales=*/false, refusal);
+  if (!best && rank) best = cheapest_plan(norm, affine, known, /*rescales=*/true, refusal);
+  if (!best) return refusal;
+  if (!ranks.is_certain(norm.input())) best->required_rank = affine.rank();
+  return *best;
 }
 
 std::string source_of(const jit::Node* node) {

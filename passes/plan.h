@@ -24,7 +24,7 @@ struct Plan {
 
 // One way that was tried: the operators that the affine passed, and what stopped it.
 struct Attempt {
-  std::string way;  // "backward", "forward", "shift backward, scale forward", ...
+  std::string way;  // "backward", "forward", "shift backward, scale forward", ..., "forward, other readers rescaled"
   std::vector<const torch::jit::Node*> passed;
   Decline decline;
 };
@@ -35,9 +35,13 @@ struct Refusal {
 
   // The first obstacle on the way back, which is the one to name where only one can be named.
   const Decline& main() const { return attempts.front().decline; }
+
+  // Whether an attempt ended at this obstacle.
+  bool names(const Decline& decline) const;
 };
 
-// The plan for `norm` that leaves the fewest nodes, or what stood in every way.
+// The plan for `norm` that leaves the fewest nodes, or what stood in every way. Values that others read too are rescaled, and so what the
+// others make of them, only where nothing else helps.
 std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, const Ranks& ranks);
 
 // "file.py:12" of a node, empty where the module does not tell.

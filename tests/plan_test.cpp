@@ -89,8 +89,8 @@ TEST_F(Planner, DeclinesALoopThatWouldWriteIntoTheLayersOutput) {
 }
 
 TEST_F(Planner, DeclinesAnOperatorWithoutARule) {
-  expect_kept(with("y = torch.sigmoid(" + conv() + ")\nreturn " + norm()).module, {x}, "norm", Reason::no_rule_for_operator,
-              "aten::sigmoid");
+  expect_kept(with("y = torch.cumsum(" + conv() + ", 1)\nreturn " + norm()).module, {x}, "norm", Reason::no_rule_for_operator,
+              "aten::cumsum");
 }
 
 TEST_F(Planner, FoldsTwoNormsInARow) {
@@ -99,6 +99,89 @@ TEST_F(Planner, FoldsTwoNormsInARow) {
   model.forward("y = " + conv() + "\ny = " + batch_norm("norm1", "y") + "\nreturn " + batch_norm("norm2", "y"));
   const FoldResult result = expect_folded(model.module, {x}, "norm2", "conv");
   EXPECT_EQ(result.report.folded.size(), 2U);
+}
+
+// A residual block whose norm stands behind an activation: its scale must be divided out of the stream, which others read.
+class Rescaling : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  static std::string conv(const std::string& path, const std::string& value, int padding = 1) {
+    return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
+  }
+
+  // u --> inner --> gelu --> norm, + u
+  static Model block(const std::string& between = "", const std::string& result = "s") {
+    Model model;
+    for (const char* layer : {"stem", "inner", "beside"}) model.layer(layer, {4, 4, 3, 3}, 4);
+    model.layer("head", {4, 4, 1, 1}, 4).norm("norm", 4);
+    scales(model).abs_().add_(0.1);
+    return model.forward(fmt::format("u = {}\ny = torch.gelu({})\n{}s = {} + u\ns = {}\nreturn {}", conv("stem", "x"),
+                                     conv("inner", "u"), between, batch_norm("norm", "y"), conv("head", "s", 0), result));
+  }
+
+  static at::Tensor scales(const Model& model) { return model.module.attr("norm").toModule().attr("weight").toTensor(); }
+
+  const at::Tensor x = at::randn({2, 4, 6, 6}, at::kDouble);
+};
+
+TEST_F(Rescaling, DividesAStreamAndGivesItsReadersTheScaleBack) {
+  expect_folded(block().module, {x}, "norm", "inner, stem, head");
+}
+
+TEST_F(Rescaling, SendsZeroScalesBackThroughTheActivation) {
+  const Model model = block();
+  scales(model).select(0, 1).zero_();
+  const FoldResult result = expect_folded(model.module, {x}, "norm", "inner, stem, head");
+  EXPECT_TRUE(result.report.kept.empty());
+}
+
+TEST_F(Rescaling, ServesSeveralReaders) {
+  const Model model = block("v = " + conv("beside", "u.mean([2, 3], keepdim=True)") + "\n", "s + v");
+  expect_folded(model.module, {x}, "norm", "inner, stem, beside, head");
+}
+
+TEST_F(Rescaling, DeclinesAReaderThatTakesNoScale) {
+  const Model model = block("v = torch.sigmoid(u)\n", "s + v");
+  expect_stopped(model.module, {x}, "norm", "forward, other readers rescaled", Reason::operator_not_affine);
+}
+
+TEST_F(Rescaling, PassesPositiveScalesThroughAnActivationOfAReader) {
+  expect_folded(block("v = " + conv("beside", "torch.relu(u)") + "\n", "s + v").module, {x}, "norm", "inner, stem, beside, head");
+}
+
+TEST_F(Rescaling, DeclinesAnActivationOfAReaderThatWouldBecomeABound) {
+  const Model model = block("v = " + conv("beside", "torch.relu(u)") + "\n", "s + v");
+  scales(model).select(0, 1).neg_();
+  expect_stopped(model.module, {x}, "norm", "forward, other readers rescaled", Reason::scale_not_positive);
+}
+
+TEST_F(Rescaling, DeclinesAStreamThatIsReturned) {
+  expect_stopped(block("", "s, u").module, {x}, "norm", "forward, other readers rescaled", Reason::value_in_container);
+}
+
+TEST_F(Rescaling, DeclinesAReaderThatWritesInPlace) {
+  const Model model = block("v = u.mul_(2.0)\n", "s + v");
+  expect_stopped(model.module, {x}, "norm", "forward, other readers rescaled", Reason::value_changed_in_place);
+}
+
+TEST_F(Rescaling, DeclinesAReaderThatLeadsBackToTheNorm) {
+  const Model model = block("y = y * u\n");
+  expect_stopped(model.module, {x}, "norm", "forward, other readers rescaled", Reason::value_has_other_readers);
+}
+
+TEST_F(Rescaling, DeclinesScalesThatLeaveTheRange) {
+  const Model model = block();
+  scales(model).fill_(1e-80);
+  expect_stopped(model.module, {x}, "norm", "forward, other readers rescaled", Reason::scale_not_invertible);
+}
+
+TEST_F(Rescaling, TakesNoShiftOutOfAStream) {
+  Model model;
+  model.layer("stem", {4, 4, 3, 3}, 4).layer("head", {4, 4, 1, 1}, 4).norm("norm", 4);
+  model.forward(fmt::format("u = {}\ns = torch.sigmoid({}) + {}\nreturn s", conv("stem", "x"), batch_norm("norm", "u"),
+                            conv("head", "u", 0)));
+  expect_kept(model.module, {x}, "norm", Reason::value_has_other_readers);
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ enum class Reason {
   shift_at_padding,
   shift_not_passable,
   scale_not_positive,
-  scale_is_zero,
+  scale_not_invertible,
   sizes_unknown,
   list_not_visible,
   memory_order_unknown,

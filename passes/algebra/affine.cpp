@@ -94,6 +94,24 @@ bool has_zero_scale(const Affine& affine) {
   return affine.scale.eq(0).any().item<bool>();
 }
 
+bool is_mask(const Affine& affine) {
+  return affine.scale.eq(0).logical_or(affine.scale.eq(1)).all().item<bool>() && !has_shift(affine);
+}
+
+double stretch(const Affine& affine) {
+  const at::Tensor size = affine.scale.abs();
+  const at::Tensor stretches = at::maximum(size, size.reciprocal()).masked_fill(size.eq(0), 1);
+  return stretches.numel() == 0 ? 1 : stretches.max().item<double>();
+}
+
+Affine mask_of(const Affine& affine) {
+  return {affine.scale.ne(0).to(at::kDouble), at::zeros_like(affine.shift)};
+}
+
+Affine without_zero_scales(const Affine& affine) {
+  return {affine.scale.masked_fill(affine.scale.eq(0), 1), affine.shift};
+}
+
 bool is_monotonic(const Affine& affine) {
   return affine.scale.ge(0).all().item<bool>();
 }

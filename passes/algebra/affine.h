@@ -62,6 +62,14 @@ Affine shift_only(const Affine& affine);
 bool has_shift(const Affine& affine);       // some shift is not 0
 bool has_scale(const Affine& affine);       // some scale is not 1
 bool has_zero_scale(const Affine& affine);  // some scale is 0
+bool is_mask(const Affine& affine);         // every scale is 0 or 1, every shift 0
+
+// The largest factor by which a scale that is not 0 makes a value larger or smaller: max |scale| or 1 / min |scale|, at least 1.
+double stretch(const Affine& affine);
+
+// affine = rest * mask: 0 where the scale is 0, and 1 elsewhere; the affine with 1 in place of these scales.
+Affine mask_of(const Affine& affine);
+Affine without_zero_scales(const Affine& affine);
 
 // Whether every scale is at least 0.
 bool is_monotonic(const Affine& affine);

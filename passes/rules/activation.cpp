@@ -8,7 +8,7 @@
 //                                       = clamp(b, low, high)                             where a = 0: scale 0 and that shift
 //             A bound beyond the range of the dtype never cuts, or always: then the channel is constant. A channel of scale 0 that would be
 //             the only one with a shift becomes constant by its bounds instead, so that what comes behind need not take a shift.
-//             Scales of at least 0 and shifts of 0 pass relu and leaky_relu as they are.
+//             Scales of at least 0 and shifts of 0 pass relu and leaky_relu as they are, scales of 0 and 1 every range that has 0.
 // Conditions  low and high are constants                                   operand_not_constant
 //             leaky_relu, prelu: a >= 0                                    scale_not_positive
 //             and b = 0                                                    shift_not_passable
@@ -118,7 +118,9 @@ Answer activation_forward(const Site& site) {
 Answer activation_backward(const Site& site) {
   const auto range = range_of(site.node);
   const bool homogeneous = range && range->low == 0 && range->high == kInfinity;
-  if (!homogeneous || !algebra::is_monotonic(site.affine) || algebra::has_shift(site.affine)) {
+  const bool scales = homogeneous && algebra::is_monotonic(site.affine) && !algebra::has_shift(site.affine);
+  const bool masks = range && range->low <= 0 && range->high >= 0 && algebra::is_mask(site.affine);
+  if (!scales && !masks) {
     return Decline{Reason::operator_not_affine, site.node, "it cuts values off that the norm would have to be told of"};
   }
   return to_input(site, site.affine);

@@ -6,7 +6,7 @@
 // Formula     scale * (u + k*v) + shift = (scale*u + shift) + k * (scale*v). A static addend takes its part itself: b' = scale*b + shift.
 //             (scale*u + shift) + k*v = scale * (u + k * v/scale) + shift; where the affine is missing in v, with u/scale and k*shift.
 // Conditions  alpha, k, is a constant                                      operand_not_constant
-//             before it: scale differs from 0, or is 1                     scale_is_zero
+//             before it: scale differs from 0, or is 1                     scale_not_invertible
 //             behind it: the addends are two values                        value_has_other_readers
 //             the addends have the rank of the sum                         rank_unknown
 //             a static addend is of the value's dtype and varies where the affine does, or nowhere: affine_varies_elsewhere
@@ -104,7 +104,7 @@ Answer add_forward(const Site& site) {
     return Decline{Reason::rank_unknown, node, "the other addend may have more dimensions"};
   }
   if (algebra::has_zero_scale(site.affine)) {
-    return Decline{Reason::scale_is_zero, node, "the other addend can't be divided by a scale of 0"};
+    return Decline{Reason::scale_not_invertible, node, "the other addend can't be divided by a scale of 0"};
   }
   if (other_broadcast || other == node->input(site.place)) {
     return Decline{Reason::sizes_unknown, node, "an addend may be broadcast"};

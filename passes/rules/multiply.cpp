@@ -26,6 +26,15 @@ bool has_size_of_affine(const Site& site, const jit::Value* value) {
   return true;
 }
 
+// Whether what computes `value` takes the affine or hands it on.
+bool takes_affine(const Site& site, const jit::Value* value) {
+  jit::Node* producer = const_cast<jit::Node*>(value->node());
+  const Rule* rule = rule_for(producer);
+  if (rule == nullptr || rule->backward == nullptr) return false;
+  const Site behind{producer, value->offset(), site.affine, site.norm_dtype, site.from_batch_norm, site.known, site.planned};
+  return !std::holds_alternative<Decline>(rule->backward(behind));
+}
+
 bool is_number(const jit::Value* value) {
   return value->type()->kind() != c10::TypeKind::TensorType;
 }
@@ -45,8 +54,7 @@ Answer multiply_backward(const Site& site) {
     return Decline{Reason::value_has_other_readers, node, "it multiplies the value by itself"};
   }
   for (const size_t place : {0, 1}) {
-    const Rule* rule = rule_for(node->input(place)->node());
-    if (rule == nullptr || rule->backward == nullptr || !has_size_of_affine(site, node->input(place))) continue;
+    if (!has_size_of_affine(site, node->input(place)) || !takes_affine(site, node->input(place))) continue;
     return Pass{{{node->input(place), site.affine, Way::backward}}};
   }
   return Decline{Reason::sizes_unknown, node, "neither factor is known to have the size of the product and to take a scale"};

@@ -30,6 +30,8 @@ Answer matmul_backward(const Site& site);
 Answer matmul_forward(const Site& site);
 Answer multiply_backward(const Site& site);
 Answer multiply_forward(const Site& site);
+Answer nonlinear_backward(const Site& site);
+Answer nonlinear_forward(const Site& site);
 Answer norm_backward(const Site& site);
 Answer norm_forward(const Site& site);
 Answer pad_backward(const Site& site);
@@ -52,6 +54,8 @@ Answer squeeze_backward(const Site& site);
 Answer squeeze_forward(const Site& site);
 Answer unsqueeze_backward(const Site& site);
 Answer unsqueeze_forward(const Site& site);
+Answer zero_preserving_backward(const Site& site);
+Answer zero_preserving_forward(const Site& site);
 
 const std::vector<Rule>& rule_table() {
   static const std::vector<Rule> rules = {
@@ -77,6 +81,17 @@ const std::vector<Rule>& rule_table() {
        {"aten::leaky_relu", "aten::leaky_relu_", "aten::prelu"},
        leaky_activation_backward,
        leaky_activation_forward},
+      {"nonlinear",
+       {"aten::gelu", "aten::gelu_", "aten::silu", "aten::silu_", "aten::hardswish", "aten::hardswish_", "aten::mish",
+        "aten::mish_", "aten::tanh", "aten::tanh_", "aten::elu", "aten::elu_", "aten::selu", "aten::selu_", "aten::celu",
+        "aten::celu_", "aten::erf", "aten::sqrt", "aten::square"},
+       zero_preserving_backward,
+       zero_preserving_forward},
+      {"nonlinear",
+       {"aten::sigmoid", "aten::sigmoid_", "aten::hardsigmoid", "aten::hardsigmoid_", "aten::softplus", "aten::log_sigmoid",
+        "aten::softmax", "aten::log_softmax", "aten::exp", "aten::log"},
+       nonlinear_backward,
+       nonlinear_forward},
 
       // sizes and places
       {"concat", {"aten::cat", "aten::concat"}, concat_backward, concat_forward},

@@ -76,6 +76,11 @@ class Generated(nn.Module):
             conv = self._layer(nn.Conv2d(channels, channels, 3, padding=1))
             self._add("layer", (value,), channels, conv)
             self._add("add", (len(self.channels) - 2, len(self.channels) - 1), channels)
+        elif choice == "residual":
+            self._add("layer", (value,), channels, self._layer(nn.Conv2d(channels, channels, 3, padding=1)))
+            self._add(self.random.choice(["relu", "gelu", "silu_"]), (len(self.channels) - 1,), channels)
+            self._add("layer", (len(self.channels) - 1,), channels, self._layer(nn.BatchNorm2d(channels)))
+            self._add("add", (len(self.channels) - 1, value), channels)
         elif choice == "linear":
             self._add("linear", (value,), 4, self._layer(nn.Linear(channels, 4)))
         elif choice == "shuffle":
@@ -128,7 +133,7 @@ def _shuffle(x, _):
 # How often each kind is drawn.
 WEIGHTS = {
     "conv": 8, "norm": 9, "relu": 4, "relu_": 2, "relu6": 1, "hardtanh_": 1, "leaky_relu": 1, "sigmoid": 0.6, "add": 2, "sub": 1,
-    "add_": 0.7, "mul": 0.5, "gate": 1, "cat": 2, "beside": 1.5, "linear": 1, "shuffle": 1, "part": 1, "chunk": 1, "scale": 1,
+    "add_": 0.7, "mul": 0.5, "gate": 1, "cat": 2, "beside": 1.5, "residual": 1.5, "gelu": 1, "silu_": 0.5, "linear": 1, "shuffle": 1, "part": 1, "chunk": 1, "scale": 1,
     "max_pool": 1, "avg_pool": 1, "avg_pool_counted": 0.5, "pad": 0.7, "number": 0.7, "clamp": 0.7, "dropout": 0.5, "write": 0.5,
     "pixel": 0.5, "size": 0.3,
 }  # fmt: skip
@@ -139,6 +144,8 @@ OPERATIONS = {
     "relu6": lambda x, _: F.relu6(x),
     "hardtanh_": lambda x, _: F.hardtanh(x, -0.7, 1.3, inplace=True),
     "leaky_relu": lambda x, _: F.leaky_relu(x, 0.2),
+    "gelu": lambda x, _: F.gelu(x),
+    "silu_": lambda x, _: F.silu(x, inplace=True),
     "sigmoid": lambda x, _: torch.sigmoid(x),
     "clamp": lambda x, _: x.clamp(max=0.4),
     "add": lambda x, y: x + y,

@@ -204,8 +204,14 @@ def test_norm_of_the_input(spelling):
 
 @both_spellings
 def test_norm_behind_an_operator_without_a_rule(spelling):
-    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Sigmoid(), nn.BatchNorm2d(5))
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.GroupNorm(1, 5), nn.BatchNorm2d(5))
     assert_kept(folded(model, (image(),), spelling), "no_rule_for_operator")
+
+
+@both_spellings
+def test_norm_behind_a_curve(spelling):
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Sigmoid(), nn.BatchNorm2d(5))
+    assert_kept(folded(model, (image(),), spelling), "operator_not_affine")
 
 
 class Branch(nn.Module):

@@ -34,7 +34,7 @@ def report() -> bnfold.Report:
 def test_records(report):
     assert report.folded == (bnfold.FoldedNorm(name="norm", direction="backward", into="conv"),)
     (kept,) = report.kept
-    assert (kept.name, kept.reason) == ("late", "no_rule_for_operator")
+    assert (kept.name, kept.reason) == ("late", "operator_not_affine")
     assert "sigmoid" in kept.detail
     assert kept.source.startswith("test_report.py:")
 
@@ -74,7 +74,7 @@ def test_table(report):
     lines = str(report).splitlines()
     assert lines[0].split() == ["norms", "folded", "1", "of", "2", "1", "backward"]
     assert lines[1].split() == ["parameters", "160", "->", "150", "-10"]
-    assert any(line.startswith("  late  no_rule_for_operator  (test_report.py:") for line in lines)
+    assert any(line.startswith("  late  operator_not_affine  (test_report.py:") for line in lines)
     assert all(len(line) <= 100 and line == line.rstrip() for line in lines)
     # The figures stand in columns.
     assert len({line.index("->") for line in lines if "->" in line}) == 1

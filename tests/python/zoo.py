@@ -45,6 +45,7 @@ class Architecture:
     frames: int = 0  #: of a video, 0 for an image
     quick: bool = False  #: in the part that the tests run
     frozen: bool = False  #: its norms are FrozenBatchNorm2d: arithmetic on buffers, without aten::batch_norm
+    largest_error: float = 1e-9  #: in double; more where the network itself makes more of a change of its weights by one rounding
     spellings: tuple[Spelling, ...] = SPELLINGS  #: those that TorchScript can make of it
 
     def goal(self, spelling: str) -> int:
@@ -123,7 +124,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("inception_resnet_v2", "timm", 204, side=96),
     Architecture("nasnetalarge", "timm", 264),
     Architecture("pnasnet5large", "timm", 201),
-    Architecture("convmixer_768_32", "timm", 65, kept=64),
+    Architecture("convmixer_768_32", "timm", 65, kept=32, largest_error=1e-7),  # eager moves by 3e-9
     Architecture("densenetblur121d", "timm", 123),
     Architecture("resnet50d", "timm", 55),
     Architecture("resnetblur50", "timm", 53),

@@ -92,6 +92,22 @@ INSTANTIATE_TEST_SUITE_P(Spellings, BoundingRule,
                                            Spelling{"clamp_max_in_place", "torch.clamp_max_(y, 0.2)"}),
                          [](const auto& test) { return test.param.name; });
 
+TEST_F(ActivationRule, BecomesTwoOperatorsInMemoryOrderOfChannels) {
+  const FoldResult result = fold(before_conv("torch.relu(y)").module);
+  EXPECT_EQ(count_nodes(result.module, "aten::clamp"), 0);
+  EXPECT_EQ(count_nodes(result.module, "aten::maximum"), 1);
+  EXPECT_EQ(count_nodes(result.module, "aten::clamp_max_"), 1);
+}
+
+TEST_F(ActivationRule, BecomesOneOperatorInChannelsLast) {
+  Model model = before_conv("torch.relu(y)");
+  const at::Tensor weight = model.module.attr("conv").toModule().attr("weight").toTensor();
+  weight.set_data(weight.contiguous(at::MemoryFormat::ChannelsLast));
+  const FoldResult result = expect_folded(model.module, {x.contiguous(at::MemoryFormat::ChannelsLast)}, "norm", "conv");
+  EXPECT_EQ(count_nodes(result.module, "aten::clamp"), 1);
+  EXPECT_EQ(count_nodes(result.module, "aten::maximum"), 0);
+}
+
 TEST_F(ActivationRule, PassesReluUnderPositiveScalesAsItIs) {
   Model model = before_conv("torch.relu(y)", 1);
   without_shift(with_positive_scale(model));

@@ -110,7 +110,7 @@ TEST_F(AddRule, DeclinesWhereAnAddendHasAnotherReader) {
 }
 
 TEST_F(AddRule, DeclinesWhereAnAddendIsComputedByAnotherOperator) {
-  expect_kept(two_convs("u + torch.sigmoid(v)").module, {image}, "norm", Reason::no_rule_for_operator, "aten::sigmoid");
+  expect_kept(two_convs("u + torch.sigmoid(v)").module, {image}, "norm", Reason::operator_not_affine, "sigmoid");
 }
 
 TEST_F(AddRule, DeclinesTheSumOfAValueAndItself) {
@@ -178,7 +178,7 @@ TEST_F(AddForward, AddsTheNormToItselfThroughALayer) {
 TEST_F(AddForward, DeclinesAZeroScale) {
   Model model = before_conv("y + u");
   tensor_of(model, "weight").select(0, 0).zero_();
-  expect_stopped(model.module, {image}, "norm", "forward", Reason::scale_is_zero);
+  expect_stopped(model.module, {image}, "norm", "forward", Reason::scale_not_invertible);
 }
 
 TEST_F(AddForward, DeclinesTheSumOfTheNormAndItself) {

@@ -34,7 +34,7 @@ TEST_F(BranchRule, GivesBothBranchesTheAffine) {
 
 TEST_F(BranchRule, DeclinesWhereOneBranchHasNoLayer) {
   const Model model = behind("y = " + conv("conv1", "x"), "y = torch.sigmoid(" + conv("conv2", "x") + ")");
-  expect_kept(model.module, {x}, "norm", Reason::no_rule_for_operator, "aten::sigmoid");
+  expect_kept(model.module, {x}, "norm", Reason::operator_not_affine, "sigmoid");
 }
 
 TEST_F(BranchRule, DeclinesWhereABranchReturnsWhatWasComputedBeforeIt) {

@@ -54,7 +54,7 @@ TEST_F(ConcatRule, InfersTheOneSizeThatIsNotKnown) {
 }
 
 TEST_F(ConcatRule, DeclinesWhereOnePartTakesNoAffine) {
-  expect_kept(behind("torch.cat([u, torch.sigmoid(v)], 1)").module, {x}, "norm", Reason::no_rule_for_operator, "aten::sigmoid");
+  expect_kept(behind("torch.cat([u, torch.sigmoid(v)], 1)").module, {x}, "norm", Reason::operator_not_affine, "sigmoid");
 }
 
 TEST_F(ConcatRule, DeclinesWhereTheInputIsAPart) {

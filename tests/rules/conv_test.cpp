@@ -243,7 +243,7 @@ TEST_F(Conv2dRule, DeclinesWhereOneReaderIsNoLayer) {
   model.forward(
       fmt::format("y = {}\nreturn torch.conv2d(y, self.conv.weight, None, [1, 1], [0, 0], [1, 1], 1) + torch.sigmoid(y)",
                   batch_norm("norm", "x")));
-  expect_stopped(model.module, {x}, "norm", "forward", Reason::no_rule_for_operator, "before aten::sigmoid");
+  expect_stopped(model.module, {x}, "norm", "forward", Reason::operator_not_affine, "sigmoid");
 }
 
 TEST_F(Conv2dRule, DeclinesANormThatMakesTheWeight) {
