@@ -4,17 +4,13 @@
 #include <algorithm>
 #include <set>
 
-#include "apply.h"
 #include "assemble.h"
 #include "bnfold/bnfold.h"
 #include "clean_up.h"
-#include "find_norms.h"
 #include "flatten.h"
+#include "fold_graph.h"
 #include "measure.h"
 #include "parameter_store.h"
-#include "plan.h"
-#include "ranks.h"
-#include "rules/kernel_rule.h"
 
 namespace bnfold {
 
@@ -37,47 +33,6 @@ std::vector<std::optional<int64_t>> traced_ranks(const jit::Module& module, cons
     if (tensor && tensor->sizes().size()) ranks.back() = static_cast<int64_t>(*tensor->sizes().size());
   }
   return ranks;
-}
-
-KeptNorm kept(const Norm& norm, const Refusal& refusal) {
-  const Decline& main = refusal.main();
-  KeptNorm kept{norm.name, main.reason, main.detail, source_of(main.node), {}};
-  for (const Attempt& attempt : refusal.attempts) {
-    Obstacle obstacle{attempt.way, {}, attempt.decline.reason, attempt.decline.detail, source_of(attempt.decline.node)};
-    for (const jit::Node* node : attempt.passed) obstacle.passed.emplace_back(node->kind().toUnqualString());
-    kept.obstacles.push_back(std::move(obstacle));
-  }
-  return kept;
-}
-
-// Folds what can be folded, until nothing moves any more: a norm that is gone may have stood in the way of another one.
-void fold_method(const Program::Method& method, const std::vector<std::optional<int64_t>>& input_ranks, ParameterStore& store,
-                 Report& report) {
-  const auto static_rank = [&store](const jit::Value* value) {
-    const auto operand = static_operand(store, const_cast<jit::Value*>(value));
-    return operand && operand->tensor.defined() ? std::optional<int64_t>(operand->tensor.dim()) : std::nullopt;
-  };
-  Ranks ranks(*method.graph, input_ranks, static_rank);
-  std::vector<KeptNorm> left;
-  for (bool moved = true; moved;) {
-    moved = false;
-    left.clear();
-    for (jit::Node* node : find_norms(*method.graph)) {
-      const auto norm = read_norm(node, store);
-      if (!norm) continue;
-      const auto decision = plan(*norm, store, ranks);
-      if (const auto* refusal = std::get_if<Refusal>(&decision)) {
-        if (norm->kind == Norm::batch_norm) left.push_back(kept(*norm, *refusal));
-        continue;
-      }
-      const Plan& fold = std::get<Plan>(decision);
-      if (norm->kind == Norm::scale && fold.added_nodes() > 0) continue;
-      (norm->kind == Norm::scale ? report.scales : report.folded).push_back({norm->name, fold.direction, fold.into});
-      apply(fold, *norm, store, ranks);
-      moved = true;
-    }
-  }
-  report.kept.insert(report.kept.end(), left.begin(), left.end());
 }
 
 // A norm that is called twice is one norm: kept where one of its calls is, and else listed once for each layer that took it.
@@ -103,13 +58,32 @@ FoldResult fold(const jit::Module& module, const Options& options) {
   ParameterStore store(program);
   for (const Program::Method& method : program.methods) {
     const bool given = method.name == "forward" && !options.input_ranks.empty();
-    fold_method(method, given ? options.input_ranks : traced_ranks(module, method.name), store, report);
+    fold_graph(*method.graph, given ? options.input_ranks : traced_ranks(module, method.name), store, report);
   }
   list_each_norm_once(report);
   clean_up(program);
   jit::Module folded = assemble(program, store);
   report.after = measure(folded, program.methods);
   return {folded, report};
+}
+
+FoldResult freeze(const jit::Module& module, const c10::optional<std::vector<std::string>>& preserved_attrs,
+                  bool optimize_numerics) {
+  const auto preserved = preserved_attrs.value_or(std::vector<std::string>());
+  FoldResult result{module, {}};
+  try {
+    Options options;
+    options.preserved_attributes = preserved;
+    options.preserved_attributes.emplace_back("forward");
+    result = fold(module, options);
+  } catch (const Error& error) {
+    // What torch::jit::freeze can't do either it says itself.
+    result.module = jit::freeze(module, preserved_attrs, optimize_numerics);
+    TORCH_WARN("bnfold: frozen without folding: ", error.what());
+    return result;
+  }
+  result.module = jit::freeze(result.module, preserved_attrs, optimize_numerics);
+  return result;
 }
 
 }  // namespace bnfold

@@ -23,6 +23,9 @@ class ParameterStore {
  public:
   explicit ParameterStore(const Program& program);
 
+  // Of a frozen graph, whose static tensors are constants; what it reads from a module counts as computed.
+  explicit ParameterStore(const std::shared_ptr<torch::jit::Graph>& frozen) { record(frozen); }
+
   // The tensor that `value` always is: undefined where it is None, nothing where it is not known before the module runs (computed,
   // assigned, written in place, or aliased by something that is).
   std::optional<at::Tensor> read(const torch::jit::Value* value) const;

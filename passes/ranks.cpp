@@ -78,7 +78,7 @@ Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>&
     learn(graph.inputs()[i + 1], hints[i], hinted);
     has_hints_ |= hints[i].has_value();
   }
-  types_tell_ = std::all_of(graph.inputs().begin(), graph.inputs().end(), [this](const jit::Value* input) {
+  types_tell_ = has_hints_ && std::all_of(graph.inputs().begin(), graph.inputs().end(), [this](const jit::Value* input) {
     const auto traced = rank_of_type(input);
     return !traced || traced == of(input);
   });

@@ -1,9 +1,13 @@
 // The operators torch.ops.bnfold.*, boxed: they take and return ScriptModules without a word of Python's or pybind11's API.
 #include <torch/library.h>
 
+#include <cstdlib>
+#include <string_view>
+
 #include "bnfold/bnfold.h"
 #include "bnfold/check.h"
 #include "bnfold/files.h"
+#include "bnfold/pass.h"
 
 namespace {
 
@@ -28,6 +32,21 @@ void fold_with_report(const OperatorHandle&, Stack* stack) {
   const std::string options = torch::jit::pop(*stack).toStringRef();
   const Module module = module_from(torch::jit::pop(*stack));
   const bnfold::FoldResult result = bnfold::fold(module, bnfold::options_from_json(options));
+  torch::jit::push(*stack, result.module._ivalue(), result.report.to_json());
+}
+
+// freeze(Any module) -> Any
+void freeze(const OperatorHandle&, Stack* stack) {
+  const Module module = module_from(torch::jit::pop(*stack));
+  torch::jit::push(*stack, bnfold::freeze(module).module._ivalue());
+}
+
+// freeze_with_report(Any module, str[]? preserved_attrs, bool optimize_numerics) -> (Any, str)
+void freeze_with_report(const OperatorHandle&, Stack* stack) {
+  const bool optimize_numerics = torch::jit::pop(*stack).toBool();
+  const auto preserved = torch::jit::pop(*stack).toOptional<std::vector<std::string>>();
+  const Module module = module_from(torch::jit::pop(*stack));
+  const bnfold::FoldResult result = bnfold::freeze(module, preserved, optimize_numerics);
   torch::jit::push(*stack, result.module._ivalue(), result.report.to_json());
 }
 
@@ -58,14 +77,26 @@ void save(const OperatorHandle&, Stack* stack) {
   bnfold::save(module_from(torch::jit::pop(*stack)), path);
 }
 
+bool asks_for_pass() {
+  const char* automatic = std::getenv("BNFOLD_AUTO");
+  return automatic != nullptr && std::string_view(automatic) == "1";
+}
+
 }  // namespace
 
 TORCH_LIBRARY(bnfold, library) {
   library.def("fold(Any module) -> Any", torch::CppFunction::makeFromBoxedFunction<&fold>());
   library.def("fold_with_report(Any module, str options_json) -> (Any, str)",
               torch::CppFunction::makeFromBoxedFunction<&fold_with_report>());
+  library.def("freeze(Any module) -> Any", torch::CppFunction::makeFromBoxedFunction<&freeze>());
+  library.def("freeze_with_report(Any module, str[]? preserved_attrs, bool optimize_numerics) -> (Any, str)",
+              torch::CppFunction::makeFromBoxedFunction<&freeze_with_report>());
+  library.def("register_pass() -> ()", &bnfold::register_pass);
+  library.def("unregister_pass() -> ()", &bnfold::unregister_pass);
+  library.def("pass_is_registered() -> bool", &bnfold::pass_is_registered);
   library.def("check(Any original, Any folded, Any inputs) -> (bool, float, float, str)",
               torch::CppFunction::makeFromBoxedFunction<&check>());
   library.def("load(str path) -> Any", torch::CppFunction::makeFromBoxedFunction<&load>());
   library.def("save(Any module, str path) -> ()", torch::CppFunction::makeFromBoxedFunction<&save>());
+  if (asks_for_pass()) bnfold::register_pass();
 }

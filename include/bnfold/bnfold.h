@@ -47,6 +47,11 @@ struct FoldResult {
 // Throws Error: the module is in training mode, a preserved attribute does not exist, or the module cannot be flattened.
 FoldResult fold(const torch::jit::Module& module, const Options& options = {});
 
+// torch::jit::freeze with every fold before it: takes the same arguments, throws the same errors, and returns the frozen module with the
+// report of its folds. A module that can be frozen and not folded is frozen, with a warning that says why; its report is empty.
+FoldResult freeze(const torch::jit::Module& module, const c10::optional<std::vector<std::string>>& preserved_attrs = c10::nullopt,
+                  bool optimize_numerics = true);
+
 // Reads Options from a JSON object, {} for the defaults: {"preserved_attributes": ["encode"], "input_ranks": [4, null]}.
 // Throws Error where the text is no such object.
 Options options_from_json(const std::string& text);

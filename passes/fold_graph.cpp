@@ -1,0 +1,60 @@
+#include "fold_graph.h"
+
+#include "apply.h"
+#include "find_norms.h"
+#include "plan.h"
+#include "ranks.h"
+#include "rules/kernel_rule.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+KeptNorm kept(const Norm& norm, const Refusal& refusal) {
+  const Decline& main = refusal.main();
+  KeptNorm kept{norm.name, main.reason, main.detail, source_of(main.node), {}};
+  for (const Attempt& attempt : refusal.attempts) {
+    Obstacle obstacle{attempt.way, {}, attempt.decline.reason, attempt.decline.detail, source_of(attempt.decline.node)};
+    for (const jit::Node* node : attempt.passed) obstacle.passed.emplace_back(node->kind().toUnqualString());
+    kept.obstacles.push_back(std::move(obstacle));
+  }
+  return kept;
+}
+
+}  // namespace
+
+// Until nothing moves any more: a norm that is gone may have stood in the way of another one.
+bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& input_ranks, ParameterStore& store,
+                Report& report) {
+  const auto static_rank = [&store](const jit::Value* value) {
+    const auto operand = static_operand(store, const_cast<jit::Value*>(value));
+    return operand && operand->tensor.defined() ? std::optional<int64_t>(operand->tensor.dim()) : std::nullopt;
+  };
+  Ranks ranks(graph, input_ranks, static_rank);
+  std::vector<KeptNorm> left;
+  bool changed = false;
+  for (bool moved = true; moved;) {
+    moved = false;
+    left.clear();
+    for (jit::Node* node : find_norms(graph)) {
+      const auto norm = read_norm(node, store);
+      if (!norm) continue;
+      const auto decision = plan(*norm, store, ranks);
+      if (const auto* refusal = std::get_if<Refusal>(&decision)) {
+        if (norm->kind == Norm::batch_norm) left.push_back(kept(*norm, *refusal));
+        continue;
+      }
+      const Plan& fold = std::get<Plan>(decision);
+      if (norm->kind == Norm::scale && fold.added_nodes() > 0) continue;
+      (norm->kind == Norm::scale ? report.scales : report.folded).push_back({norm->name, fold.direction, fold.into});
+      apply(fold, *norm, store, ranks);
+      moved = changed = true;
+    }
+  }
+  report.kept.insert(report.kept.end(), left.begin(), left.end());
+  return changed;
+}
+
+}  // namespace bnfold

@@ -1,0 +1,59 @@
+#include <c10/core/InferenceMode.h>
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
+#include <torch/csrc/jit/passes/pass_manager.h>
+#include <torch/csrc/jit/passes/tensorexpr_fuser.h>
+
+#include <exception>
+#include <optional>
+
+#include "bnfold/pass.h"
+#include "find_norms.h"
+#include "fold_graph.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+std::optional<jit::GraphPassNameType> registered;
+
+// The executor puts a node that observes sizes before each reader; they would stand between every layer and its norm. It takes them out
+// itself right after this pass, and leaves the types behind only for the fuser.
+void remove_observers(std::shared_ptr<jit::Graph>& graph) {
+  jit::RemoveProfileNodesAndSpecializeTypes(graph);
+  if (!jit::tensorExprFuserEnabled()) jit::RemoveTensorTypeSpecializations(graph);
+}
+
+// Whatever goes wrong here must not stop a module that runs without folding.
+void fold_in_executor(std::shared_ptr<jit::Graph>& graph) try {
+  if (find_norms(*graph).empty()) return;
+  const at::NoGradGuard no_grad;
+  const c10::InferenceMode weights_outlive_the_call(false);
+  auto folded = graph->copy();
+  remove_observers(folded);
+  ParameterStore constants(folded);
+  Report report;
+  if (!fold_graph(*folded, {}, constants, report)) return;
+  jit::EliminateDeadCode(folded);
+  graph = folded;
+} catch (const std::exception& error) {
+  TORCH_WARN("bnfold: a graph was left as it is: ", error.what());
+}
+
+}  // namespace
+
+void register_pass() {
+  if (!registered) registered = jit::registerPrePass(fold_in_executor);
+}
+
+void unregister_pass() {
+  if (registered) jit::clearPrePass(*registered);
+  registered.reset();
+}
+
+bool pass_is_registered() {
+  return registered.has_value();
+}
+
+}  // namespace bnfold

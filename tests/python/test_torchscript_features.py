@@ -1,0 +1,595 @@
+"""Folding together with everything else that TorchScript has: each either works or is refused with a sentence."""
+
+import contextlib
+import copy
+import io
+import itertools
+import pickle
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import pytest
+import torch
+import zoo
+from calibrate import relative_error
+from cases import EXACT, assert_folded, assert_kept, double, prepared
+from torch import nn
+from torch.jit.mobile import _load_for_lite_interpreter
+from torch.nn import functional as F
+
+import bnfold
+
+both_spellings = pytest.mark.parametrize("spelling", zoo.SPELLINGS)
+
+
+def image(channels: int = 3) -> torch.Tensor:
+    return double(2, channels, 6, 6)
+
+
+def block(channels: int = 3, kernels: int = 5) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, kernels, 3, padding=1), nn.BatchNorm2d(kernels), nn.ReLU())
+
+
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = block(), nn.Sequential(nn.Conv2d(5, 4, 1), nn.BatchNorm2d(4))
+
+
+def saved(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    return torch.jit.load(io.BytesIO(module.save_to_buffer()))
+
+
+def assert_same(expected: Any, actual: Any, tolerance: float = EXACT) -> None:
+    assert relative_error(expected, actual) <= tolerance
+
+
+def assert_folds(model: nn.Module, inputs: tuple, *, spelling: str = "scripted", examples: bool = True, **options) -> torch.jit.ScriptModule:
+    """Every norm of a model that is prepared: the result agrees with eager, saved and loaded too, and what went in is untouched."""
+    module = zoo.to_torchscript(model, inputs, spelling)
+    state, code = copy.deepcopy(module.state_dict()), str(module.inlined_graph)
+    result = bnfold.fold(module, inputs if examples else None, **options)
+    assert_folded(result)
+    expected = model(*inputs)
+    for one in (result.module, result.module, saved(result.module)):
+        assert_same(expected, one(*inputs))
+    assert str(module.inlined_graph) == code
+    assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+    return result.module
+
+
+def bug(reason: str, error: type, *values: Any):
+    return pytest.param(*values, marks=pytest.mark.xfail(strict=True, reason=reason, raises=error))
+
+
+@pytest.fixture
+def inputs() -> tuple:
+    return (image(),)
+
+
+@pytest.fixture
+def model(inputs) -> nn.Module:
+    return prepared(nn.Sequential(block(), block(5, 4), nn.Hardswish(), nn.Dropout()), inputs)
+
+
+# ---- what is done with the folded module
+
+
+def test_run_frozen_optimizations_of_the_result(model, inputs):
+    module = bnfold.fold(model).module
+    for one in (module, torch.jit.freeze(module, optimize_numerics=False)):
+        torch.jit.run_frozen_optimizations(one)
+        assert_same(model(*inputs), one(*inputs))
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+def test_optimized_execution(optimized, model, inputs):
+    with torch.jit.optimized_execution(optimized):
+        assert_folds(model, inputs)
+
+
+@contextlib.contextmanager
+def fuser(name: str):
+    """One of torch.jit.fuser; that of tensor expressions with its interpreter, which needs no LLVM."""
+    if not hasattr(torch.jit, "fuser") or not hasattr(torch._C, "_jit_set_te_must_use_llvm_cpu"):
+        pytest.skip("this torch has no switch for fusers")
+    if name == "fuser2" and not torch._C._jit_nvfuser_can_be_enabled():
+        pytest.skip("this torch has no nvFuser")
+    before = torch._C._jit_get_te_must_use_llvm_cpu()
+    torch._C._jit_set_te_must_use_llvm_cpu(False)
+    try:
+        with torch.jit.fuser(name):
+            yield
+    finally:
+        torch._C._jit_set_te_must_use_llvm_cpu(before)
+
+
+@pytest.mark.parametrize("name, fuses", [("fuser0", False), ("fuser1", True), ("fuser2", False), ("fuser3", False)])
+def test_fusers(name, fuses, model, inputs):
+    with fuser(name):
+        module = torch.jit.freeze(assert_folds(model, inputs))
+        for _ in range(3):
+            assert_same(model(*inputs), module(*inputs))
+        assert ("TensorExpr" in str(torch.jit.last_executed_optimized_graph())) == fuses
+
+
+@pytest.mark.filterwarnings("ignore:Lite Interpreter is deprecated")
+def test_the_lite_interpreter(model, inputs, tmp_path):
+    path = str(tmp_path / "model.ptl")
+    module = bnfold.fold(model).module
+    for one in (module, torch.jit.freeze(module), torch.jit.script(model)):
+        one._save_for_lite_interpreter(path)
+        assert_same(model(*inputs), _load_for_lite_interpreter(path)(*inputs))
+    assert_folded(bnfold.fold(path, inputs))
+
+
+@pytest.mark.parametrize("write", [pickle.dumps, lambda module: torch.save(module, io.BytesIO())])
+def test_pickling_is_refused_as_for_every_script_module(write, model):
+    for module in (torch.jit.script(model), bnfold.fold(model).module):
+        with pytest.raises(RuntimeError, match="does not have a __getstate__ method defined"):
+            write(module)
+
+
+def test_channels_last_and_training_mode_of_the_result(model, inputs):
+    module = bnfold.fold(model).module.to(memory_format=torch.channels_last)
+    output = module(inputs[0].to(memory_format=torch.channels_last))
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    # It was folded for eval mode, and dropout stays off.
+    for one in (output, module(*inputs), module.train()(*inputs), module.eval()(*inputs)):
+        assert_same(model(*inputs), one)
+
+
+def test_the_result_as_a_part_of_another_model(model, inputs):
+    part = bnfold.fold(model).module
+    whole = prepared(nn.Sequential(block(3, 3), part, block(4, 3)), inputs)
+    assert_folds(whole, inputs)
+    assert_folds(whole, inputs, spelling="traced")
+
+
+# ---- modules that other passes have changed
+
+
+class PreActivation(nn.Module):
+    def __init__(self, channels: int, kernels: int):
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(channels), nn.Conv2d(channels, kernels, 1)
+
+    def forward(self, x):
+        return self.conv(torch.relu(self.norm(x)))
+
+
+class Dense(nn.Module):
+    """As in DenseNet: each norm reads a concatenation that others read too, so freezing leaves it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.a, self.b, self.c = PreActivation(4, 4), PreActivation(8, 4), PreActivation(12, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = torch.cat([x, self.a(x)], 1)
+        return self.c(torch.cat([x, self.b(x)], 1))
+
+
+def freeze_without_numerics(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    return torch.jit.freeze(module, optimize_numerics=False)
+
+
+@pytest.mark.parametrize("kept", ["in memory", "in a file"])
+@pytest.mark.parametrize("freeze", [torch.jit.freeze, freeze_without_numerics, torch.jit.optimize_for_inference])
+@both_spellings
+def test_norms_that_freezing_left_fold_through_constants(spelling, freeze, kept, inputs, tmp_path):
+    dense = prepared(Dense(), inputs)
+    frozen = freeze(zoo.to_torchscript(dense, inputs, spelling))
+    assert str(frozen.graph).count("aten::batch_norm") == 3
+    if kept == "in a file":
+        bnfold.save(frozen, tmp_path / "frozen.pt")
+        frozen = bnfold.load(tmp_path / "frozen.pt")
+    result = bnfold.fold(frozen, inputs)
+    assert_folded(result)
+    assert [norm.direction for norm in result.report.folded] == ["forward"] * 3
+    if kept == "in memory":
+        assert [(norm.name, norm.into) for norm in result.report.folded] == [(f"{one}.norm", f"{one}.conv") for one in "abc"]
+    for one in (result.module, saved(result.module), torch.jit.freeze(result.module)):
+        assert_same(dense(*inputs), one(*inputs))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_layers_that_optimize_for_inference_gave_to_onednn_take_no_norm(inputs):
+    dense = prepared(Dense(), inputs)
+    single = inputs[0].float()
+    optimized = torch.jit.optimize_for_inference(torch.jit.script(copy.deepcopy(dense).float()))
+    assert "mkldnn" in str(optimized.graph)
+    result = bnfold.fold(optimized, single)
+    assert len(result.report.kept) == 3 and result.report.folded == ()
+    assert_same(dense(*inputs), result.module(single), tolerance=1e-4)
+    # Fold first: then nothing is left to do for it.
+    folded_first = torch.jit.optimize_for_inference(bnfold.fold(copy.deepcopy(dense).float()).module)
+    assert "batch_norm" not in str(folded_first.graph)
+    assert_same(dense(*inputs), folded_first(single), tolerance=1e-4)
+
+
+# ---- methods and attributes
+
+
+class Methods(Base):
+    def __init__(self):
+        super().__init__()
+        self.scale, self.names, self.sizes = 2.0, ["a", "b"], {"a": 1}
+
+    def helper(self, x):
+        return self.body(x) * self.scale
+
+    def forward(self, x):
+        return self.decode(self.helper(x), 1.0)
+
+    @torch.jit.export
+    def encode(self, x):
+        return self.helper(x) + 1.0
+
+    @torch.jit.export
+    def decode(self, x, factor: float = 3.0):
+        return self.head(x) * factor
+
+    @torch.jit.export
+    def twice(self, x):
+        return self.forward(x) + self.decode(self.encode(x), 2.0)
+
+    @torch.jit.export
+    def set_scale(self, scale: float):
+        self.scale = scale
+
+
+def test_exported_methods_that_call_each_other(inputs):
+    model = prepared(Methods(), inputs)
+    module = assert_folds(model, inputs)
+    assert_same(model.twice(*inputs), module.twice(*inputs))
+    assert not hasattr(module, "encode") and not hasattr(module, "names")  # twice calls the one, nothing reads the other
+    module.set_scale(5.0)
+    assert model.scale == 2.0
+    model.scale = 5.0
+    assert_same(model.twice(*inputs), module.twice(*inputs))
+
+
+def test_preserved_methods_and_values(inputs):
+    model = prepared(Methods(), inputs)
+    module = assert_folds(model, inputs, preserved_attributes=["helper", "encode", "decode", "names", "sizes", "scale"])
+    assert (module.names, module.sizes, module.scale) == (["a", "b"], {"a": 1}, 2.0)
+    assert not hasattr(module, "twice") and not hasattr(module, "set_scale")
+    module.scale = model.scale = 5.0  # a value that is preserved may be set, so it is no constant
+    for method in ("forward", "encode", "helper"):
+        assert_same(getattr(model, method)(*inputs), getattr(module, method)(*inputs))
+    features = image(5)
+    assert_same(model.decode(features), module.decode(features))
+    assert_same(model.decode(features, factor=7.0), module.decode(features, factor=7.0))
+
+
+def test_methods_that_freezing_preserved(inputs):
+    model = prepared(Methods(), inputs)
+    frozen = torch.jit.freeze(torch.jit.script(model), preserved_attrs=["encode"], optimize_numerics=False)
+    module = bnfold.fold(frozen, inputs).module
+    for method in ("forward", "encode"):
+        assert "batch_norm" not in str(getattr(module, method).graph)
+        assert_same(getattr(model, method)(*inputs), getattr(module, method)(*inputs))
+
+
+class PackedConv(nn.Module):
+    """Changes its weight when it is saved, as quantized layers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 3, 3, 3))
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight)
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.weight * 2.0, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: Tuple[torch.Tensor, bool]):
+        self.weight, self.training = state[0] / 2.0, state[1]
+
+
+def test_a_layer_with_a_state_of_its_own_is_saved_like_any_other(inputs):
+    model = prepared(nn.Sequential(PackedConv(), nn.BatchNorm2d(5)), inputs)
+    assert_folds(model, inputs)
+    result = bnfold.fold(saved(torch.jit.script(model)), inputs)
+    assert_folded(result, into="0")
+    assert_same(model(*inputs), result.module(*inputs))
+    assert set(result.module.state_dict()) == {"0.weight", "0.bias"}
+
+
+# ---- hooks
+
+
+def doubled(self, input: Tuple[torch.Tensor]) -> Tuple[torch.Tensor]:
+    return (input[0] * 2.0,)
+
+
+def halved(self, input: Tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+    return output * 0.5
+
+
+both_hooks = pytest.mark.parametrize("register, hook", [("register_forward_pre_hook", doubled), ("register_forward_hook", halved)])
+
+
+@both_spellings
+@both_hooks
+@pytest.mark.parametrize("place", ["0", "0.0", "0.1", "1"])
+def test_hooks_of_submodules(place, register, hook, spelling, model, inputs):
+    plain = model(*inputs)
+    getattr(model.get_submodule(place), register)(hook)
+    assert relative_error(plain, model(*inputs)) > 0.01
+    assert_folds(model, inputs, spelling=spelling)
+
+
+@both_hooks
+def test_hooks_of_the_root_are_refused_unless_traced(register, hook, model, inputs):
+    getattr(model, register)(hook)
+    assert_folds(model, inputs, spelling="traced")
+    with pytest.raises(bnfold.Error, match="the module has forward hooks, which are not folded; call what they do in forward"):
+        bnfold.fold(model)
+
+
+# ---- modules behind interfaces and in containers
+
+
+@torch.jit.interface
+class Part(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pass
+
+
+class Layer(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
+class Nested(nn.Module):
+    part: Part
+
+    def __init__(self, part: nn.Module):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.part.forward(x) + 1
+
+
+class ForkedMethodOfInterface(Nested):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        part = self.part
+        return torch.jit.wait(torch.jit.fork(part.forward, x))
+
+
+graph_of_a_fork = "in the graph of a fork the submodule keeps the type of its interface, so the call is not inlined"
+
+
+@pytest.mark.parametrize("kind", [Nested, lambda part: Nested(Nested(part)), bug(graph_of_a_fork, bnfold.Error, ForkedMethodOfInterface)])
+def test_interfaces(kind, inputs):
+    assert_folds(prepared(kind(Layer()), inputs), inputs)
+
+
+class Chosen(nn.Module):
+    a: Part
+    b: Part
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = Layer(), Layer()
+
+    def forward(self, x, first: bool):
+        part = self.a if first else self.b
+        return part.forward(x)
+
+
+class ChosenFromList(Chosen):
+    def forward(self, x, first: bool):
+        return [self.a, self.b][int(first)].forward(x)
+
+
+class Replaced(Chosen):
+    def forward(self, x, first: bool):
+        if first:
+            self.a = self.b
+        return self.a.forward(x)
+
+
+class Handed(Chosen):
+    def forward(self, x, first: bool):
+        return x
+
+    @torch.jit.export
+    def part(self) -> Part:
+        return self.a
+
+
+at_the_end_of_a_block = "a submodule that is the result of a block or method is not seen, and the error is 'IndexError: map::at'"
+
+
+@pytest.mark.parametrize("kind", [ChosenFromList, *(bug(at_the_end_of_a_block, IndexError, kind) for kind in (Chosen, Replaced, Handed))])
+def test_a_submodule_chosen_at_run_time_is_refused(kind):
+    with pytest.raises(bnfold.Error, match="submodule as a value, which can't be flattened; fold the submodule by itself"):
+        bnfold.fold(kind().eval())
+
+
+class Containers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.chain = nn.ModuleList([*block(3, 3), nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)])
+        self.named = nn.ModuleDict({"conv": nn.Conv2d(5, 5, 1), "norm": nn.BatchNorm2d(5)})
+        self.convs, self.norms = nn.ModuleList(nn.Conv2d(5, 5, 1) for _ in range(2)), nn.ModuleList(nn.BatchNorm2d(5) for _ in range(2))
+
+    def forward(self, x):
+        for i, layer in enumerate(self.chain):
+            x = layer(x) if i < 4 else x
+        x = self.chain[-1](x)
+        for name, layer in self.named.items():
+            x = layer(x)
+        for conv, norm in zip(self.convs, self.norms):
+            x = norm(conv(x))
+        for conv in self.convs[1:]:
+            x = self.norms[0](conv(x))
+        return self.named["norm"](x) if "conv" in self.named else x
+
+
+@both_spellings
+def test_containers(spelling, inputs):
+    assert_folds(prepared(Containers(), inputs), inputs, spelling=spelling)
+
+
+# ---- classes of TorchScript's own
+
+
+@torch.jit.script
+class Gain:
+    def __init__(self, factor: float):
+        self.factor = factor
+        self.calls = 0
+
+    def apply(self, x: torch.Tensor):
+        self.calls += 1
+        return x * self.factor * self.calls
+
+
+@torch.jit.script
+class Holder:
+    def __init__(self, value: torch.Tensor):
+        self.value = value
+
+
+class MakesAnObject(Base):
+    def forward(self, x):
+        gain = Gain(0.5)
+        return gain.apply(gain.apply(self.body(x)))
+
+
+class ChangesAnObject(Base):
+    def __init__(self):
+        super().__init__()
+        self.gain = Gain(0.5)
+
+    def forward(self, x):
+        return self.gain.apply(self.body(x))
+
+
+class NormBehindAnObject(Base):
+    def forward(self, x):
+        return self.body[1](Holder(self.body[0](x)).value)
+
+
+def test_objects_that_are_made_beside_the_norm(inputs):
+    assert_folds(prepared(MakesAnObject(), inputs), inputs)
+
+
+def test_a_value_inside_an_object_takes_no_norm(inputs):
+    model = prepared(NormBehindAnObject(), inputs)
+    assert_kept(bnfold.fold(model, inputs), "no_rule_for_operator")
+
+
+shared_object = "the folded module shares the objects of the original, so running the one changes the other"
+
+
+@pytest.mark.parametrize("with_example", [bug(shared_object, AssertionError, False), bug(shared_object, bnfold.Error, True)])
+def test_the_result_has_objects_of_its_own(with_example, inputs):
+    module = torch.jit.script(prepared(ChangesAnObject(), inputs))
+    calls = module.gain.calls
+    result = bnfold.fold(module, inputs if with_example else None).module
+    output = result(*inputs)
+    assert (module.gain.calls, result.gain.calls) == (calls, calls + 1)
+    assert_same(module(*inputs), output)
+
+
+# ---- arguments, results and tasks
+
+
+class Pair(NamedTuple):
+    low: torch.Tensor
+    high: Optional[torch.Tensor]
+
+
+class Containing(Base):
+    def forward(self, pair: Tuple[torch.Tensor, int], values: Dict[str, torch.Tensor], items: List[torch.Tensor]):
+        outputs: List[torch.Tensor] = []
+        for item in items:
+            outputs.append(self.head(self.body(item)))
+        x, count = pair
+        return (self.body(x) * count, count), {"a": self.head(self.body(values["x"]))}, outputs
+
+
+class NamedTuples(Base):
+    def forward(self, pair: Pair) -> Pair:
+        high = pair.high
+        return Pair(self.head(self.body(pair.low)), None if high is None else self.body(high))
+
+
+class Optionals(Base):
+    def forward(self, x: Optional[torch.Tensor] = None) -> Optional[torch.Tensor]:
+        return None if x is None else self.head(self.body(x))
+
+
+class InsideStructures(Base):
+    """What is between layer and norm goes through a named tuple, a tuple and a dict."""
+
+    def forward(self, x):
+        pair = Pair(self.body[0](x), None)
+        values = {"y": (self.body[1](pair.low), x)[0]}
+        return self.head[1](self.head[0](values["y"]))
+
+
+class Tasks(Base):
+    def forward(self, x):
+        tasks: List[torch.jit.Future[torch.Tensor]] = []
+        for _ in range(2):
+            tasks.append(torch.jit.fork(self.body, x))
+        for task in tasks:
+            x = torch.cat([x, torch.jit.wait(task)[:, :1]], 1)
+        return self.head(torch.jit.wait(torch.jit.fork(self.body, x[:, 2:])))
+
+
+class NestedTasks(Base):
+    def inner(self, x):
+        return torch.jit.wait(torch.jit.fork(self.head, self.body(x)))
+
+    def forward(self, x):
+        return torch.jit.wait(torch.jit.fork(self.inner, x))
+
+
+type_lost = "example inputs lose the type of a named tuple, and the module refuses them"
+fork_in_a_fork = "the calls in a fork that is in a fork are not inlined"
+
+
+@pytest.mark.parametrize(
+    "kind, examples",
+    [
+        *itertools.product([Containing, Optionals, InsideStructures, Tasks], [False, True]),
+        *[(NamedTuples, False), bug(type_lost, bnfold.Error, NamedTuples, True)],
+        *(bug(fork_in_a_fork, bnfold.Error, NestedTasks, examples) for examples in (False, True)),
+    ],
+)
+def test_structures_and_tasks(kind, examples):
+    x = image()
+    inputs = {Containing: ((x, 3), {"x": x}, [x, image()]), NamedTuples: (Pair(x, image()),)}.get(kind, (x,))
+    assert_folds(prepared(kind(), inputs), inputs, examples=examples)
+
+
+def test_values_that_are_none():
+    output = bnfold.fold(prepared(NamedTuples(), (Pair(image(), image()),))).module(Pair(image(), None))
+    assert output.high is None and output.low.shape == (2, 4, 6, 6)
+    optional = bnfold.fold(prepared(Optionals(), (image(),)), (None,)).module
+    assert optional() is None and optional(image()).shape == (2, 4, 6, 6)
+
+
+class Offset(Base):
+    def forward(self, x):
+        return self.body[1](self.body[0](x) + 1.0)
+
+
+static_addend = "a static addend of one element is kept where it has fewer dimensions than one channel of the value"
+
+
+@pytest.mark.parametrize("spelling", ["scripted", bug(static_addend, AssertionError, "traced")])
+def test_a_number_that_a_trace_makes_a_tensor(spelling, inputs):
+    assert_folds(prepared(Offset(), inputs), inputs, spelling=spelling)
