@@ -12,6 +12,7 @@
 #include <string>
 #include <unordered_set>
 
+#include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
 #include "bnfold/bnfold.h"
