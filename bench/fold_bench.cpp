@@ -14,6 +14,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
 #include "bnfold/bnfold.h"

@@ -59,7 +59,10 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
   if(EXISTS "${LibTorch_INCLUDE_DIR}/torch/csrc/api/include/torch/torch.h")
     target_include_directories(LibTorch::LibTorch SYSTEM INTERFACE "${LibTorch_INCLUDE_DIR}/torch/csrc/api/include")
   endif()
-  target_link_libraries(LibTorch::LibTorch INTERFACE "${LibTorch_torch_LIBRARY}" "${LibTorch_torch_cpu_LIBRARY}" "${LibTorch_c10_LIBRARY}")
+  # The C++ library first: the wheels' libraries export parts of one of their own, of which std::filesystem::remove_all in that of
+  # torch 2.11 calls a function that is not there.
+  target_link_libraries(LibTorch::LibTorch INTERFACE
+    stdc++ "${LibTorch_torch_LIBRARY}" "${LibTorch_torch_cpu_LIBRARY}" "${LibTorch_c10_LIBRARY}")
   # Nothing refers to a symbol of the CUDA library: its operators register themselves when it is loaded.
   if(LibTorch_torch_cuda_LIBRARY)
     target_link_libraries(LibTorch::LibTorch INTERFACE

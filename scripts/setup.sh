@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# Sets up everything that bnfold needs, on Debian 12 or a relative of it: packages, .venv with PyTorch, the build in build/.
+# Sets up everything that bnfold needs, on Debian 12 or a relative of it: packages, .venv with PyTorch, the build in build/. With an
+# option, the same for another LibTorch beside it: setup.sh --help lists them.
 # What is there already is left alone, so running it again costs seconds and no network. Packages need root; nothing else does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/variant.sh
+read_variant "Installs what is missing, and builds bnfold." "$@"
 
 packages=(g++ cmake ninja-build libfmt-dev libcli11-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev)
 optional_packages=(ccache mold)  # a faster build, nothing else
 oldest_python=3.11               # what the versions in requirements.txt ask for
+[ "$libtorch" != debian ] || packages+=(libtorch-dev)
 
 step() { printf '==> %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -46,7 +50,7 @@ find_python() {
   done
 }
 
-venv_works() { new_enough .venv/bin/python pip; }
+venv_works() { new_enough "$venv/bin/python" pip; }
 
 install_packages() {
   local missing
@@ -59,7 +63,7 @@ install_packages() {
   else
     mapfile -t missing < <(missing_of "${packages[@]}")
   fi
-  venv_works || [ -n "$(find_python)" ] || missing+=(python3-venv)
+  [ -z "$venv" ] || venv_works || [ -n "$(find_python)" ] || missing+=(python3-venv)
   if [ ${#missing[@]} = 0 ]; then
     step "Packages: all there"
     return
@@ -70,31 +74,49 @@ install_packages() {
   quietly env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" || fail "apt-get install failed"
 }
 
-# .venv with the packages of requirements.txt, and with bnfold as it lies in this checkout.
+# requirements.txt, or the same with another torch and the torchvision that belongs to it, which pip finds.
+requirements() {
+  if [ -z "$torch" ]; then
+    cat requirements.txt
+  else
+    sed "s/^torch==.*/torch==$torch/; s/^torchvision==.*/torchvision/" requirements.txt
+  fi
+}
+
+# The virtual environment with the required packages, and with bnfold as it lies in this checkout.
 install_python_packages() {
-  local python wanted progress=off stamp=.venv/.requirements
-  wanted=$(sha256sum < requirements.txt)
+  local python wanted progress=off stamp=$venv/.requirements
+  wanted=$(requirements | sha256sum)
   if venv_works && [ "$(cat "$stamp" 2> /dev/null)" = "$wanted" ]; then
-    step "Python: .venv is up to date"
+    step "Python: $venv is up to date"
   else
     if ! venv_works; then
       python=$(find_python)
       [ -n "$python" ] || fail "no python3 on PATH is $oldest_python or newer and has venv and ensurepip"
-      step "Python: making .venv with $("$python" --version)"
-      "$python" -m venv --clear .venv
+      step "Python: making $venv with $("$python" --version)"
+      "$python" -m venv --clear "$venv"
     fi
-    step "Python: installing requirements.txt into .venv (PyTorch with CUDA: 5 GB, some minutes)"
+    step "Python: installing ${torch:+torch $torch and the rest of }requirements.txt into $venv (PyTorch with CUDA: 5 GB, some minutes)"
     [ ! -t 1 ] || progress=on
-    .venv/bin/python -m pip --disable-pip-version-check install --progress-bar "$progress" -r requirements.txt ||
-      fail "pip could not install requirements.txt"
+    "$venv/bin/python" -m pip --disable-pip-version-check install --progress-bar "$progress" -r <(requirements) ||
+      fail "pip could not install ${torch:+torch $torch and the rest of }requirements.txt"
     echo "$wanted" > "$stamp"
-    rm -f build/CMakeCache.txt  # it may point at a LibTorch that is gone
+    rm -f "$build/CMakeCache.txt"  # it may point at a LibTorch that is gone
   fi
   # Relative, so that the checkout can be moved.
-  .venv/bin/python -c "
+  "$venv/bin/python" -c "
 import os, pathlib, sysconfig
 site = pathlib.Path(sysconfig.get_path('purelib'))
 (site / 'bnfold.pth').write_text(os.path.relpath('python_bindings', site) + '\n')"
+}
+
+# What tells cmake/FindLibTorch.cmake which one to take.
+where_libtorch_is() {
+  if [ "$libtorch" = debian ]; then
+    echo "-DLibTorch_ROOT=/usr"
+  else
+    echo "-DLibTorch_PYTHON=$PWD/$venv/bin/python"
+  fi
 }
 
 build() {
@@ -103,14 +125,14 @@ build() {
   jobs=$(nproc)
   gigabytes=$(awk '/^MemAvailable/ { print int($2 / 1048576) }' /proc/meminfo)
   [ $((gigabytes * 2 / 3)) -ge "$jobs" ] || jobs=$((gigabytes * 2 / 3 > 1 ? gigabytes * 2 / 3 : 1))
-  if [ ! -e build/build.ninja ] || [ ! -e build/CMakeCache.txt ] || [ CMakePresets.json -nt build/build.ninja ]; then
-    step "Build: configuring build/"
-    quietly cmake --preset release || fail "CMake could not configure build/"
+  if [ ! -e "$build/build.ninja" ] || [ ! -e "$build/CMakeCache.txt" ] || [ CMakePresets.json -nt "$build/build.ninja" ]; then
+    step "Build: configuring $build/"
+    quietly cmake --preset release -B "$build" "$(where_libtorch_is)" || fail "CMake could not configure $build/"
   fi
-  step "Build: compiling in build/, $jobs at a time"
-  CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$jobs} cmake --build --preset release || fail "the build failed"
+  step "Build: compiling in $build/, $jobs at a time"
+  CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$jobs} cmake --build "$build" || fail "the build failed"
 }
 
 install_packages
-install_python_packages
+[ -z "$venv" ] || install_python_packages
 build

@@ -41,19 +41,13 @@ at::Tensor rounded_product(const at::Tensor& weight, const at::Tensor& factors) 
 // `scale` [O] in the shape that broadcasts against the weight, after input_first weights are seen as [groups, I/groups, O/groups, ...].
 at::Tensor beside_weight(const Kernel& kernel, const at::Tensor& scale) {
   std::vector<int64_t> shape(kernel.weight.dim(), 1);
-  switch (kernel.layout) {
-    case KernelLayout::output_first:
-      shape[0] = -1;
-      return scale.reshape(shape);
-    case KernelLayout::output_last:
-      shape[1] = -1;
-      return scale.reshape(shape);
-    case KernelLayout::input_first:
-      shape[0] = kernel.groups;
-      shape[1] = kernel.weight.size(1);
-      return scale.reshape(shape).repeat_interleave(kernel.weight.size(0) / kernel.groups, 0);
+  if (kernel.layout != KernelLayout::input_first) {
+    shape[kernel.layout == KernelLayout::output_first ? 0 : 1] = -1;
+    return scale.reshape(shape);
   }
-  TORCH_INTERNAL_ASSERT(false, "unknown kernel layout");
+  shape[0] = kernel.groups;
+  shape[1] = kernel.weight.size(1);
+  return scale.reshape(shape).repeat_interleave(kernel.weight.size(0) / kernel.groups, 0);
 }
 
 // `scale` [I] in the shape that broadcasts against the weight.
@@ -75,29 +69,15 @@ at::Tensor shift_response(const Kernel& kernel, const at::Tensor& shift) {
   if (taps.dim() > 2) taps = taps.flatten(2).sum(2);
   const Kernel matrix{taps, {}, kernel.layout, kernel.groups};
   const at::Tensor responses = taps * beside_inputs(matrix, shift);
-  switch (kernel.layout) {
-    case KernelLayout::output_first:
-      return responses.sum(1);
-    case KernelLayout::output_last:
-      return responses.sum(0);
-    case KernelLayout::input_first:
-      return responses.reshape({kernel.groups, taps.size(0) / kernel.groups, taps.size(1)}).sum(1).flatten();
-  }
-  TORCH_INTERNAL_ASSERT(false, "unknown kernel layout");
+  if (kernel.layout != KernelLayout::input_first) return responses.sum(kernel.layout == KernelLayout::output_first ? 1 : 0);
+  return responses.reshape({kernel.groups, taps.size(0) / kernel.groups, taps.size(1)}).sum(1).flatten();
 }
 
 }  // namespace
 
 int64_t Kernel::output_channels() const {
-  switch (layout) {
-    case KernelLayout::output_first:
-      return weight.size(0);
-    case KernelLayout::output_last:
-      return weight.size(1);
-    case KernelLayout::input_first:
-      return weight.size(1) * groups;
-  }
-  TORCH_INTERNAL_ASSERT(false, "unknown kernel layout");
+  if (layout == KernelLayout::input_first) return weight.size(1) * groups;
+  return weight.size(layout == KernelLayout::output_first ? 0 : 1);
 }
 
 int64_t Kernel::input_channels() const {

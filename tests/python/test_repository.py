@@ -193,6 +193,42 @@ def test_no_file_names_a_path_of_a_machine():
     assert found == []
 
 
+# ---- scripts
+
+
+def script(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([ROOT / "scripts" / name, *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["setup.sh", "test.sh"])
+def test_help_lists_the_options(name):
+    result = script(name, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"usage: scripts/{name} ")
+    assert "--torch VERSION " in result.stdout and "--libtorch debian " in result.stdout
+
+
+@pytest.mark.parametrize("name", ["setup.sh", "test.sh"])
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (("--torch",), "--torch takes a version as 2.11.0, not ''"),
+        (("--torch", "newest"), "--torch takes a version as 2.11.0, not 'newest'"),
+        (("--torch", "../../2.11.0"), "--torch takes a version as 2.11.0, not '../../2.11.0'"),
+        (("--libtorch",), "--libtorch takes debian, not ''"),
+        (("--libtorch", "fedora"), "--libtorch takes debian, not 'fedora'"),
+        (("--torch", "2.11.0", "--libtorch", "debian"), "'--torch 2.11.0 --libtorch debian' is not understood"),
+        (("--fast",), "'--fast' is not understood"),
+        (("",), "'' is not understood"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_wrong_option_gives_one_sentence(name, arguments, sentence):
+    result = script(name, *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"{name.removesuffix('.sh')}: {sentence}; --help lists the options\n"
+
+
 # ---- documentation
 
 

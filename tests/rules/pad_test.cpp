@@ -113,11 +113,12 @@ TEST_F(PadRule, DeclinesAConstantThatIsComputed) {
 }
 
 TEST_F(PadRule, DoesNoHarmWhereTheConstantWouldLeaveTheRange) {
-  Model model = before("torch.constant_pad_nd(y, [1, 1, 1, 1], 60000.0)");
+  // In float, which every LibTorch normalizes on the CPU, as it does not half.
+  Model model = before("torch.constant_pad_nd(y, [1, 1, 1, 1], 3e38)");
   alike(model);
-  model.module.to(at::kHalf);
+  model.module.to(at::kFloat);
   FoldResult result = fold(model.module);
-  EXPECT_NO_THROW(result.module.forward({x.to(at::kHalf)}));
+  EXPECT_NO_THROW(result.module.forward({x.to(at::kFloat)}));
 }
 
 }  // namespace
