@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 #include <unordered_map>
+#include <utility>
 
 #include "bnfold/bnfold.h"
 #include "graph_walk.h"
@@ -15,6 +16,11 @@ namespace bnfold {
 namespace jit = torch::jit;
 
 namespace {
+
+// An object of a C++ class that can't be copied is shared.
+c10::IValue deep_copy(const c10::IValue& value) try { return value.deepcopy(); } catch (const c10::Error&) {
+  return value;
+}
 
 class Assembler {
  public:
@@ -40,6 +46,7 @@ class Assembler {
   };
 
   void collect(const jit::Graph& graph) {
+    require_no_submodule(graph.outputs(), "return");
     for_each_node(const_cast<jit::Graph&>(graph).block(), [this](jit::Node* node) {
       require_plain_use(node);
       if (node->kind() != jit::prim::GetAttr && node->kind() != jit::prim::SetAttr) return;
@@ -55,14 +62,17 @@ class Assembler {
   }
 
   void require_plain_use(const jit::Node* node) const {
-    const bool plain =
-        node->kind() == jit::prim::GetAttr || node->kind() == jit::prim::SetAttr || node->kind() == jit::prim::fork;
-    if (plain) return;
-    for (const jit::Value* input : node->inputs()) {
-      if (store_.module_path(input)) {
-        throw Error(fmt::format("{} uses a submodule as a value, which can't be flattened; fold the submodule by itself",
-                                node->kind().toQualString()));
-      }
+    const char* user = node->kind().toQualString();
+    for (const jit::Block* block : node->blocks()) require_no_submodule(block->outputs(), user);
+    if (node->kind() == jit::prim::fork) require_no_submodule(std::as_const(*node->g(jit::attr::Subgraph)).outputs(), user);
+    if (node->kind() == jit::prim::GetAttr || node->kind() == jit::prim::fork) return;
+    require_no_submodule(node->inputs().slice(node->kind() == jit::prim::SetAttr ? 1 : 0), user);
+  }
+
+  void require_no_submodule(at::ArrayRef<const jit::Value*> values, const char* user) const {
+    for (const jit::Value* value : values) {
+      if (!store_.module_path(value)) continue;
+      throw Error(fmt::format("{} uses a submodule as a value, which can't be flattened; fold the submodule by itself", user));
     }
   }
 
@@ -132,7 +142,7 @@ class Assembler {
 
   // A parameter becomes a new tensor over the same storage: to() and half() replace the contents of a tensor, not of its storage.
   c10::IValue copied(const c10::IValue& value, bool parameter) {
-    if (!value.isTensor()) return value.isObject() || value.isCapsule() ? value : value.deepcopy();
+    if (!value.isTensor()) return deep_copy(value);
     const at::Tensor& tensor = value.toTensor();
     if (!tensor.defined()) return value;
     at::Tensor& copy = tensors_[tensor.unsafeGetTensorImpl()];

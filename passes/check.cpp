@@ -54,8 +54,12 @@ class State {
       const auto type = one.type();
       for (size_t slot = 0; slot < type->numAttributes(); ++slot) {
         const c10::IValue value = one._ivalue()->getSlot(slot);
-        if (type->is_parameter(slot) || value.isObject() || value.isCapsule()) continue;
-        entries_.push_back({one._ivalue(), slot, value, value.deepcopy()});
+        if (type->is_parameter(slot) || value.isModule() || value.isCapsule()) continue;
+        try {
+          entries_.push_back({one._ivalue(), slot, value, value.deepcopy()});
+        } catch (const c10::Error&) {
+          continue;  // an object of a C++ class that can't be copied
+        }
       }
     }
   }
@@ -64,7 +68,8 @@ class State {
     for (const Entry& entry : entries_) {
       const bool tensor = entry.value.isTensor() && entry.value.toTensor().defined();
       if (tensor) entry.value.toTensor().copy_(entry.content.toTensor());
-      entry.module->setSlot(entry.slot, tensor ? entry.value : entry.content);
+      if (entry.value.isObject()) restore(*entry.value.toObject(), *entry.content.toObject());
+      entry.module->setSlot(entry.slot, tensor || entry.value.isObject() ? entry.value : entry.content);
     }
   }
 
@@ -79,8 +84,19 @@ class State {
     c10::IValue content;
   };
 
+  static void restore(c10::ivalue::Object& object, const c10::ivalue::Object& content) {
+    for (size_t slot = 0; slot < object.slots().size(); ++slot) object.setSlot(slot, content.getSlot(slot));
+  }
+
   std::vector<Entry> entries_;
 };
+
+// Inputs that came through an operator are plain tuples where forward takes named ones.
+c10::IValue as_argument(const c10::IValue& input, const c10::TypePtr& type) {
+  const auto tuple = type->cast<c10::TupleType>();
+  if (!tuple || !tuple->schema() || !input.isTuple()) return input.deepcopy();
+  return c10::ivalue::Tuple::createNamed(input.deepcopy().toTupleRef().elements().vec(), tuple);
+}
 
 [[noreturn]] void fail_to_run(Which which, const std::string& what) {
   const std::string sentence = first_sentence(what);
@@ -93,7 +109,10 @@ c10::IValue run(jit::Module& module, const std::vector<c10::IValue>& inputs, Whi
   at::manual_seed(kSeed);
   std::vector<c10::IValue> own;
   own.reserve(inputs.size());
-  for (const c10::IValue& input : inputs) own.push_back(input.deepcopy());
+  const auto& arguments = module.get_method("forward").function().getSchema().arguments();
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    own.push_back(i + 1 < arguments.size() ? as_argument(inputs[i], arguments[i + 1].type()) : inputs[i].deepcopy());
+  }
   try {
     return module.forward(std::move(own));
   } catch (const c10::Error& error) {

@@ -75,20 +75,26 @@ bool resolve_interfaces(const jit::Graph& graph, const jit::Module& module) {
   places.record(graph, module);
   bool found = false;
   for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
-    if (node->kind() != jit::prim::GetAttr || node->output()->type()->kind() != c10::TypeKind::InterfaceType) return;
-    const ModulePlaces::Place* place = places.find(node->output());
-    if (place == nullptr) return;
-    node->output()->setType(place->module.type());
-    found = true;
+    const bool fork = node->kind() == jit::prim::fork;
+    for (jit::Value* value : fork ? node->g(jit::attr::Subgraph)->inputs() : node->outputs()) {
+      const ModulePlaces::Place* place = places.find(value);
+      if (place == nullptr || value->type()->kind() != c10::TypeKind::InterfaceType) continue;
+      value->setType(place->module.type());
+      found = true;
+    }
   });
   return found;
 }
 
+// A call that is inlined may bring forks along.
+void inline_with_forks(jit::Graph& graph) {
+  jit::Inline(graph);
+  for (const auto& forked : forked_graphs(graph)) inline_with_forks(*forked);
+}
+
 void inline_calls(jit::Graph& graph, const jit::Module& module) {
-  do {
-    jit::Inline(graph);
-    for (const auto& forked : forked_graphs(graph)) jit::Inline(*forked);
-  } while (resolve_interfaces(graph, module));
+  do inline_with_forks(graph);
+  while (resolve_interfaces(graph, module));
 }
 
 // In the folded module each name of a submodule is one of its own, and what is assigned under one would not be seen under the other.

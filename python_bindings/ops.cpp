@@ -41,15 +41,6 @@ void freeze(const OperatorHandle&, Stack* stack) {
   torch::jit::push(*stack, bnfold::freeze(module).module._ivalue());
 }
 
-// freeze_with_report(Any module, str[]? preserved_attrs, bool optimize_numerics) -> (Any, str)
-void freeze_with_report(const OperatorHandle&, Stack* stack) {
-  const bool optimize_numerics = torch::jit::pop(*stack).toBool();
-  const auto preserved = torch::jit::pop(*stack).toOptional<std::vector<std::string>>();
-  const Module module = module_from(torch::jit::pop(*stack));
-  const bnfold::FoldResult result = bnfold::freeze(module, preserved, optimize_numerics);
-  torch::jit::push(*stack, result.module._ivalue(), result.report.to_json());
-}
-
 // check(Any original, Any folded, Any inputs) -> (bool, float, float, str), inputs a tuple of tuples
 void check(const OperatorHandle&, Stack* stack) {
   const c10::IValue inputs = torch::jit::pop(*stack);
@@ -89,8 +80,6 @@ TORCH_LIBRARY(bnfold, library) {
   library.def("fold_with_report(Any module, str options_json) -> (Any, str)",
               torch::CppFunction::makeFromBoxedFunction<&fold_with_report>());
   library.def("freeze(Any module) -> Any", torch::CppFunction::makeFromBoxedFunction<&freeze>());
-  library.def("freeze_with_report(Any module, str[]? preserved_attrs, bool optimize_numerics) -> (Any, str)",
-              torch::CppFunction::makeFromBoxedFunction<&freeze_with_report>());
   library.def("register_pass() -> ()", &bnfold::register_pass);
   library.def("unregister_pass() -> ()", &bnfold::unregister_pass);
   library.def("pass_is_registered() -> bool", &bnfold::pass_is_registered);

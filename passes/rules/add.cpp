@@ -31,6 +31,15 @@ std::optional<double> factor_of(const jit::Node* node) {
   return operation.substr(0, 3) == "sub" ? -*alpha : *alpha;
 }
 
+// The number that the second addend is: a trace makes a tensor without dimensions of one.
+std::optional<double> number_added(const Site& site) {
+  const jit::Value* value = site.node->input(1);
+  if (value->type()->kind() != c10::TypeKind::TensorType) return constant_number(value);
+  const auto tensor = site.known.store.read(value);
+  if (!tensor || !tensor->defined() || tensor->dim() != 0 || tensor->is_complex()) return std::nullopt;
+  return tensor->item<double>();
+}
+
 // Where both addends have the sum's rank, and its size along each dimension along which the affine varies, none is broadcast there.
 bool is_broadcast(const Site& site, const jit::Value* addend) {
   if (site.known.ranks.of(addend) != site.affine.rank()) return true;
@@ -50,8 +59,8 @@ Answer into_static_addend(const Site& site, const StaticOperand& addend, double 
   if (tensor.device() != affine.scale.device()) return Decline{Reason::devices_differ, site.node, "the addend is elsewhere"};
   at::Tensor folded = affine.scale * tensor.to(at::kDouble) + affine.shift / factor;
   while (folded.dim() > tensor.dim() && folded.size(0) == 1) folded = folded.squeeze(0);
-  const bool same_shape = folded.dim() == tensor.dim() && (folded.sizes() == tensor.sizes() || tensor.numel() == 1);
-  if (!same_shape) return Decline{Reason::affine_varies_elsewhere, site.node, "the addend varies along other dimensions"};
+  if (folded.sizes() != tensor.sizes() && tensor.numel() != 1)
+    return Decline{Reason::affine_varies_elsewhere, site.node, "the addend varies along other dimensions"};
   const std::string name = attribute_name(site.known.store, addend.leaf);
   Pass pass = to_input(site, algebra::scale_only(affine));
   pass.edits.push_back(SetInput{site.node, 1, folded.to(tensor.scalar_type()), addend.leaf, name});
@@ -64,12 +73,13 @@ Answer add_backward(const Site& site) {
   jit::Node* node = site.node;
   const auto factor = factor_of(node);
   if (!factor || *factor == 0) return Decline{Reason::operand_not_constant, node, "alpha is not a constant"};
-  if (node->input(1)->type()->kind() != c10::TypeKind::TensorType) {
-    const auto number = constant_number(node->input(1));
-    if (!number) return Decline{Reason::operand_not_constant, node, "the addend is computed while the module runs"};
+  if (const auto number = number_added(site)) {
     // scale * (u + c) + shift = (scale * u + scale * c + shift - c) + c
     const at::Tensor rest = (site.affine.scale - 1) * (*number * *factor);
     return to_input(site, {site.affine.scale, site.affine.shift + rest});
+  }
+  if (node->input(1)->type()->kind() != c10::TypeKind::TensorType) {
+    return Decline{Reason::operand_not_constant, node, "the addend is computed while the module runs"};
   }
   const auto addend = static_operand(site, 1);
   if (addend && addend->tensor.defined() && addend->views.empty()) return into_static_addend(site, *addend, *factor);
@@ -89,10 +99,11 @@ Answer add_forward(const Site& site) {
   const auto factor = factor_of(node);
   if (!factor) return Decline{Reason::operand_not_constant, node, "alpha is not a constant"};
   const at::Tensor share = site.place == 1 ? site.affine.shift * *factor : site.affine.shift;
-  if (node->input(1)->type()->kind() != c10::TypeKind::TensorType) {
-    const auto number = constant_number(node->input(1));
-    if (!number) return Decline{Reason::operand_not_constant, node, "the addend is computed while the module runs"};
+  if (const auto number = site.place == 0 ? number_added(site) : std::nullopt) {
     return to_output(site, {site.affine.scale, site.affine.shift + (1 - site.affine.scale) * (*number * *factor)});
+  }
+  if (node->input(1)->type()->kind() != c10::TypeKind::TensorType) {
+    return Decline{Reason::operand_not_constant, node, "the addend is computed while the module runs"};
   }
   jit::Value* other = node->input(1 - site.place);
   const bool other_broadcast = is_broadcast(site, other);

@@ -12,6 +12,8 @@ from ._check import CheckResult, check
 from ._errors import Error, LoadError, SaveError
 from ._files import load, save
 from ._fold import FoldOptions, FoldResult, fold
+from ._freeze import freeze, report_of
+from ._pass import pass_is_registered, register_pass, registered_pass, unregister_pass
 from ._report import FoldedNorm, KeptNorm, Obstacle, Report
 
 __all__ = [
@@ -27,6 +29,12 @@ __all__ = [
     "SaveError",
     "check",
     "fold",
+    "freeze",
     "load",
+    "pass_is_registered",
+    "register_pass",
+    "registered_pass",
+    "report_of",
     "save",
+    "unregister_pass",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
+from collections.abc import Iterator
 from typing import Any, Union
 
 import torch
@@ -40,6 +42,15 @@ def raw(module: torch.jit.ScriptModule) -> Any:
     return module._c
 
 
+@contextlib.contextmanager
+def without_deprecation_warnings() -> Iterator[None]:
+    """For calls of torch.jit that the user did not make, so that their deprecation is not theirs to act on."""
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", message=".*torch.jit.*", category=category)
+        yield
+
+
 def _described(value: object) -> str:
     name = type(value).__name__
     return f"{name}; build the model and load this state_dict into it first" if isinstance(value, dict) else name
@@ -49,10 +60,7 @@ def _scripted(module: torch.nn.Module) -> torch.jit.ScriptModule:
     if module.training:
         raise Error("the module is in training mode; call .eval() on it before folding")
     try:
-        with warnings.catch_warnings():
-            # The user did not call torch.jit.script, so its deprecation is not theirs to act on.
-            warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+        with without_deprecation_warnings():
             return torch.jit.script(module)
     except Exception as error:
         raise Error(

@@ -1,0 +1,105 @@
+// bnfold::freeze, which stands in for torch::jit::freeze, and the pass that folds what is frozen as it runs.
+#include <gtest/gtest.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+
+#include "bnfold/bnfold.h"
+#include "bnfold/pass.h"
+#include "graph_walk.h"
+#include "support/expect.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+namespace {
+
+namespace jit = torch::jit;
+
+class Freeze : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+  void TearDown() override { unregister_pass(); }
+
+  // A norm and a ReLU before their layer, which torch::jit::freeze leaves.
+  static Model pre_activation() {
+    Model model;
+    model.layer("conv", {5, 4, 1, 1}, 5).norm("norm", 4);
+    model.forward("y = torch.relu(" + batch_norm("norm", "x") + ")\nreturn torch.conv2d(y, self.conv.weight, self.conv.bias)");
+    return model;
+  }
+
+  // The norms in the graph that the executor made of the module, once it has seen enough runs.
+  int64_t norms_that_run(jit::Module module) const {
+    const at::NoGradGuard no_grad;
+    for (int run = 0; run < 3; ++run) module.forward({x});
+    int64_t count = 0;
+    for_each_node(jit::lastExecutedOptimizedGraph()->block(),
+                  [&count](const jit::Node* node) { count += node->kind() == jit::aten::batch_norm ? 1 : 0; });
+    return count;
+  }
+
+  const at::Tensor x = at::randn({2, 4, 6, 6}, at::kDouble);
+};
+
+TEST_F(Freeze, FoldsFirst) {
+  const jit::Module module = pre_activation().module;
+  const FoldResult result = bnfold::freeze(module);
+  EXPECT_EQ(result.report.folded.size(), 1U);
+  EXPECT_EQ(count_nodes(result.module, "aten::batch_norm"), 0);
+  EXPECT_EQ(result.module.parameters().size(), 0U);
+  expect_same_output(module, result.module, {x});
+}
+
+TEST_F(Freeze, LeavesTheNormThatStockFreezeLeaves) {
+  EXPECT_EQ(count_nodes(jit::freeze(pre_activation().module), "aten::batch_norm"), 1);
+}
+
+TEST_F(Freeze, PreservesMethods) {
+  Model model = pre_activation();
+  model.define("def twice(self, x):\n  return self.forward(x) * 2\n");
+  EXPECT_TRUE(bnfold::freeze(model.module, std::vector<std::string>{"twice"}).module.find_method("twice"));
+  EXPECT_FALSE(bnfold::freeze(model.module).module.find_method("twice"));
+}
+
+TEST_F(Freeze, ThrowsWhatStockFreezeThrows) {
+  jit::Module module = pre_activation().module;
+  module.register_attribute("training", c10::BoolType::get(), true);
+  EXPECT_THROW(bnfold::freeze(module), c10::Error);
+  EXPECT_THROW(bnfold::freeze(pre_activation().module, std::vector<std::string>{"missing"}), c10::Error);
+}
+
+TEST_F(Freeze, FoldsWhatIsFrozen) {
+  const jit::Module frozen = jit::freeze(pre_activation().module);
+  const FoldResult result = fold(frozen);
+  EXPECT_EQ(result.report.folded.size(), 1U);
+  expect_same_output(frozen, result.module, {x});
+}
+
+TEST_F(Freeze, RunsTheNormWhileNoPassIsRegistered) {
+  EXPECT_EQ(norms_that_run(jit::freeze(pre_activation().module)), 1);
+}
+
+TEST_F(Freeze, FoldsAsItRunsWhileThePassIsRegistered) {
+  const jit::Module module = pre_activation().module;
+  const jit::Module frozen = jit::freeze(module);
+  register_pass();
+  ASSERT_EQ(norms_that_run(frozen), 0);
+  expect_same_output(module, frozen, {x});
+}
+
+TEST_F(Freeze, LeavesAModuleThatIsNotFrozenAlone) {
+  register_pass();
+  EXPECT_EQ(norms_that_run(pre_activation().module), 1);
+}
+
+TEST_F(Freeze, RegistersOnce) {
+  EXPECT_FALSE(pass_is_registered());
+  register_pass();
+  register_pass();
+  EXPECT_TRUE(pass_is_registered());
+  unregister_pass();
+  unregister_pass();
+  EXPECT_FALSE(pass_is_registered());
+  EXPECT_EQ(norms_that_run(jit::freeze(pre_activation().module)), 1);
+}
+
+}  // namespace
+}  // namespace bnfold::test
