@@ -4,8 +4,7 @@
 //
 // Conditions  where it is cut is constant                              operand_not_constant
 //             along the channels: the size of x there is known         sizes_unknown
-//             the affine is wanted behind a part: it is constant along
-//             the cut, and nobody reads the other parts                affine_varies_elsewhere, value_has_other_readers
+// Backward    no rule: a norm makes its output dense, and a part in its place may lie in memory as no view behind it can take.
 #include <algorithm>
 
 #include "constants.h"
