@@ -28,10 +28,11 @@ def norms_of(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if isinstance(module, NORM_TYPES)}
 
 
-def calibrate(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> list[str]:
+def calibrate(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0, gammas: float = 1.0) -> list[str]:
     """Sets statistics, gammas and betas of every norm that runs on ``inputs``; the names of these norms in the order they ran.
 
-    A norm is set right before it runs, so it sees the values that the norms before it make. Gammas have both signs, and some are 0.
+    A norm is set right before it runs, so it sees the values that the norms before it make. Gammas have both signs, a size of about 0.5
+    times ``gammas``, and some are 0.
     Layer scales are set before anything runs.
     """
     randomise_layer_scales(model, seed)
@@ -44,7 +45,7 @@ def calibrate(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> list[
         if norm.running_mean is not None:
             _set_statistics(norm, arguments[0], generator)
         if norm.weight is not None:
-            _set_affine(norm, generator)
+            _set_affine(norm, generator, gammas)
 
     hooks = [norm.register_forward_pre_hook(set_before_it_runs) for norm in names]
     with torch.no_grad():
@@ -86,9 +87,9 @@ def _set_statistics(norm: Any, value: torch.Tensor, generator: torch.Generator) 
     norm.running_var.copy_(variance * _uniform(variance, 0.5, 2.0, generator))
 
 
-def _set_affine(norm: Any, generator: torch.Generator) -> None:
+def _set_affine(norm: Any, generator: torch.Generator, gammas: float) -> None:
     # Larger gammas make a random deep network chaotic: then eager itself is off by more than 1e-5 in float.
-    gamma = _uniform(norm.weight, 0.25, 0.75, generator)
+    gamma = _uniform(norm.weight, 0.25, 0.75, generator) * gammas
     sign = torch.where(_uniform(gamma, 0, 1, generator) < 0.3, -1.0, 1.0)
     zero = _uniform(gamma, 0, 1, generator) < ZERO_GAMMAS
     norm.weight.copy_((gamma * sign).masked_fill(zero, 0))
