@@ -107,13 +107,13 @@ c10::IValue as_argument(const c10::IValue& input, const c10::TypePtr& type) {
 c10::IValue run(jit::Module& module, const std::vector<c10::IValue>& inputs, Which which) {
   const RandomState random;
   at::manual_seed(kSeed);
-  std::vector<c10::IValue> own;
-  own.reserve(inputs.size());
-  const auto& arguments = module.get_method("forward").function().getSchema().arguments();
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    own.push_back(i + 1 < arguments.size() ? as_argument(inputs[i], arguments[i + 1].type()) : inputs[i].deepcopy());
-  }
   try {
+    std::vector<c10::IValue> own;
+    own.reserve(inputs.size());
+    const auto& arguments = module.get_method("forward").function().getSchema().arguments();
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      own.push_back(i + 1 < arguments.size() ? as_argument(inputs[i], arguments[i + 1].type()) : inputs[i].deepcopy());
+    }
     return module.forward(std::move(own));
   } catch (const c10::Error& error) {
     fail_to_run(which, error.what_without_backtrace());

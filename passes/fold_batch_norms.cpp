@@ -69,11 +69,10 @@ FoldResult fold(const jit::Module& module, const Options& options) {
 
 FoldResult freeze(const jit::Module& module, const c10::optional<std::vector<std::string>>& preserved_attrs,
                   bool optimize_numerics) {
-  const auto preserved = preserved_attrs.value_or(std::vector<std::string>());
   FoldResult result{module, {}};
   try {
     Options options;
-    options.preserved_attributes = preserved;
+    options.preserved_attributes = preserved_attrs.value_or(std::vector<std::string>());
     options.preserved_attributes.emplace_back("forward");
     result = fold(module, options);
   } catch (const Error& error) {

@@ -1,3 +1,4 @@
+// The pass of the graph executor that folds what is frozen as it runs.
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/pass_manager.h>
