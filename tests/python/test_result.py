@@ -195,20 +195,6 @@ def test_folding_twice_changes_nothing(spelling):
     assert torch.equal(once.module(*net.inputs), twice.module(*net.inputs))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-@both_spellings
-def test_cuda(spelling):
-    net = zoo.network("resnet18")
-    inputs = net.inputs[0].cuda()
-    moved = bnfold.fold(zoo.script_module("resnet18", spelling)).module.to("cuda")
-    assert relative_error(net.output, moved(inputs).cpu()) < 1e-10
-    on_device = zoo.to_torchscript(copy.deepcopy(net.model).cuda(), (inputs,), spelling)
-    result = bnfold.fold(on_device, inputs)
-    assert result.report.kept == ()
-    assert all(parameter.is_cuda for parameter in result.module.parameters())
-    assert relative_error(net.output, result.module(inputs).cpu()) < 1e-10
-
-
 @both_spellings
 def test_a_frozen_module(spelling):
     # freeze without its own folding: weights are constants.
