@@ -41,6 +41,15 @@ std::optional<int64_t> Extents::of(const jit::Value* value, int64_t dimension) c
   return known_[key] = computed(value, dimension);
 }
 
+bool Extents::fit(const jit::Value* value, const algebra::Affine& affine) const {
+  if (ranks_.of(value) != affine.rank()) return false;
+  for (int64_t dimension = 0; dimension < affine.rank(); ++dimension) {
+    const int64_t size = affine.size_along(dimension);
+    if (size != 1 && of(value, dimension) != size) return false;
+  }
+  return true;
+}
+
 std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimension) const {
   while (true) {
     if (const auto tensor = store_.read(value)) {

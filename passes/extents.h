@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include "algebra/affine.h"
 #include "parameter_store.h"
 #include "ranks.h"
 
@@ -19,6 +20,10 @@ class Extents {
 
   // The size of `value` along `dimension`, which counts from the front; nothing where it is not known.
   std::optional<int64_t> of(const torch::jit::Value* value, int64_t dimension) const;
+
+  // Whether `value` is known to have the rank of the affine, and its size along every dimension along which the affine varies. What has
+  // not may be broadcast to them.
+  bool fit(const torch::jit::Value* value, const algebra::Affine& affine) const;
 
  private:
   std::optional<int64_t> computed(const torch::jit::Value* value, int64_t dimension) const;

@@ -62,15 +62,6 @@ bool is_dense(const jit::Value* value) {
   return layer || keeps_channels(producer);
 }
 
-// Whether the input really has the sizes along which constants vary, and is not broadcast to them.
-bool is_broadcast(const jit::Value* input, const algebra::Affine& affine, const Extents& extents) {
-  for (int64_t dimension = 0; dimension < affine.rank(); ++dimension) {
-    const int64_t size = affine.size_along(dimension);
-    if (size != 1 && extents.of(input, dimension) != size) return true;
-  }
-  return false;
-}
-
 // One attempt to fold a norm: moves affines from node to node until every one is absorbed.
 class Search {
  public:
@@ -239,9 +230,12 @@ class Search {
     plan_.edits.insert(plan_.edits.end(), pass.edits.begin(), pass.edits.end());
     for (const Move& move : pass.moves) {
       if (is_neutral(move.affine)) continue;
-      if (move.way == Way::backward) want(move.value, move.affine, passed, order);
-      if (move.way == Way::backward && way == Way::forward) stretch_ = std::max(stretch_, algebra::stretch(move.affine));
-      if (move.way == Way::forward) miss(move.value, move.affine, alone);
+      if (move.way == Way::forward) {
+        miss(move.value, move.affine, alone);
+        continue;
+      }
+      if (way == Way::forward) stretch_ = std::max(stretch_, algebra::stretch(move.affine));
+      want(move.value, move.affine, passed, order);
     }
     return std::nullopt;
   }
@@ -498,7 +492,7 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
     return refused({Reason::rank_unknown, norm.node(), "its constants have more dimensions than its input"});
   }
   const Extents extents(store, ranks);
-  if (!norm.along_channels && is_broadcast(norm.input(), affine, extents)) {
+  if (!norm.along_channels && !extents.fit(norm.input(), affine)) {
     return refused({Reason::sizes_unknown, norm.node(), "its input may be broadcast to the size of its constants"});
   }
   const Knowledge known{store, ranks, extents};

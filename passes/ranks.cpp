@@ -79,9 +79,9 @@ Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>&
     has_hints_ |= hints[i].has_value();
   }
   types_tell_ = has_hints_ && std::all_of(graph.inputs().begin(), graph.inputs().end(), [this](const jit::Value* input) {
-    const auto traced = rank_of_type(input);
-    return !traced || traced == of(input);
-  });
+                  const auto traced = rank_of_type(input);
+                  return !traced || traced == of(input);
+                });
   // A value that changes its rank in place has none that could be told; then every rank is checked where it matters.
   if (!changes_ranks_in_place(graph)) read(graph.block());
 }

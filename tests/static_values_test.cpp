@@ -10,10 +10,6 @@
 namespace bnfold::test {
 namespace {
 
-std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
-  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
-}
-
 class StaticValues : public ::testing::Test {
  protected:
   void SetUp() override { at::manual_seed(5); }
@@ -31,12 +27,6 @@ class StaticValues : public ::testing::Test {
     Model model;
     model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 3);
     return model.forward(fmt::format("y = x\n{}\nreturn {}", statements, conv("conv", "y")));
-  }
-
-  static Options with_rank(int64_t rank) {
-    Options options;
-    options.input_ranks = {rank};
-    return options;
   }
 
   void expect_scale(const Model& model, const Options& options = {}) const {

@@ -40,16 +40,6 @@ std::optional<double> number_added(const Site& site) {
   return tensor->item<double>();
 }
 
-// Where both addends have the sum's rank, and its size along each dimension along which the affine varies, none is broadcast there.
-bool is_broadcast(const Site& site, const jit::Value* addend) {
-  if (site.known.ranks.of(addend) != site.affine.rank()) return true;
-  for (int64_t dimension = 0; dimension < site.affine.rank(); ++dimension) {
-    const int64_t size = site.affine.size_along(dimension);
-    if (size != 1 && site.known.extents.of(addend, dimension) != size) return true;
-  }
-  return false;
-}
-
 Answer into_static_addend(const Site& site, const StaticOperand& addend, double factor) {
   const algebra::Affine& affine = site.affine;
   const at::Tensor& tensor = addend.tensor;
@@ -87,7 +77,7 @@ Answer add_backward(const Site& site) {
     return Decline{Reason::value_has_other_readers, node, "it adds the value to itself"};
   }
   for (const size_t place : {0, 1}) {
-    if (is_broadcast(site, node->input(place))) {
+    if (!site.known.extents.fit(node->input(place), site.affine)) {
       return Decline{Reason::sizes_unknown, node, "an addend may be broadcast"};
     }
   }
@@ -106,7 +96,6 @@ Answer add_forward(const Site& site) {
     return Decline{Reason::operand_not_constant, node, "the addend is computed while the module runs"};
   }
   jit::Value* other = node->input(1 - site.place);
-  const bool other_broadcast = is_broadcast(site, other);
   Pass pass = to_output(site, {site.affine.scale, share});
   if (!algebra::has_scale(site.affine)) {
     const auto constant = site.known.store.read(other);
@@ -117,7 +106,7 @@ Answer add_forward(const Site& site) {
   if (algebra::has_zero_scale(site.affine)) {
     return Decline{Reason::scale_not_invertible, node, "the other addend can't be divided by a scale of 0"};
   }
-  if (other_broadcast || other == node->input(site.place)) {
+  if (!site.known.extents.fit(other, site.affine) || other == node->input(site.place)) {
     return Decline{Reason::sizes_unknown, node, "an addend may be broadcast"};
   }
   pass.moves.push_back({other, algebra::inverse(algebra::scale_only(site.affine)), Way::backward});

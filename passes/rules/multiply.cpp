@@ -17,15 +17,6 @@ namespace jit = torch::jit;
 
 namespace {
 
-bool has_size_of_affine(const Site& site, const jit::Value* value) {
-  if (site.known.ranks.of(value) != site.affine.rank()) return false;
-  for (int64_t dimension = 0; dimension < site.affine.rank(); ++dimension) {
-    const int64_t size = site.affine.size_along(dimension);
-    if (size != 1 && site.known.extents.of(value, dimension) != size) return false;
-  }
-  return true;
-}
-
 // Whether what computes `value` takes the affine or hands it on.
 bool takes_affine(const Site& site, const jit::Value* value) {
   jit::Node* producer = const_cast<jit::Node*>(value->node());
@@ -54,7 +45,7 @@ Answer multiply_backward(const Site& site) {
     return Decline{Reason::value_has_other_readers, node, "it multiplies the value by itself"};
   }
   for (const size_t place : {0, 1}) {
-    if (!has_size_of_affine(site, node->input(place)) || !takes_affine(site, node->input(place))) continue;
+    if (!site.known.extents.fit(node->input(place), site.affine) || !takes_affine(site, node->input(place))) continue;
     return Pass{{{node->input(place), site.affine, Way::backward}}};
   }
   return Decline{Reason::sizes_unknown, node, "neither factor is known to have the size of the product and to take a scale"};

@@ -28,11 +28,7 @@ Answer zero_preserving_forward(const Site& site) {
   return to_output(site, site.affine);
 }
 
-Answer nonlinear_backward(const Site& site) {
-  return not_affine(site);
-}
-
-Answer nonlinear_forward(const Site& site) {
+Answer nonlinear(const Site& site) {
   return not_affine(site);
 }
 

@@ -30,8 +30,7 @@ Answer matmul_backward(const Site& site);
 Answer matmul_forward(const Site& site);
 Answer multiply_backward(const Site& site);
 Answer multiply_forward(const Site& site);
-Answer nonlinear_backward(const Site& site);
-Answer nonlinear_forward(const Site& site);
+Answer nonlinear(const Site& site);
 Answer norm_backward(const Site& site);
 Answer norm_forward(const Site& site);
 Answer pad_backward(const Site& site);
@@ -90,8 +89,8 @@ const std::vector<Rule>& rule_table() {
       {"nonlinear",
        {"aten::sigmoid", "aten::sigmoid_", "aten::hardsigmoid", "aten::hardsigmoid_", "aten::softplus", "aten::log_sigmoid",
         "aten::softmax", "aten::log_softmax", "aten::exp", "aten::log"},
-       nonlinear_backward,
-       nonlinear_forward},
+       nonlinear,
+       nonlinear},
 
       // sizes and places
       {"concat", {"aten::cat", "aten::concat"}, concat_backward, concat_forward},

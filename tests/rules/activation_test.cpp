@@ -13,19 +13,6 @@ struct Spelling {
   std::string call;  // of y
 };
 
-std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
-  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
-}
-
-at::Tensor tensor_of(const Model& model, const std::string& name) {
-  return model.module.attr("norm").toModule().attr(name).toTensor();
-}
-
-Model& without_shift(Model& model) {
-  for (const char* name : {"bias", "running_mean"}) tensor_of(model, name).zero_();
-  return model;
-}
-
 Model& with_positive_scale(Model& model) {
   tensor_of(model, "weight").abs_().add_(0.1);
   return model;

@@ -7,14 +7,6 @@
 namespace bnfold::test {
 namespace {
 
-std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
-  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
-}
-
-at::Tensor tensor_of(const Model& model, const std::string& name) {
-  return model.module.attr("norm").toModule().attr(name).toTensor();
-}
-
 Model& without_zero_scale(Model& model) {
   tensor_of(model, "weight").abs_().add_(0.1).mul_(at::where(at::arange(tensor_of(model, "weight").numel()).eq(1), -1.0, 1.0));
   return model;

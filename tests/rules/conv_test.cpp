@@ -196,12 +196,6 @@ class Conv2dRule : public ::testing::Test {
                                      batch_norm("norm", "y")));
   }
 
-  static Options with_rank(int64_t rank) {
-    Options options;
-    options.input_ranks = {rank};
-    return options;
-  }
-
   at::Tensor x;
 };
 

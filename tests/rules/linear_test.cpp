@@ -18,12 +18,6 @@ class LinearRule : public ::testing::Test {
     return model.forward(fmt::format("y = torch.linear(x, self.linear.weight, {})\nreturn {}", bias, batch_norm("norm", "y")));
   }
 
-  static Options with_rank(int64_t rank) {
-    Options options;
-    options.input_ranks = {rank};
-    return options;
-  }
-
   const at::Tensor matrix = at::randn({4, 3}, at::kDouble);
   const at::Tensor sequences = at::randn({4, 5, 3}, at::kDouble);  // as long as there are features
 };

@@ -7,19 +7,6 @@
 namespace bnfold::test {
 namespace {
 
-std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
-  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
-}
-
-at::Tensor tensor_of(const Model& model, const std::string& name) {
-  return model.module.attr("norm").toModule().attr(name).toTensor();
-}
-
-Model& without_shift(Model& model) {
-  for (const char* name : {"bias", "running_mean"}) tensor_of(model, name).zero_();
-  return model;
-}
-
 class MultiplyRule : public ::testing::Test {
  protected:
   void SetUp() override { at::manual_seed(5); }
@@ -38,12 +25,6 @@ class MultiplyRule : public ::testing::Test {
     model.layer("conv", {4, 3, 3, 3}, 4).layer("gate", {3, 3, 1, 1}, 3).norm("norm", 3);
     return model.forward(fmt::format("y = {}\ng = torch.sigmoid({})\nz = {}\nreturn {}{}", batch_norm("norm", "x"),
                                      conv("gate", "x.mean([2, 3], True)"), product, conv("conv", "z"), behind));
-  }
-
-  static Options with_rank(int64_t rank) {
-    Options options;
-    options.input_ranks = {rank};
-    return options;
   }
 
   const at::Tensor x = at::randn({2, 3, 6, 6}, at::kDouble);

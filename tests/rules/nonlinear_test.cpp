@@ -8,10 +8,6 @@
 namespace bnfold::test {
 namespace {
 
-std::string conv(const std::string& path, const std::string& value) {
-  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [0, 0], [1, 1], 1)", path, value);
-}
-
 void set_affine(const Model& model, const at::Tensor& scale, const at::Tensor& shift) {
   const auto norm = model.module.attr("norm").toModule();
   const at::Tensor deviation = (norm.attr("running_var").toTensor() + 1e-5).sqrt();

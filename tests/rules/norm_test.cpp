@@ -7,10 +7,6 @@
 namespace bnfold::test {
 namespace {
 
-std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
-  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
-}
-
 std::string instance_norm(const std::string& path, const std::string& value) {
   return fmt::format(
       "torch.instance_norm({1}, self.{0}.weight, self.{0}.bias, self.{0}.running_mean, self.{0}.running_var, False, 0.1, 1e-05, "
@@ -26,12 +22,6 @@ class NormRule : public ::testing::Test {
     Model model;
     model.norm("first", 3).norm("second", channels).layer("conv", {4, 3, 3, 3}, 4);
     return model.forward(statements);
-  }
-
-  static Options with_rank(int64_t rank) {
-    Options options;
-    options.input_ranks = {rank};
-    return options;
   }
 
   const at::Tensor x = at::randn({2, 3, 6, 6}, at::kDouble);

@@ -18,12 +18,6 @@ class PermuteRule : public ::testing::Test {
                                      batch_norm("norm", "y"), behind));
   }
 
-  static Options with_rank(int64_t rank) {
-    Options options;
-    options.input_ranks = {rank};
-    return options;
-  }
-
   const at::Tensor x = at::randn({4, 5, 3}, at::kDouble);
 };
 

@@ -7,19 +7,6 @@
 namespace bnfold::test {
 namespace {
 
-std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
-  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
-}
-
-at::Tensor tensor_of(const Model& model, const std::string& name) {
-  return model.module.attr("norm").toModule().attr(name).toTensor();
-}
-
-Model& without_shift(Model& model) {
-  for (const char* name : {"bias", "running_mean"}) tensor_of(model, name).zero_();
-  return model;
-}
-
 Model& with_positive_scale(Model& model) {
   tensor_of(model, "weight").abs_();
   return model;
@@ -47,12 +34,6 @@ class PoolRule : public ::testing::Test {
     model.layer("conv", {3, 2, 1}, 3).norm("norm", 3);
     return model.forward(fmt::format("y = torch.conv1d(x, self.conv.weight, self.conv.bias, [1], [0], [1], 1)\ny = {}\nreturn {}",
                                      pooled, batch_norm("norm", "y")));
-  }
-
-  static Options with_rank(int64_t rank) {
-    Options options;
-    options.input_ranks = {rank};
-    return options;
   }
 
   const std::vector<std::string> averages = {

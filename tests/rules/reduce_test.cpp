@@ -7,19 +7,6 @@
 namespace bnfold::test {
 namespace {
 
-std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
-  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
-}
-
-at::Tensor tensor_of(const Model& model, const std::string& name) {
-  return model.module.attr("norm").toModule().attr(name).toTensor();
-}
-
-Model& without_shift(Model& model) {
-  for (const char* name : {"bias", "running_mean"}) tensor_of(model, name).zero_();
-  return model;
-}
-
 class ReduceRule : public ::testing::Test {
  protected:
   void SetUp() override { at::manual_seed(5); }
@@ -35,12 +22,6 @@ class ReduceRule : public ::testing::Test {
     model.layer("linear", {5, 3}, 5).norm("norm", 3);
     return model.forward(fmt::format("y = {}\ny = {}\nreturn torch.linear(y, self.linear.weight, self.linear.bias)",
                                      batch_norm("norm", "x"), reduced));
-  }
-
-  static Options with_rank(int64_t rank) {
-    Options options;
-    options.input_ranks = {rank};
-    return options;
   }
 
   const at::Tensor x = at::randn({2, 3, 7, 7}, at::kDouble);

@@ -7,10 +7,6 @@
 namespace bnfold::test {
 namespace {
 
-std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
-  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
-}
-
 class FlattenRule : public ::testing::Test {
  protected:
   void SetUp() override { at::manual_seed(5); }
@@ -28,12 +24,6 @@ class FlattenRule : public ::testing::Test {
     model.layer("linear", {5, features}, 5).norm("norm", 3);
     return model.forward(fmt::format("y = {}\ny = {}\nreturn torch.linear(y, self.linear.weight, self.linear.bias)",
                                      batch_norm("norm", "x"), expression));
-  }
-
-  static Options with_rank(int64_t rank) {
-    Options options;
-    options.input_ranks = {rank};
-    return options;
   }
 
   const at::Tensor x = at::randn({4, 2, 3}, at::kDouble);

@@ -7,14 +7,6 @@
 namespace bnfold::test {
 namespace {
 
-std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
-  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
-}
-
-at::Tensor tensor_of(const Model& model, const std::string& name) {
-  return model.module.attr("norm").toModule().attr(name).toTensor();
-}
-
 // Each group of four channels has one scale and one shift.
 Model& in_groups_of_four(Model& model) {
   for (const char* name : {"weight", "bias", "running_mean", "running_var"}) {

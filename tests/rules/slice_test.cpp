@@ -7,10 +7,6 @@
 namespace bnfold::test {
 namespace {
 
-std::string conv(const std::string& path, const std::string& value, int64_t padding = 0) {
-  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
-}
-
 class SliceRule : public ::testing::Test {
  protected:
   void SetUp() override { at::manual_seed(5); }

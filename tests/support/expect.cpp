@@ -109,6 +109,12 @@ void expect_same_output(const jit::Module& original, const jit::Module& folded, 
   }
 }
 
+Options with_rank(int64_t rank) {
+  Options options;
+  options.input_ranks = {rank};
+  return options;
+}
+
 FoldResult expect_folded(const jit::Module& module, const Inputs& inputs, const std::string& name, const std::string& into,
                          const Options& options) {
   const Snapshot before = Snapshot::of(module);

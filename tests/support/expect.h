@@ -12,6 +12,9 @@ namespace bnfold::test {
 
 using Inputs = std::vector<c10::IValue>;
 
+// Options for a module whose only input has this rank.
+Options with_rank(int64_t rank);
+
 // Folds `module` and expects that the norm `name` went into `into`: it is gone from graph and state, three runs agree with a
 // reference in double, and the module that came in is bit for bit what it was. Returns the result for more.
 FoldResult expect_folded(const torch::jit::Module& module, const Inputs& inputs, const std::string& name, const std::string& into,

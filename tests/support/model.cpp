@@ -69,6 +69,19 @@ Model& Model::forward(const std::string& statements) {
   return define(source);
 }
 
+at::Tensor tensor_of(const Model& model, const std::string& name) {
+  return model.module.attr("norm").toModule().attr(name).toTensor();
+}
+
+Model& without_shift(Model& model) {
+  for (const char* name : {"bias", "running_mean"}) tensor_of(model, name).zero_();
+  return model;
+}
+
+std::string conv(const std::string& path, const std::string& value, int64_t padding) {
+  return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
+}
+
 std::string batch_norm(const std::string& path, const std::string& value, bool training) {
   return fmt::format(
       "torch.batch_norm({1}, self.{0}.weight, self.{0}.bias, self.{0}.running_mean, self.{0}.running_var, {2}, 0.1, 1e-05, True)",

@@ -38,6 +38,15 @@ class Model {
   torch::jit::Module owner(const std::string& path);
 };
 
+// The tensor `name` of the norm "norm", to be changed in place.
+at::Tensor tensor_of(const Model& model, const std::string& name);
+
+// Takes the shift from the norm "norm": its bias and running mean become 0.
+Model& without_shift(Model& model);
+
+// The TorchScript call of the convolution at `path` on `value`, with weight and bias.
+std::string conv(const std::string& path, const std::string& value, int64_t padding = 0);
+
 // The TorchScript call of the norm at `path` on `value`.
 std::string batch_norm(const std::string& path, const std::string& value, bool training = false);
 
