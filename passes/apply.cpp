@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <torch/csrc/jit/ir/constants.h>
 
-#include <string_view>
+#include "operators.h"
 
 namespace bnfold {
 
@@ -53,7 +53,7 @@ class Applier {
   }
 
   // One clamp is one kernel on a GPU, and one pass over memory on a CPU in channels_last; in other memory formats it is not vectorized,
-  // and takes four times as long as maximum and clamp_max_, which works in place since nobody else sees what maximum made.
+  // and takes four times as long as maximum and minimum.
   void operator()(const Bound& edit) {
     jit::Graph* graph = edit.node->owningGraph();
     const jit::WithInsertPoint before(edit.node);
@@ -67,8 +67,7 @@ class Applier {
       value = insert(graph, jit::aten::clamp, {value, lower, upper}, c10::TensorType::get());
     } else {
       if (lower != nullptr) value = insert(graph, jit::aten::maximum, {value, lower}, c10::TensorType::get());
-      const jit::NodeKind kind = lower != nullptr ? jit::aten::clamp_max_ : jit::aten::minimum;
-      if (upper != nullptr) value = insert(graph, kind, {value, upper}, c10::TensorType::get());
+      if (upper != nullptr) value = insert(graph, jit::aten::minimum, {value, upper}, c10::TensorType::get());
     }
     replace(edit.node, value);
   }
@@ -96,10 +95,6 @@ class Applier {
   ParameterStore& store_;
   Ranks& ranks_;
 };
-
-bool is_convolution(const jit::Node* node) {
-  return node->kind().is_aten() && std::string_view(node->kind().toUnqualString()).find("conv") != std::string_view::npos;
-}
 
 // if dim(value) != rank: raise
 void require_rank(jit::Node* node, jit::Value* value, int64_t rank, Ranks& ranks) {

@@ -1,6 +1,7 @@
 #include "fold_graph.h"
 
 #include "apply.h"
+#include "bounds_in_place.h"
 #include "find_norms.h"
 #include "plan.h"
 #include "ranks.h"
@@ -53,6 +54,7 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
       moved = changed = true;
     }
   }
+  write_bounds_in_place(graph, store);
   report.kept.insert(report.kept.end(), left.begin(), left.end());
   return changed;
 }

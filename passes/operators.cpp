@@ -1,6 +1,7 @@
 #include "operators.h"
 
 #include <string>
+#include <string_view>
 #include <unordered_set>
 
 namespace bnfold {
@@ -16,6 +17,10 @@ bool is_one_of(const jit::Node* node, const Names& names) {
 }
 
 }  // namespace
+
+bool is_convolution(const jit::Node* node) {
+  return node->kind().is_aten() && std::string_view(node->kind().toUnqualString()).find("conv") != std::string_view::npos;
+}
 
 bool keeps_sizes(const jit::Node* node) {
   // clang-format off: a line for each of them would hide the code around

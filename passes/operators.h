@@ -1,9 +1,12 @@
-// What operators do to the sizes of their first input, and which of them read no more than sizes.
+// What kinds of operators there are: what they do to the sizes and the memory of their first input, and which read no more than sizes.
 #pragma once
 
 #include <torch/csrc/jit/ir/ir.h>
 
 namespace bnfold {
+
+// Convolutions and transposed ones, in all spellings.
+bool is_convolution(const torch::jit::Node* node);
 
 // The first output has the sizes of the first input: activations, dropout, norms, casts.
 bool keeps_sizes(const torch::jit::Node* node);
