@@ -121,10 +121,9 @@ void require_one_name_for_what_is_assigned(const Program& program) {
   }
 }
 
-bool appends(const jit::Graph& graph) {
+bool contains(const jit::Graph& graph, jit::NodeKind kind) {
   bool found = false;
-  for_each_node(const_cast<jit::Graph&>(graph).block(),
-                [&found](const jit::Node* node) { found |= node->kind() == jit::aten::append; });
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&](const jit::Node* node) { found |= node->kind() == kind; });
   return found;
 }
 
@@ -132,10 +131,10 @@ bool appends(const jit::Graph& graph) {
 void simplify(std::shared_ptr<jit::Graph>& graph) {
   jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
   const bool unrolled = jit::UnrollConstantLoops(graph);
-  if (appends(*graph)) jit::RemoveListMutation(graph);
+  if (contains(*graph, jit::aten::append)) jit::RemoveListMutation(graph);
   if (unrolled) jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
   jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
-  jit::LowerSimpleTuples(graph);
+  if (contains(*graph, jit::prim::TupleConstruct)) jit::LowerSimpleTuples(graph);
   jit::EliminateDeadCode(graph);
 }
 

@@ -20,18 +20,30 @@ const ModulePlaces::Place* ModulePlaces::find(const jit::Value* value) const {
 
 void ModulePlaces::record(const jit::Block* block) {
   for (jit::Node* node : const_cast<jit::Block*>(block)->nodes()) {
-    if (node->kind() == jit::prim::GetAttr) {
-      const Place* parent = find(node->input());
+    const Place* parent = node->kind() == jit::prim::GetAttr ? find(node->input()) : nullptr;
+    if (parent != nullptr) {
       const std::string& name = node->s(jit::attr::name);
-      // What a rule added is no attribute of the module yet.
-      if (parent != nullptr && parent->module.hasattr(name) && parent->module.attr(name).isModule()) {
-        Place place{joined(parent->path, name), parent->module.attr(name).toModule()};
+      if (auto module = submodule(parent->module, name)) {
+        Place place{joined(parent->path, name), std::move(*module)};
         places_.insert_or_assign(node->output(), std::move(place));
       }
     }
     for (const jit::Block* inner : node->blocks()) record(inner);
     if (node->kind() == jit::prim::fork) record_fork(node);
   }
+}
+
+// What a rule added is no attribute of the module yet.
+std::optional<jit::Module> ModulePlaces::submodule(const jit::Module& module, const std::string& name) {
+  const auto type = module.type();
+  const auto [entry, is_new] = submodule_slots_.try_emplace(type.get());
+  Slots& slots = entry->second;
+  for (size_t slot = 0; is_new && slot < type->numAttributes(); ++slot) {
+    if (type->getAttribute(slot)->is_module()) slots.emplace(type->getAttributeName(slot), slot);
+  }
+  const auto found = slots.find(name);
+  if (found == slots.end()) return std::nullopt;
+  return module._ivalue()->getSlot(found->second).toModule();
 }
 
 void ModulePlaces::record_fork(const jit::Node* fork) {

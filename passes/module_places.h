@@ -4,6 +4,7 @@
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/ir/ir.h>
 
+#include <optional>
 #include <string>
 #include <unordered_map>
 
@@ -26,8 +27,12 @@ class ModulePlaces {
  private:
   void record(const torch::jit::Block* block);
   void record_fork(const torch::jit::Node* fork);
+  std::optional<torch::jit::Module> submodule(const torch::jit::Module& module, const std::string& name);
 
   std::unordered_map<const torch::jit::Value*, Place> places_;
+  // A module looks for an attribute from its first to its last, which takes long where it has thousands of submodules.
+  using Slots = std::unordered_map<std::string, size_t>;
+  std::unordered_map<const c10::ClassType*, Slots> submodule_slots_;
 };
 
 // "layer1.0" and "conv" make "layer1.0.conv".
