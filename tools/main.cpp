@@ -19,7 +19,7 @@
 #include "bnfold/check.h"
 #include "bnfold/files.h"
 #include "inputs.h"
-#include "latency.h"
+#include "latency_report.h"
 
 namespace {
 
@@ -57,7 +57,8 @@ void describe(CLI::App& app, Arguments& arguments, std::vector<std::string>& inp
   app.add_option("--check", arguments.check, "compare folded and original on N random inputs before writing")
       ->type_name("N")
       ->check(CLI::Range(1, kMostRuns));
-  app.add_option("--bench", arguments.bench, "measure both, N runs each in turn, and print the medians; checks them first")
+  app.add_option("--bench", arguments.bench,
+                 "measure original, frozen and folded, N runs each in turn, and print the medians; checks first")
       ->type_name("N")
       ->check(CLI::Range(1, kMostRuns));
   app.add_flag("--frozen", arguments.frozen, "write the result of torch.jit.freeze on the folded module");
@@ -165,11 +166,6 @@ std::string check_line(const bnfold::CheckResult& check) {
                      fmt::format("{:.1e}", check.largest_error), fmt::format("{:.0e} allowed", check.tolerance), check.inputs);
 }
 
-std::string latency_line(const Latency& latency) {
-  return fmt::format("{:<12} {:>14}  ->  {:>14}   median, {} threads\n", "latency", fmt::format("{:.2f} ms", latency.original_ms),
-                     fmt::format("{:.2f} ms", latency.folded_ms), at::get_num_threads());
-}
-
 void save(const torch::jit::Module& module, const Arguments& arguments) {
   try {
     bnfold::save(module, arguments.out);
@@ -186,6 +182,7 @@ void run(const Arguments& arguments) {
     throw Failure(kCannotLoad, error.what());
   }
   bnfold::FoldResult result = folded(module, arguments);
+  const torch::jit::Module folded_module = result.module;
   // Without torch's own folds, which take a norm into a linear layer whatever the rank: what could be folded exactly is folded.
   if (arguments.frozen) result.module = torch::jit::freeze(result.module, c10::nullopt, /*optimize_numerics=*/false);
   auto json = nlohmann::ordered_json::parse(result.report.to_json());
@@ -202,12 +199,8 @@ void run(const Arguments& arguments) {
                      {"worst_output", check.worst_output}};
   }
   if (arguments.bench > 0 && passed) {
-    const Latency measured = latency(module, result.module, random_inputs(module, arguments.inputs, 0), arguments.bench);
-    lines += latency_line(measured);
-    json["latency"] = {{"original_ms", measured.original_ms},
-                       {"folded_ms", measured.folded_ms},
-                       {"runs", arguments.bench},
-                       {"threads", at::get_num_threads()}};
+    json["latency"] = latency_report(module, folded_module, random_inputs(module, arguments.inputs, 0), arguments.bench);
+    lines += latency_table(json["latency"]);
   }
   print(arguments, result.report, lines);
   write_json(arguments, json);

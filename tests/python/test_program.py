@@ -219,9 +219,14 @@ def test_check_of_a_module_that_draws_random_numbers(bnfold):
     bnfold("noisy", "folded.pt", *IMAGE, "--check", 2, code=DONE)
 
 
+VARIANTS = ["original", "torch.jit.freeze", "torch.jit.optimize_for_inference", "folded", "folded, frozen"]
+
+
 def test_bench(bnfold):
     result = bnfold("plain", "folded.pt", *IMAGE, "--bench", 3, code=DONE)
-    assert re.search(r"latency +\d+\.\d\d ms +-> +\d+\.\d\d ms +median, 1 thread", result.stdout)
+    assert re.search(r"latency +median +range +3 runs in turn, 1 thread\n", result.stdout)
+    for variant in VARIANTS:
+        assert re.search(rf"^  {variant} +\d+\.\d\d ms +\d+\.\d\d – \d+\.\d\d", result.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("names", [("long", "float"), ("int64", "float32")])
@@ -285,7 +290,8 @@ def test_json_in_a_file(bnfold, tmp_path):
     assert report["check"]["passed"] is True and report["check"]["inputs"] == 2
     assert 0 <= report["check"]["largest_error"] < report["check"]["tolerance"] == 1e-10
     assert report["latency"]["runs"] == 2 and report["latency"]["threads"] == 1
-    assert report["latency"]["original_ms"] > 0 and report["latency"]["folded_ms"] > 0
+    assert [row["name"] for row in report["latency"]["variants"]] == VARIANTS
+    assert all(0 < row["low_ms"] <= row["median_ms"] <= row["high_ms"] for row in report["latency"]["variants"])
 
 
 def test_json_on_standard_output_is_nothing_but_json(bnfold, tmp_path):
