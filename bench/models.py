@@ -1,11 +1,14 @@
-"""Writes the models that bnfold_bench measures: torchvision's and timm's architectures, scripted, with random weights.
+"""Writes the models that bnfold_bench measures, scripted, with random weights: torchvision's and timm's architectures, and in growth/
+chains and dense blocks of 10 to 2,000 norms.
 
     .venv/bin/python bench/models.py build/models
 """
 
 import argparse
+import itertools
 import pathlib
 import warnings
+from functools import partial
 
 import timm
 import torch
@@ -32,18 +35,55 @@ def create(name: str, signed: bool) -> torch.nn.Module:
     return model.eval()
 
 
+# How many norms the graphs in growth/ have.
+GROWTH = [10, 50, 200, 800, 2000]
+
+
+def layer(channels: int, outputs: int) -> torch.nn.Sequential:
+    return torch.nn.Sequential(torch.nn.BatchNorm2d(channels), torch.nn.ReLU(), torch.nn.Conv2d(channels, outputs, 1, bias=False))
+
+
+class DenseBlock(torch.nn.Module):
+    """Layers that each read the concatenation of the input and of all layers before."""
+
+    def __init__(self, channels: int, growth: int, layers: int) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(layer(channels + i * growth, growth) for i in range(layers))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = [x]
+        for layer in self.layers:
+            features.append(layer(torch.cat(features, 1)))
+        return torch.cat(features, 1)
+
+
+def chain(norms: int) -> torch.nn.Module:
+    """Convolution, norm and ReLU in a row, `norms` times, for images [N, 8, H, W]."""
+    parts = [(torch.nn.Conv2d(8, 8, 1), torch.nn.BatchNorm2d(8), torch.nn.ReLU()) for _ in range(norms)]
+    return torch.nn.Sequential(*itertools.chain(*parts))
+
+
+def dense(norms: int) -> torch.nn.Module:
+    """Dense blocks of nine layers with a transition behind each, `norms` norms in all, a multiple of 10, for images [N, 8, H, W]."""
+    parts = [(DenseBlock(8, 4, 9), layer(8 + 9 * 4, 8)) for _ in range(norms // 10)]
+    return torch.nn.Sequential(*itertools.chain(*parts))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=pathlib.Path)
     directory = parser.parse_args().directory
-    directory.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")  # TorchScript is deprecated, and says so for each model
     torch.manual_seed(0)
-    for name, signed in [(name, False) for name in NAMES] + [(name, True) for name in SIGNED]:
-        path = directory / f"{name}{'_signed' if signed else ''}.pt"
+    models = {name: partial(create, name, signed=False) for name in NAMES}
+    models |= {f"{name}_signed": partial(create, name, signed=True) for name in SIGNED}
+    models |= {f"growth/{make.__name__}_{norms}": partial(make, norms) for make in (chain, dense) for norms in GROWTH}
+    (directory / "growth").mkdir(parents=True, exist_ok=True)
+    for name, make in models.items():
+        path = directory / f"{name}.pt"
         if path.exists():
             continue
-        torch.jit.script(create(name, signed)).save(str(path))
+        torch.jit.script(make().eval()).save(str(path))
         print(f"wrote {path}")
 
 

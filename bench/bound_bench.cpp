@@ -1,0 +1,73 @@
+// What a norm and a ReLU cost, and the bounds that a fold may put in their place.
+#include <benchmark/benchmark.h>
+#include <fmt/format.h>
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+
+#include <functional>
+
+#include "devices.h"
+#include "families.h"
+
+namespace {
+
+constexpr int64_t kChannels = 128;
+constexpr int64_t kSize = 28;
+
+struct Operands {
+  at::Tensor weight, bias, mean, variance;  // [C]
+  at::Tensor lower, upper;                  // [1, C, 1, 1]
+};
+
+struct Bound {
+  std::string name;
+  std::function<at::Tensor(at::Tensor, const Operands&)> apply;
+};
+
+// Those that end in an underscore overwrite their input, which a fold lets them do where nobody else reads it.
+const std::vector<Bound> bounds = {
+    {"batch_norm+relu_",
+     [](at::Tensor x, const Operands& of) {
+       return at::batch_norm(x, of.weight, of.bias, of.mean, of.variance, false, 0.1, 1e-5, true).relu_();
+     }},
+    {"relu", [](at::Tensor x, const Operands&) { return x.relu(); }},
+    {"maximum", [](at::Tensor x, const Operands& of) { return at::maximum(x, of.lower); }},
+    {"clamp_min_", [](at::Tensor x, const Operands& of) { return x.clamp_min_(of.lower); }},
+    {"maximum+clamp_max_", [](at::Tensor x, const Operands& of) { return at::maximum(x, of.lower).clamp_max_(of.upper); }},
+    {"clamp_min_+clamp_max_", [](at::Tensor x, const Operands& of) { return x.clamp_min_(of.lower).clamp_max_(of.upper); }},
+    {"clamp", [](at::Tensor x, const Operands& of) { return at::clamp(x, of.lower, of.upper); }},
+    {"clamp_", [](at::Tensor x, const Operands& of) { return x.clamp_(of.lower, of.upper); }},
+};
+
+void run(benchmark::State& state, const Bound& bound, at::DeviceType device, at::MemoryFormat format, int64_t batch) {
+  if (!is_there(device)) return state.SkipWithError("no CUDA device");
+  const c10::InferenceMode no_gradients;
+  const auto on_device = at::device(device);
+  const at::Tensor x = at::randn({batch, kChannels, kSize, kSize}, on_device).contiguous(format);
+  const at::Tensor channels = at::rand({kChannels}, on_device);
+  const at::Tensor lower = at::randn({1, kChannels, 1, 1}, on_device);
+  const Operands operands{channels, channels, channels, channels, lower, lower + 1};
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(bound.apply(x, operands));
+    synchronize(device);
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(x.nbytes()));
+}
+
+}  // namespace
+
+void register_bounds() {
+  for (const Bound& bound : bounds) {
+    for (const auto device : {at::kCPU, at::kCUDA}) {
+      for (const auto format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast}) {
+        for (const int64_t batch : {1, 8}) {
+          const std::string title = fmt::format("bound/{}/{}/batch:{}", bound.name, name_of(device, format), batch);
+          benchmark::RegisterBenchmark(title.c_str(), [=](benchmark::State& state) { run(state, bound, device, format, batch); })
+              ->Unit(benchmark::kMicrosecond)
+              ->UseRealTime();
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,13 @@
+// The families of benchmarks. Models are read when their benchmark runs.
+#pragma once
+
+#include <string>
+
+// fold/NAME and freeze/NAME: bnfold::fold and torch::jit::freeze on the module in the file `path`.
+void register_fold(const std::string& name, const std::string& path);
+
+// latency/NAME/DEVICE/FORMAT/batch:N: the network in the file `path`, frozen, and folded and frozen, on images [N, 3, 224, 224].
+void register_latency(const std::string& name, const std::string& path);
+
+// bound/OPERATORS/DEVICE/FORMAT/batch:N: what a norm and a ReLU may become, and what they were.
+void register_bounds();
