@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 import sys
-import time
 import warnings
-from collections.abc import Callable
 from typing import NamedTuple
 
+import measuring
 import torch
 import torchvision
+from measuring import Settings
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +19,7 @@ from rich.table import Table
 import bnfold
 
 CLASSES = 10
+IMAGE_SIZE = (3, 224, 224)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,8 +35,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1, help="images at a time when measuring latency (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=11, help="runs that a latency is the median of (default: %(default)s)")
     arguments = parser.parse_args()
-    if arguments.batch < 1 or arguments.runs < 1:
-        parser.error("--batch and --runs must be at least 1")
+    try:
+        Settings(batch=arguments.batch, runs=arguments.runs)
+    except ValueError as error:
+        parser.error(str(error))
     return arguments
 
 
@@ -83,43 +85,12 @@ def randomise_norms(model: torch.nn.Module, images: torch.Tensor) -> None:
         hook.remove()
 
 
-class Latency(NamedTuple):
-    before: float
-    after: float
-
-    def __str__(self) -> str:
-        return f"{self.before:.1f} → {self.after:.1f} ms"
-
-
-def medians(first: Callable[[], float], second: Callable[[], float], runs: int) -> Latency:
-    """The medians of two measurements taken in turn, so that a slow moment of the machine hits both alike."""
-    for _ in range(3):  # the executor optimises during the first runs
-        first()
-        second()
-    measured = [(first(), second()) for _ in range(runs)]
-    return Latency(*(statistics.median(column) for column in zip(*measured)))
-
-
-def cpu_latency(before: torch.jit.ScriptModule, after: torch.jit.ScriptModule, images: torch.Tensor, runs: int) -> Latency:
-    def measure(module: torch.jit.ScriptModule) -> float:
-        start = time.perf_counter()
-        module(images)
-        return (time.perf_counter() - start) * 1e3
-
-    return medians(lambda: measure(before), lambda: measure(after), runs)
-
-
-def cuda_latency(before: torch.jit.ScriptModule, after: torch.jit.ScriptModule, images: torch.Tensor, runs: int) -> Latency:
-    def measure(module: torch.jit.ScriptModule) -> float:
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize()
-        start.record()
-        module(images)
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end)
-
-    return medians(lambda: measure(before), lambda: measure(after), 10 * runs)
+def latency(model: torch.nn.Module, arguments: argparse.Namespace, device: str) -> str:
+    settings = Settings(batch=arguments.batch, runs=arguments.runs, device=device)
+    rows = measuring.latency(model, IMAGE_SIZE, settings, ["original", "bnfold.fold"])
+    if failed := [row for row in rows if row.unavailable]:
+        return failed[0].unavailable
+    return " → ".join(f"{row.median_ms:.1f}" for row in rows) + " ms"
 
 
 class Row(NamedTuple):
@@ -130,29 +101,28 @@ class Row(NamedTuple):
 
 def demonstrate(name: str, model: torch.nn.Module, arguments: argparse.Namespace) -> Row:
     if arguments.weights is None:
-        randomise_norms(model, torch.randn(4, 3, 224, 224))
+        randomise_norms(model, torch.randn(4, *IMAGE_SIZE))
     before = torch.jit.script(model)
     result = bnfold.fold(before)
     after, report = result.module, result.report
     sizes = report.as_dict()
 
-    images = torch.randn(2, 3, 224, 224)
+    images = torch.randn(2, *IMAGE_SIZE)
     single = bnfold.check(before, after, [(images,)])
     # In double precision what rounding does to a deep network is out of the way, and an inexact fold would stand out.
     before_double = torch.jit.script(copy.deepcopy(model).double())
     double = bnfold.check(before_double, bnfold.fold(before_double).module, [(images.double(),)])
 
-    images = torch.randn(arguments.batch, 3, 224, 224)
     figures = {
         "norms folded": f"{len(report.folded)} of {len(report.folded) + len(report.kept)}",
         "parameters": f"{report.parameters_before:,} → {report.parameters_after:,}",
         "graph nodes": f"{sizes['nodes_before']:,} → {sizes['nodes_after']:,}",
         "error in float32": f"{single.largest_error:.1e}",
         "error in float64": f"{double.largest_error:.1e}",
-        "CPU latency": str(cpu_latency(before, after, images, arguments.runs)),
+        "CPU latency": latency(model, arguments, "cpu"),
     }
     if torch.cuda.is_available():
-        figures["CUDA latency"] = str(cuda_latency(before.cuda(), after.cuda(), images.cuda(), arguments.runs))
+        figures["CUDA latency"] = latency(model, arguments, "cuda")
     return Row(name, figures, not report.kept and single.passed and double.passed)
 
 
@@ -172,7 +142,7 @@ def print_table(console: Console, rows: list[Row], arguments: argparse.Namespace
     )
     if torch.cuda.is_available():
         tf32 = "on" if torch.backends.cudnn.allow_tf32 else "off"
-        console.print(f"CUDA: {torch.cuda.get_device_name()}, cudnn.benchmark on, TF32 {tf32}, median of {10 * arguments.runs} runs.")
+        console.print(f"CUDA: {torch.cuda.get_device_name()}, cudnn.benchmark on, TF32 {tf32}, median of {arguments.runs} runs.")
 
 
 def main() -> int:

@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh
 echo "==> Demo: folding VGG16-BN and ResNet50"
-exec .venv/bin/python scripts/demo.py "$@"
+PYTHONPATH=bench exec .venv/bin/python scripts/demo.py "$@"
