@@ -20,6 +20,8 @@ import latency as command
 import measuring
 import plots
 
+import bnfold
+
 IMAGE = (3, 9, 9)
 FEW = measuring.Settings(runs=6)
 TORCHSCRIPT = tuple(measuring.TORCHSCRIPT)
@@ -153,7 +155,7 @@ def test_an_infinite_output_compares_with_nothing():
 
 def test_what_was_not_folded_does_not_pass_for_folded(monkeypatch):
     def refuses(module, **options):
-        raise measuring.bnfold.Error("it has a hook")
+        raise bnfold.Error("it has a hook")
 
     monkeypatch.setattr(sys.modules["bnfold._freeze"], "fold", refuses)
     assert rows_by_variant()["bnfold.freeze"].unavailable == "UserWarning: frozen without folding: it has a hook"

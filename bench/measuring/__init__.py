@@ -1,0 +1,26 @@
+"""Measures how long a network takes to run, before and after folding, and what is left in it."""
+
+from .counting import Contents, contents, norm_share
+from .intervals import median_interval, ratio_interval
+from .machine import environment
+from .settings import TOLERANCES, Settings, require_evaluated
+from .timing import Latency, latency
+from .variants import NO_CUDA, TORCHSCRIPT, VARIANTS, WARM_UP_RUNS
+
+__all__ = [
+    "NO_CUDA",
+    "TOLERANCES",
+    "TORCHSCRIPT",
+    "VARIANTS",
+    "WARM_UP_RUNS",
+    "Contents",
+    "Latency",
+    "Settings",
+    "contents",
+    "environment",
+    "latency",
+    "median_interval",
+    "norm_share",
+    "ratio_interval",
+    "require_evaluated",
+]
