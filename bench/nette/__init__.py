@@ -1,0 +1,1 @@
+"""The parts of bench/imagenette.py: data, training, validation and the report."""
