@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from .settings import Settings, require_evaluated, threads, without_deprecation_warnings
@@ -82,10 +83,11 @@ def _count(subject: Subject, row: Contents) -> None:
 
 def _count_kernels(subject: Subject, row: Contents) -> None:
     events = _events(prepared(subject, row.variant), "cuda")
-    row.kernels_launched = sum(event.activity_type == "kernel" for event in events)
+    row.kernels_launched = sum(event.device_type == DeviceType.CUDA and not event.name.startswith(COPIES) for event in events)
 
 
 CONSTANTS = ("prim::Constant", "prim::ConstantMKLDNNTensor")
+COPIES = ("Memcpy", "Memset")
 LEFT_OUT = (*CONSTANTS, "prim::GetAttr")
 
 
@@ -111,7 +113,7 @@ def _events(run: Run, device: str, runs: int = 1) -> list[Any]:
     for _ in range(WARM_UP_RUNS):
         run()
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
-    with profile(activities=activities) as profiler:
+    with profile(activities=activities, acc_events=True) as profiler:
         for _ in range(runs):
             run()
         if device == "cuda":
@@ -123,7 +125,7 @@ def _operators(events: Iterable[Any]) -> list[Any]:
     """The calls of operators that no other operator made."""
 
     def is_operator(event: Any) -> bool:
-        return event.activity_type == "cpu_op" and "::" in event.name
+        return event.device_type == DeviceType.CPU and "::" in event.name
 
     def is_inner(event: Any) -> bool:
         return event.cpu_parent is not None and (is_operator(event.cpu_parent) or is_inner(event.cpu_parent))

@@ -149,7 +149,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("selecsls42b", "timm", 41, spellings=TRACED_ONLY),
     Architecture("legacy_xception", "timm", 40),
     Architecture("xception41", "timm", 84),
-    Architecture("xception41p", "timm", 40, kept=8),
+    Architecture("xception41p", "timm", 40, kept=7),
     Architecture("efficientnet_lite0", "timm", 49),
     Architecture("efficientnet_el", "timm", 72),
     Architecture("mobilenetv4_conv_small", "timm", 46),
@@ -182,7 +182,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("visformer_tiny", "timm", 28, side=224, kept_scripted=3),
     Architecture("botnet26t_256", "timm", 31, kept=3, side=256),
     Architecture("halonet26t", "timm", 31, side=256),
-    Architecture("lambda_resnet26t", "timm", 37, kept=9),
+    Architecture("lambda_resnet26t", "timm", 37, kept=6),
 )
 
 ZOO: dict[str, Architecture] = {architecture.name: architecture for architecture in ARCHITECTURES}
