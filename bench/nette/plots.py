@@ -46,7 +46,7 @@ def _draw_losses(axes: Axes, epochs: list[dict[str, Any]]) -> None:
     validation = [(epoch["number"], epoch["validation_loss"]) for epoch in epochs]
     axes.plot(*zip(*validation), "o-", color=ORANGE, label="validation")
     # In the first epochs the running statistics of the norms lag behind, and the validation loss can be huge.
-    axes.set_ylim(0, 1.15 * max(loss for _, loss in steps))
+    axes.set_ylim(0, 1.3 * max(loss for _, loss in steps))
     axes.set_title("Cross entropy")
     axes.legend(loc="upper right")
 
@@ -55,7 +55,7 @@ def _draw_accuracies(axes: Axes, epochs: list[dict[str, Any]]) -> None:
     points = [(epoch["number"], epoch["accuracy"]) for epoch in epochs]
     axes.plot(*zip(*points), "o-", color=ORANGE)
     for point in points:
-        axes.annotate(f"{point[1]:.1%}", point, (0, 7), textcoords="offset points", ha="center")
+        axes.annotate(f"{point[1]:.1%}", point, (2, 8), textcoords="offset points", ha="right")
     axes.set_ylim(0, 1.12)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_title("Accuracy on the validation images")

@@ -12,7 +12,7 @@ from plots import TEXT
 
 from . import plots, training
 from .files import write_text, written_beside
-from .tables import Results, environment_table, latencies, tables
+from .tables import Results, environment_table, latency, tables
 
 SOURCE = "published: a post on batch norm folding in the fastai community, on its GPU"
 
@@ -78,7 +78,8 @@ def _comparison(synthetic: bool) -> str:
 def _measured(results: Results) -> str:
     settings, environment = results["settings"], results["environment"]
     first = results["models"][0]["latency"][0]["settings"]
-    place = environment["gpu"] if settings["device"] == "cuda" else f"the CPU with {environment['threads']} threads"
+    threads = "1 thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
+    place = environment["gpu"] if settings["device"] == "cuda" else f"the CPU with {threads}"
     return (
         f"One image of 3 × {settings['size']} × {settings['size']} at a time, {first['dtype']}, on {place}. "
         f"All variants in turn in random order, {first['runs']} runs of each behind a warm-up. "
@@ -107,15 +108,12 @@ def _highlights(model: Results) -> list[tuple[str, str]]:
     """The figures at the top of a network, each with what it means."""
     fold, single = model["fold"], model["validation"][0]
     norms = len(fold["folded"]) + len(fold["kept"])
-    shown = [
+    return [
         (f"{len(fold['folded'])} of {norms}", "batch norms folded"),
         (f"{fold['parameters_before'] - fold['parameters_after']:,}", "parameters fewer"),
         (f"{single['predictions_that_differ']} of {single['images']:,}", "predictions changed"),
+        (latency(model), "latency of TorchScript"),
     ]
-    before, after = latencies(model)
-    if before and after:
-        shown.append((f"{after / before - 1:+.1%}".replace("-", "−"), "latency of TorchScript"))
-    return shown
 
 
 def _inline(drawn: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:

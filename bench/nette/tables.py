@@ -51,7 +51,7 @@ def summary(model: Results) -> Table:
         ],
         ["validation loss", f"{before['loss']:.6f} → {after['loss']:.6f}", "the same" if published else ""],
         ["validation accuracy", f"{before['accuracy']:.2%} → {after['accuracy']:.2%}", "the same" if published else ""],
-        ["latency of TorchScript", _change(*latencies(model)), _change(*published["latency_ms"]) if published else ""],
+        ["latency of TorchScript", latency(model), _change(*published["latency_ms"]) if published else ""],
     ]
     headings = ["", "this run", "published"]
     return Table(headings, rows) if published else Table(headings[:2], [row[:2] for row in rows])
@@ -129,7 +129,7 @@ def _change(before: float | None, after: float | None) -> str:
     return f"{milliseconds(before)} → {milliseconds(after)} ms" if before and after else "not measured"
 
 
-def latencies(model: Results) -> tuple[float | None, float | None]:
-    """The median of the TorchScript module before folding and that behind it, in milliseconds; None where it was not measured."""
+def latency(model: Results) -> str:
+    """The median of the TorchScript module before folding and that behind it."""
     medians = {row["variant"]: row["median_ms"] for row in model["latency"]}
-    return medians["original"], medians["bnfold.fold"]
+    return _change(medians["original"], medians["bnfold.fold"])
