@@ -1,14 +1,13 @@
 // What a norm and a ReLU cost, and the bounds that a fold may put in their place.
 #include <benchmark/benchmark.h>
-#include <fmt/format.h>
 
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
 #include <functional>
 
-#include "devices.h"
 #include "families.h"
+#include "setting.h"
 
 namespace {
 
@@ -40,17 +39,17 @@ const std::vector<Bound> bounds = {
     {"clamp_", [](at::Tensor x, const Operands& of) { return x.clamp_(of.lower, of.upper); }},
 };
 
-void run(benchmark::State& state, const Bound& bound, at::DeviceType device, at::MemoryFormat format, int64_t batch) {
-  if (!is_there(device)) return state.SkipWithError("no CUDA device");
+void run(benchmark::State& state, const Bound& bound, const Setting& setting) {
+  if (!is_there(setting.device)) return state.SkipWithError("no CUDA device");
   const c10::InferenceMode no_gradients;
-  const auto on_device = at::device(device);
-  const at::Tensor x = at::randn({batch, kChannels, kSize, kSize}, on_device).contiguous(format);
+  const auto on_device = at::device(setting.device);
+  const at::Tensor x = at::randn({setting.batch, kChannels, kSize, kSize}, on_device).contiguous(setting.format);
   const at::Tensor channels = at::rand({kChannels}, on_device);
   const at::Tensor lower = at::randn({1, kChannels, 1, 1}, on_device);
   const Operands operands{channels, channels, channels, channels, lower, lower + 1};
   for (auto _ : state) {
     benchmark::DoNotOptimize(bound.apply(x, operands));
-    synchronize(device);
+    synchronize(setting.device);
   }
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(x.nbytes()));
 }
@@ -59,15 +58,11 @@ void run(benchmark::State& state, const Bound& bound, at::DeviceType device, at:
 
 void register_bounds() {
   for (const Bound& bound : bounds) {
-    for (const auto device : {at::kCPU, at::kCUDA}) {
-      for (const auto format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast}) {
-        for (const int64_t batch : {1, 8}) {
-          const std::string title = fmt::format("bound/{}/{}/batch:{}", bound.name, name_of(device, format), batch);
-          benchmark::RegisterBenchmark(title.c_str(), [=](benchmark::State& state) { run(state, bound, device, format, batch); })
-              ->Unit(benchmark::kMicrosecond)
-              ->UseRealTime();
-        }
-      }
+    for (const Setting& setting : all_settings()) {
+      const std::string title = "bound/" + bound.name + "/" + name_of(setting);
+      benchmark::RegisterBenchmark(title.c_str(), [=](benchmark::State& state) { run(state, bound, setting); })
+          ->Unit(benchmark::kMicrosecond)
+          ->UseRealTime();
     }
   }
 }

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from files import Error, write_text
+
 #: Milliseconds for one image before and after folding, as a post on batch norm folding in the fastai community measured them.
 PUBLISHED = {"vgg16_bn": ("VGG16-BN", 2.77, 2.41), "resnet50": ("ResNet50", 6.17, 4.47)}
 
@@ -93,9 +95,11 @@ def main() -> int:
     except OSError as error:
         print(f"gpu_report: {error.filename}: {error.strerror}; scripts/gpu_report.sh makes it", file=sys.stderr)
         return 1
-    staged = arguments.page.with_suffix(".part")
-    staged.write_text(text)
-    staged.replace(arguments.page)
+    try:
+        write_text(arguments.page, text)
+    except Error as error:
+        print(f"gpu_report: {error}", file=sys.stderr)
+        return 1
     print(f"wrote {arguments.page}")
     return 0
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import measuring
 import torch
+from files import Error, make_folder
 from nette import data, networks, report, tables, training, validation
-from nette.files import Error, make_folder
 from nette.progress import Log
 from plots import Parser
 from rich import box

@@ -13,10 +13,8 @@ import dataclasses
 import difflib
 import itertools
 import json
-import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ import plots
 import timm
 import torch
 import torchvision
+from files import require_writable, staged
 from measuring import VARIANTS, Settings
 from plots import milliseconds
 from rich import box
@@ -326,21 +325,12 @@ def markdown(results: dict[str, Any], pictures: Sequence[Path]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def require_writable(directory: Path) -> None:
-    """Makes the directory where it is missing. Raises OSError where no file can be written there."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=directory):
-        pass
-
-
 def write(results: dict[str, Any], directory: Path) -> None:
     """Writes everything beside what is in ``directory``, and moves it there once all of it is written. Raises OSError."""
-    with tempfile.TemporaryDirectory(prefix=".latency-", dir=directory) as staging:
-        (Path(staging) / "latency.json").write_text(json.dumps(results, indent=1) + "\n")
-        pictures = plots.draw(results, Path(staging))
-        (Path(staging) / "latency.md").write_text(markdown(results, pictures))
-        for path in sorted(Path(staging).iterdir()):
-            os.replace(path, directory / path.name)
+    with staged(directory) as staging:
+        (staging / "latency.json").write_text(json.dumps(results, indent=1) + "\n")
+        pictures = plots.draw(results, staging)
+        (staging / "latency.md").write_text(markdown(results, pictures))
 
 
 def main() -> int:

@@ -1,25 +1,18 @@
 // How long a network takes for images once frozen, and once folded and frozen.
 #include <benchmark/benchmark.h>
-#include <fmt/format.h>
 
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
 #include "bnfold/bnfold.h"
 #include "bnfold/files.h"
-#include "devices.h"
 #include "families.h"
 #include "latency.h"
+#include "setting.h"
 
 namespace {
 
 namespace jit = torch::jit;
-
-struct Setting {
-  at::DeviceType device;
-  at::MemoryFormat format;
-  int64_t batch;
-};
 
 jit::Module laid_out(const std::string& path, const Setting& setting) {
   jit::Module module = bnfold::load(path);
@@ -51,16 +44,11 @@ void latency(benchmark::State& state, const std::string& path, const Setting& se
 }  // namespace
 
 void register_latency(const std::string& name, const std::string& path) {
-  for (const auto device : {at::kCPU, at::kCUDA}) {
-    for (const auto format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast}) {
-      for (const int64_t batch : {1, 8}) {
-        const std::string title = fmt::format("latency/{}/{}/batch:{}", name, name_of(device, format), batch);
-        const Setting setting{device, format, batch};
-        benchmark::RegisterBenchmark(title.c_str(), [=](benchmark::State& state) { latency(state, path, setting); })
-            ->Unit(benchmark::kMillisecond)
-            ->Iterations(1)
-            ->UseRealTime();
-      }
-    }
+  for (const Setting& setting : all_settings()) {
+    const std::string title = "latency/" + name + "/" + name_of(setting);
+    benchmark::RegisterBenchmark(title.c_str(), [=](benchmark::State& state) { latency(state, path, setting); })
+        ->Unit(benchmark::kMillisecond)
+        ->Iterations(1)
+        ->UseRealTime();
   }
 }

@@ -9,14 +9,13 @@ import argparse
 import itertools
 import json
 import math
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import matplotlib
+from files import staged
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -124,7 +123,8 @@ def latency_figure(measurements: Sequence[dict[str, Any]], heading: str) -> Figu
     figure = Figure(figsize=(2.6 + 3.4 * columns, rows * (1.1 + 0.36 * variants)), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for panel, measurement in zip(panels, measurements):
-        draw_latencies(panel, measurement)
+        draw_latencies(panel, measurement["variants"])
+        panel.set_title(measurement["model"])
     for panel in panels[len(measurements) :]:
         panel.remove()
     figure.suptitle(f"Latency: {heading}", fontsize=12)
@@ -132,9 +132,9 @@ def latency_figure(measurements: Sequence[dict[str, Any]], heading: str) -> Figu
     return figure
 
 
-def draw_latencies(axes: Axes, measurement: dict[str, Any]) -> None:
-    rows = measurement["variants"]
-    longest = max(row["high_ms"] for row in rows if row["median_ms"])
+def draw_latencies(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """The median and its interval for each variant, one below the other."""
+    longest = max((row["high_ms"] for row in rows if row["median_ms"]), default=1)
     for position, row in enumerate(rows):
         if row["median_ms"] is None:
             axes.text(0.02 * longest, position, "not measured", va="center", fontsize=10, style="italic")
@@ -147,10 +147,10 @@ def draw_latencies(axes: Axes, measurement: dict[str, Any]) -> None:
     axes.set_yticks(range(len(rows)), [row["variant"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, longest * 1.25)
-    axes.set_title(measurement["model"])
     axes.tick_params(left=False)
     axes.spines.left.set_visible(False)
-    axes.grid(axis="x")
+    axes.grid(True, axis="x")
+    axes.grid(False, axis="y")
     axes.set_axisbelow(True)
 
 
@@ -245,9 +245,8 @@ def main() -> int:
         return fail(2, f"{arguments.results} is no JSON; pass the latency.json that bench/latency.py wrote")
     try:
         arguments.directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".plots-", dir=arguments.directory) as staging:
-            for path in draw(results, Path(staging)):
-                os.replace(path, arguments.directory / path.name)
+        with staged(arguments.directory) as staging:
+            draw(results, staging)
     except (KeyError, TypeError):
         return fail(2, f"{arguments.results} is not from bench/latency.py of this version; measure again")
     except OSError as error:

@@ -54,7 +54,7 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
       moved = changed = true;
     }
   }
-  write_bounds_in_place(graph, store);
+  if (changed) write_bounds_in_place(graph, store);
   report.kept.insert(report.kept.end(), left.begin(), left.end());
   return changed;
 }

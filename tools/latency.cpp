@@ -9,6 +9,8 @@
 #include <numeric>
 #include <random>
 
+#include "text.h"
+
 namespace jit = torch::jit;
 
 namespace {
@@ -21,10 +23,6 @@ double timed_ms(jit::Module& module, const std::vector<c10::IValue>& inputs, boo
   module.forward(inputs);
   if (on_cuda) at::detail::getCUDAHooks().deviceSynchronize(0);
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-}
-
-std::string first_line(const std::string& text) {
-  return text.substr(0, text.find('\n'));
 }
 
 template <typename Make>

@@ -26,8 +26,8 @@ struct Median {
 };
 Median median_of(std::vector<double> measured);
 
-// The runs of each module in milliseconds, `runs` rounds in which each is run once, in an order drawn anew, so that what slows the machine
-// down slows all of them. Before them some rounds are run that are not measured, in which the executor profiles and optimizes. On CUDA inputs each run
-// ends with a synchronization.
+// The runs of each module in milliseconds, `runs` rounds in which each is run once, in an order drawn anew, so that what slows the
+// machine down slows all of them. Before them some rounds are run that are not measured, in which the executor profiles and optimizes.
+// On CUDA inputs each run ends with a synchronization.
 std::vector<std::vector<double>> time_in_turn(std::vector<torch::jit::Module> modules, const std::vector<c10::IValue>& inputs,
                                               int runs);

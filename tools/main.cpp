@@ -20,6 +20,7 @@
 #include "bnfold/files.h"
 #include "inputs.h"
 #include "latency_report.h"
+#include "text.h"
 
 namespace {
 
@@ -95,10 +96,6 @@ bnfold::FoldResult folded(const torch::jit::Module& module, const Arguments& arg
   } catch (const bnfold::Error& error) {
     throw Failure(kCannotLoad, fmt::format("{}: {}", arguments.in, error.what()));
   }
-}
-
-std::string first_line(const std::string& text) {
-  return text.substr(0, text.find('\n'));
 }
 
 bnfold::CheckResult checked(const torch::jit::Module& original, const torch::jit::Module& result, const Arguments& arguments) {

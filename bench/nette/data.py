@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from files import Error
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset
 from torchvision.datasets import Imagenette
@@ -18,7 +19,6 @@ from torchvision.transforms import v2
 from torchvision.utils import make_grid
 
 from . import synthetic
-from .files import Error
 
 CLASSES = 10
 MOST_WORKERS = 8

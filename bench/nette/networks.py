@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 import torchvision
+from files import Error
 
 from .data import CLASSES
-from .files import Error
 
 NAMES = torchvision.models.list_models(module=torchvision.models)
 

@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from plots import BLUE, COLOURS, GREEN, ORANGE, STYLE, TEXT, milliseconds
+from plots import BLUE, ORANGE, STYLE, draw_latencies
 
 # Text stays text, which a page can give its own colour and font.
 REPORT_STYLE = {
@@ -62,20 +62,11 @@ def _draw_accuracies(axes: Axes, epochs: list[dict[str, Any]]) -> None:
 
 
 def latency(rows: list[dict[str, Any]]) -> str:
-    """The latency of every variant that could be measured with the 95 % interval of its median, as SVG."""
-    rows = [row for row in rows if row["unavailable"] is None]
+    """The latency of every variant with the 95 % interval of its median, as SVG."""
     with matplotlib.rc_context(REPORT_STYLE):
         figure = Figure(figsize=(8.4, 0.9 + 0.36 * len(rows)), layout="constrained")
         axes: Axes = figure.subplots()
-        for position, row in enumerate(rows):
-            median, high = row["median_ms"], row["high_ms"]
-            axes.barh(position, median, 0.6, color=COLOURS.get(row["variant"], GREEN), alpha=0.8)
-            axes.errorbar(median, position, xerr=[[median - row["low_ms"]], [high - median]], color=TEXT, capsize=4)
-            axes.annotate(f"{milliseconds(median)} ms", (high, position), (8, 0), textcoords="offset points", va="center")
-        axes.set_yticks(range(len(rows)), [row["variant"] for row in rows])
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
-        axes.set_xlim(0, 1.18 * max((row["high_ms"] for row in rows), default=1))
+        draw_latencies(axes, rows)
         axes.set_xlabel("milliseconds for a batch: the median, and its 95 % interval")
         return _svg(figure)
 

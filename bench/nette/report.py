@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from files import write_text, written_beside
 from plots import TEXT
 
 from . import plots, training
-from .files import write_text, written_beside
 from .tables import Results, environment_table, latency, tables
 
 SOURCE = "published: a post on batch norm folding in the fastai community, on its GPU"

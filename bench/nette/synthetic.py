@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from files import written_beside
 from PIL import Image
 
-from .files import written_beside
 
 Array = np.ndarray
 #: Takes coordinates u (rightward) and v (downward), each about -1 to 1 on the object, and returns two masks: the object, and on it

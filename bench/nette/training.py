@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from files import Error, written_beside
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from .files import Error, written_beside
 from .networks import logits_of
 from .progress import Log
 from .validation import predict, score

@@ -23,8 +23,8 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import imagenette as command
 import measuring
+from files import Error, written_beside
 from nette import data, networks, report, synthetic, tables, training
-from nette.files import Error, written_beside
 from nette.progress import Log
 
 SIZE = 32

@@ -31,12 +31,26 @@ def written_beside(path: Path) -> Iterator[Path]:
         _remove(partial)
 
 
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A folder for files that go into ``folder`` together, where the block ends without an exception. Raises OSError."""
+    with tempfile.TemporaryDirectory(prefix=".staged-", dir=folder) as staging:
+        yield Path(staging)
+        for path in sorted(Path(staging).iterdir()):
+            path.replace(folder / path.name)
+
+
+def require_writable(folder: Path) -> None:
+    """Makes a folder where it is missing. Raises OSError where no file can be written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def make_folder(path: Path) -> None:
     """Makes a folder, or sees that it can be written into, before a run takes hours for what goes there. Raises Error."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        require_writable(path)
     except OSError as error:
         raise Error(f"{path} can't be written into: {_reason(error)}; choose another --out") from error
 
