@@ -3,7 +3,7 @@
 
 #include <string>
 
-// fold/NAME and freeze/NAME: bnfold::fold and torch::jit::freeze on the module in the file `path`.
+// fold/NAME, freeze/NAME and copy/NAME: bnfold::fold and torch::jit::freeze on the module in the file `path`, and a copy of the folded graph.
 void register_fold(const std::string& name, const std::string& path);
 
 // latency/NAME/DEVICE/FORMAT/batch:N: the network in the file `path`, frozen, and folded and frozen, on images [N, 3, 224, 224].

@@ -1,4 +1,4 @@
-// How long a fold takes, and how much memory, beside torch.jit.freeze on the same module.
+// How long a fold takes, and how much memory, beside torch.jit.freeze on the same module and a copy of its graph.
 #include <benchmark/benchmark.h>
 
 #include <ATen/ATen.h>
@@ -56,6 +56,14 @@ void count_norms(benchmark::State& state, size_t norms) {
   state.counters["s_per_norm"] = Counter(static_cast<double>(norms), Counter::kIsIterationInvariantRate | Counter::kInvert);
 }
 
+// What no pass can do without that leaves the module that came in alone: LibTorch makes a graph like that of the result.
+void copy(benchmark::State& state, const std::string& path) {
+  const bnfold::FoldResult result = bnfold::fold(bnfold::load(path));
+  const auto graph = result.module.get_method("forward").graph();
+  for (auto _ : state) benchmark::DoNotOptimize(graph->copy());
+  count_norms(state, result.report.folded.size());
+}
+
 void fold(benchmark::State& state, const std::string& path) {
   const jit::Module module = bnfold::load(path);
   bnfold::FoldResult result{module, {}};
@@ -82,4 +90,5 @@ void register_fold(const std::string& name, const std::string& path) {
   };
   add("fold/", fold);
   add("freeze/", freeze);
+  add("copy/", copy);
 }
