@@ -5,7 +5,8 @@
 namespace bnfold {
 
 void clean_up(Program& program) {
-  for (Program::Method& method : program.methods) torch::jit::EliminateDeadCode(method.graph->block());
+  // With the graph, not the block alone: only then is it seen that a norm that trains writes its statistics.
+  for (Program::Method& method : program.methods) torch::jit::EliminateDeadCode(method.graph);
 }
 
 }  // namespace bnfold

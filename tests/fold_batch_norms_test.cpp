@@ -54,6 +54,25 @@ TEST_F(FoldBatchNorms, GivesAConvThatIsCalledTwiceAWeightForEachNorm) {
   EXPECT_GT(result.report.after.parameters, result.report.before.parameters);
 }
 
+TEST_F(FoldBatchNorms, KeepsATrainingNormWhoseOutputNobodyReads) {
+  Model model;
+  model.layer("conv", {3, 3, 3, 3}).norm("norm", 3).norm("trained", 3);
+  model.forward("y = " + conv("x") + "\n" + batch_norm("trained", "x", true) + "\nreturn " + batch_norm("norm", "y"));
+  const FoldResult result = expect_folded(model.module, {x}, "norm", "conv");
+  EXPECT_EQ(count_nodes(result.module, "aten::batch_norm"), 1);
+  ASSERT_EQ(result.report.kept.size(), 1U);
+  EXPECT_EQ(result.report.kept[0].reason, Reason::norm_in_training_mode);
+}
+
+TEST_F(FoldBatchNorms, DropsANormWhoseOutputNobodyReads) {
+  Model model;
+  model.layer("conv", {3, 3, 3, 3}).norm("norm", 3).norm("unread", 3);
+  model.forward("y = " + conv("x") + "\n" + batch_norm("unread", "x") + "\nreturn " + batch_norm("norm", "y"));
+  const FoldResult result = expect_folded(model.module, {x}, "norm", "conv");
+  EXPECT_EQ(count_nodes(result.module, "aten::batch_norm"), 0);
+  EXPECT_TRUE(result.report.kept.empty());
+}
+
 TEST_F(FoldBatchNorms, KeepsOneWeightWhereTheNormIsTheSameToo) {
   Model model;
   model.layer("conv", {3, 3, 3, 3}).norm("norm", 3);
