@@ -10,6 +10,7 @@
 #include <torch/csrc/jit/passes/peephole.h>
 #include <torch/csrc/jit/passes/remove_mutation.h>
 
+#include <algorithm>
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
@@ -25,16 +26,23 @@ namespace jit = torch::jit;
 
 namespace {
 
+// Adds the methods that `graph` calls on the module it belongs to, in tasks too.
+void collect_called(const jit::Graph& graph, std::unordered_set<std::string>& called) {
+  std::unordered_set<const jit::Value*> selves{graph.inputs().at(0)};
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&](const jit::Node* node) {
+    if (node->kind() == jit::prim::CallMethod && selves.count(node->input(0)) != 0) called.insert(node->s(jit::attr::name));
+    if (node->kind() != jit::prim::fork) return;
+    const auto task = node->g(jit::attr::Subgraph);
+    for (size_t i = 0; i < node->inputs().size(); ++i) {
+      if (selves.count(node->input(i)) != 0) selves.insert(task->inputs().at(i));
+    }
+  });
+}
+
 // The methods that no other method of the module calls: forward, and what @torch.jit.export made public.
 std::vector<std::string> entry_points(const jit::Module& module) {
   std::unordered_set<std::string> called;
-  for (const jit::Method& method : module.get_methods()) {
-    const auto graph = method.graph();
-    for_each_node(graph->block(), [&](const jit::Node* node) {
-      if (node->kind() == jit::prim::CallMethod && node->input(0) == graph->inputs().at(0))
-        called.insert(node->s(jit::attr::name));
-    });
-  }
+  for (const jit::Method& method : module.get_methods()) collect_called(*method.graph(), called);
   std::vector<std::string> names;
   for (const jit::Method& method : module.get_methods()) {
     const bool special = method.name().rfind("__", 0) == 0;
@@ -121,19 +129,38 @@ void require_one_name_for_what_is_assigned(const Program& program) {
   }
 }
 
-bool contains(const jit::Graph& graph, jit::NodeKind kind) {
+template <typename Predicate>
+bool any_node(const jit::Graph& graph, const Predicate& predicate) {
   bool found = false;
-  for_each_node(const_cast<jit::Graph&>(graph).block(), [&](const jit::Node* node) { found |= node->kind() == kind; });
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&](const jit::Node* node) { found |= predicate(node); });
   return found;
+}
+
+bool contains(const jit::Graph& graph, jit::NodeKind kind) {
+  return any_node(graph, [kind](const jit::Node* node) { return node->kind() == kind; });
+}
+
+bool is_constant(const jit::Value* value) {
+  return value->node()->kind() == jit::prim::Constant;
+}
+
+// Whether constants decide it, or what is computed from nothing but constants.
+bool is_decided_branch(const jit::Node* node) {
+  if (node->kind() != jit::prim::If) return false;
+  const auto operands = node->input()->node()->inputs();
+  return is_constant(node->input()) || (!operands.empty() && std::all_of(operands.begin(), operands.end(), is_constant));
 }
 
 // Takes the branches and loops that the constants decide, and lists and tuples that are only passed on.
 void simplify(std::shared_ptr<jit::Graph>& graph) {
-  jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
-  const bool unrolled = jit::UnrollConstantLoops(graph);
-  if (contains(*graph, jit::aten::append)) jit::RemoveListMutation(graph);
-  if (unrolled) jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
-  jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
+  bool changed = true;
+  do {
+    jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
+    const bool unrolled = jit::UnrollConstantLoops(graph);
+    if (contains(*graph, jit::aten::append)) jit::RemoveListMutation(graph);
+    if (unrolled) jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
+    changed = jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
+  } while (changed && any_node(*graph, is_decided_branch));
   if (contains(*graph, jit::prim::TupleConstruct)) jit::LowerSimpleTuples(graph);
   jit::EliminateDeadCode(graph);
 }

@@ -35,6 +35,30 @@ TEST(Flatten, KeepsWhatTheOptionsNameAndForward) {
   EXPECT_EQ(names(flatten(with_helper().module, options)), (std::vector<std::string>{"forward", "helper"}));
 }
 
+TEST(Flatten, TakesABranchThatIsDecidedOnceAnotherOneIs) {
+  Model model;
+  model.module.register_attribute("doubles", c10::BoolType::get(), true);
+  model.forward(
+      "doubled: Optional[Tensor] = None\nif self.doubles:\n  doubled = x * 2\n"
+      "if doubled is not None:\n  return doubled\nreturn x");
+  const Program program = flatten(model.module, {});
+  EXPECT_EQ(jit::findAllNodes(*program.methods[0].graph, jit::prim::If, true).size(), 0U);
+}
+
+TEST(Flatten, TakesABranchThatTheRankOfAConvolutionDecides) {
+  Model model;
+  model.layer("conv", {3, 3, 1, 1}, 3).forward("y = " + conv("conv", "x") + "\nif y.dim() == 3:\n  return y * 2\nreturn y");
+  const Program program = flatten(model.module, {});
+  EXPECT_EQ(jit::findAllNodes(*program.methods[0].graph, jit::prim::If, true).size(), 0U);
+}
+
+TEST(Flatten, LeavesABranchThatTheInputDecides) {
+  Model model;
+  model.forward("if bool(x.sum() > 0):\n  return x * 2\nreturn x");
+  const Program program = flatten(model.module, {});
+  EXPECT_EQ(jit::findAllNodes(*program.methods[0].graph, jit::prim::If, true).size(), 1U);
+}
+
 TEST(Flatten, LeavesNoCalls) {
   const Program program = flatten(with_helper().module, {});
   for (const Program::Method& method : program.methods) {

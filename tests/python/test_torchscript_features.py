@@ -560,6 +560,11 @@ def test_structures_and_tasks(kind, examples):
     assert_folds(prepared(kind(), inputs), inputs, examples=examples)
 
 
+def test_a_method_that_only_a_task_calls_is_not_kept(inputs):
+    module = torch.jit.script(prepared(NestedTasks(), inputs))
+    assert hasattr(module, "inner") and not hasattr(bnfold.fold(module).module, "inner")
+
+
 def test_values_that_are_none():
     output = bnfold.fold(prepared(NamedTuples(), (Pair(image(), image()),))).module(Pair(image(), None))
     assert output.high is None and output.low.shape == (2, 4, 6, 6)
