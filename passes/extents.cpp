@@ -12,6 +12,9 @@ namespace jit = torch::jit;
 
 namespace {
 
+// Sums and concatenations in a row, of which ResNet-1001 has 333. Each takes some 700 bytes of the stack, and a thread may have 512 KB.
+constexpr int kDeepest = 400;
+
 std::optional<int64_t> wrapped(std::optional<int64_t> dimension, std::optional<int64_t> rank) {
   if (dimension && *dimension < 0) return rank ? std::optional<int64_t>(*dimension + *rank) : std::nullopt;
   return dimension;
@@ -38,7 +41,11 @@ std::optional<int64_t> Extents::of(const jit::Value* value, int64_t dimension) c
   const auto key = std::make_pair(value, dimension);
   const auto found = known_.find(key);
   if (found != known_.end()) return found->second;
-  return known_[key] = computed(value, dimension);
+  if (depth_ == kDeepest) return std::nullopt;
+  ++depth_;
+  const auto size = computed(value, dimension);
+  --depth_;
+  return known_[key] = size;
 }
 
 bool Extents::fit(const jit::Value* value, const algebra::Affine& affine) const {

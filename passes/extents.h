@@ -18,7 +18,7 @@ class Extents {
  public:
   Extents(const ParameterStore& store, const Ranks& ranks) : store_(store), ranks_(ranks) {}
 
-  // The size of `value` along `dimension`, which counts from the front; nothing where it is not known.
+  // The size of `value` along `dimension`, which counts from the front; nothing where it is not known, or behind too many sums.
   std::optional<int64_t> of(const torch::jit::Value* value, int64_t dimension) const;
 
   // Whether `value` is known to have the rank of the affine, and its size along every dimension along which the affine varies. What has
@@ -35,6 +35,7 @@ class Extents {
   const ParameterStore& store_;
   const Ranks& ranks_;
   mutable std::map<std::pair<const torch::jit::Value*, int64_t>, std::optional<int64_t>> known_;
+  mutable int depth_ = 0;  // of the calls of `of` in one another
 };
 
 // Which dimension of its input becomes `dimension` of the output of permute, transpose or t, for a value of rank `rank`.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "algebra/kernel.h"
 #include "constants.h"
 #include "graph_walk.h"
 #include "static_values.h"
@@ -55,15 +56,18 @@ std::variant<algebra::Affine, Decline> finite_or_declined(const algebra::Affine&
   return decline(Reason::norm_statistics_not_finite, node, "a statistic is NaN or infinite, or a variance plus eps not positive");
 }
 
-// [C] each, dense and on one device, or why not.
+// [C] each, dense, of one dtype and on one device, or why not.
 std::optional<Decline> why_not_vectors(const jit::Node* node, const algebra::NormParameters& norm) {
   if (!norm.mean.defined() || !norm.variance.defined()) {
     return decline(Reason::norm_without_running_statistics, node, "the running statistics are None");
   }
   for (const at::Tensor& tensor : {norm.weight, norm.bias, norm.mean, norm.variance}) {
     if (!tensor.defined()) continue;
-    if (!tensor.is_floating_point() || tensor.layout() != at::kStrided || tensor.is_meta()) {
+    if (!algebra::is_plain_floating(tensor) || tensor.is_meta()) {
       return decline(Reason::weight_dtype_unsupported, node, fmt::format("a parameter of the norm is {}", tensor.toString()));
+    }
+    if (tensor.scalar_type() != norm.mean.scalar_type()) {
+      return decline(Reason::dtypes_differ, node, "its parameters and statistics have different dtypes");
     }
     if (tensor.dim() != 1 || tensor.size(0) != norm.mean.size(0)) {
       return decline(Reason::norm_channels_disagree, node, "its parameters and statistics differ in length");

@@ -106,5 +106,12 @@ TEST_F(FindNorms, DeclinesParametersOfDifferentLengths) {
   expect_kept(model.module, {}, "block.norm", Reason::norm_channels_disagree);
 }
 
+TEST_F(FindNorms, DeclinesParametersOfDifferentDtypes) {
+  Model model = conv_then_norm();
+  torch::jit::Module norm = model.module.attr("block").toModule().attr("norm").toModule();
+  norm.setattr("bias", norm.attr("bias").toTensor().to(at::kFloat));
+  expect_kept(model.module, {}, "block.norm", Reason::dtypes_differ, "different dtypes");
+}
+
 }  // namespace
 }  // namespace bnfold::test

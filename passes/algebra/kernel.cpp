@@ -30,9 +30,10 @@ void multiply_and_round(char** data, const int64_t* strides, int64_t count) {
 // memory take four times as long.
 at::Tensor rounded_product(const at::Tensor& weight, const at::Tensor& factors) {
   if (!weight.is_cpu()) return weight.to(at::kDouble).mul_(factors).to(weight.scalar_type());
-  at::Tensor product = at::empty_like(weight);
+  const at::Tensor values = weight.resolve_neg();  // the sign of a negative view is not in its memory
+  at::Tensor product = at::empty_like(values);
   auto elements =
-      at::TensorIteratorConfig().check_all_same_dtype(false).add_output(product).add_input(weight).add_input(factors).build();
+      at::TensorIteratorConfig().check_all_same_dtype(false).add_output(product).add_input(values).add_input(factors).build();
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, weight.scalar_type(), "rounded_product",
                                   [&] { elements.for_each(multiply_and_round<scalar_t>); });
   return product;
@@ -74,6 +75,12 @@ at::Tensor shift_response(const Kernel& kernel, const at::Tensor& shift) {
 }
 
 }  // namespace
+
+bool is_plain_floating(const at::Tensor& tensor) {
+  const at::ScalarType dtype = tensor.scalar_type();
+  const bool floating = dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16;
+  return floating && tensor.layout() == at::kStrided;
+}
 
 int64_t Kernel::output_channels() const {
   if (layout == KernelLayout::input_first) return weight.size(1) * groups;

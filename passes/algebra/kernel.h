@@ -18,6 +18,9 @@ enum class KernelLayout {
   output_last,   // the right operand of matmul [I, O]: dimension 1
 };
 
+// Whether a tensor is dense, and float, double, half or bfloat16: what can be folded.
+bool is_plain_floating(const at::Tensor& tensor);
+
 struct Kernel {
   at::Tensor weight;
   at::Tensor bias;  // [O], undefined where the layer has none

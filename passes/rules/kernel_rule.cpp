@@ -12,12 +12,6 @@ namespace jit = torch::jit;
 
 namespace {
 
-bool is_plain_floating(const at::Tensor& tensor) {
-  const at::ScalarType dtype = tensor.scalar_type();
-  const bool floating = dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16;
-  return floating && tensor.layout() == at::kStrided;
-}
-
 // A norm in float behind weights in half or bfloat16 is what mixed precision makes; batch_norm computes such a pair.
 bool dtypes_agree(at::ScalarType weight, const Site& site) {
   const bool narrow = weight == at::kHalf || weight == at::kBFloat16;
@@ -39,7 +33,7 @@ std::optional<Decline> why_not_foldable(const Site& site, const at::Tensor& tens
     return Decline{Reason::devices_differ, site.node,
                    fmt::format("the weight is on {}, the norm on {}", tensor.device().str(), site.affine.scale.device().str())};
   }
-  if (!is_plain_floating(tensor)) {
+  if (!algebra::is_plain_floating(tensor)) {
     return Decline{Reason::weight_dtype_unsupported, site.node, fmt::format("the weight is {}", tensor.toString())};
   }
   if (!dtypes_agree(tensor.scalar_type(), site)) {

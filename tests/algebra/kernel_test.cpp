@@ -52,6 +52,13 @@ TEST_F(KernelTest, RightOperandOfMatmulTakesScale) {
       at::allclose(at::matmul(x, folded.weight) + folded.bias, at::matmul(x, kernel.weight) * scale + shift, 1e-12, 1e-12));
 }
 
+TEST_F(KernelTest, NegativeViewKeepsItsSign) {
+  channels(4);
+  const at::Tensor weight = random({4, 2});
+  const Kernel folded = scale_and_shift_outputs({at::_neg_view(weight), {}, KernelLayout::output_first, 1}, scale, shift);
+  EXPECT_TRUE(at::allclose(folded.weight, -weight * scale.unsqueeze(1), 1e-15, 1e-15));
+}
+
 TEST_F(KernelTest, MissingBiasBecomesTheShift) {
   channels(4);
   const Kernel folded = scale_and_shift_outputs({random({4, 2}), {}, KernelLayout::output_first, 1}, scale, shift);
