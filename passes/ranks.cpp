@@ -102,6 +102,12 @@ bool Ranks::is_certain(const jit::Value* value) const {
   return ranks[proven].has_value() || (ranks[hinted].has_value() && ranks[hinted] == ranks[assumed]);
 }
 
+bool Ranks::is_unbatched(const jit::Value* value) const {
+  const auto index = find_root(value);
+  const auto rank = of(value);
+  return index && rank && known_[*index][assumed].has_value() && *rank < *known_[*index][assumed];
+}
+
 void Ranks::adopt(const jit::Value* value, const jit::Value* like) {
   class_of_[value] = root(like);
 }

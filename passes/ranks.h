@@ -33,6 +33,9 @@ class Ranks {
   // Whether nobody needs to check the rank of `value`: it is proven, or the hints confirm what a convolution assumes.
   bool is_certain(const torch::jit::Value* value) const;
 
+  // Whether `value` has fewer dimensions than the names of operators on the way suggest, as the result of conv2d on [C, H, W].
+  bool is_unbatched(const torch::jit::Value* value) const;
+
   // Whether hints were given: then a rank that is still unknown is not to be guessed.
   bool has_hints() const { return has_hints_; }
 

@@ -5,6 +5,7 @@
 #include <torch/csrc/jit/passes/tensorexpr_fuser.h>
 
 #include <exception>
+#include <mutex>
 #include <optional>
 
 #include "bnfold/pass.h"
@@ -17,6 +18,7 @@ namespace jit = torch::jit;
 
 namespace {
 
+std::mutex mutex;  // of what follows
 std::optional<jit::GraphPassNameType> registered;
 
 // The executor puts a node that observes sizes before each reader; they would stand between every layer and its norm. It takes them out
@@ -45,15 +47,18 @@ void fold_in_executor(std::shared_ptr<jit::Graph>& graph) try {
 }  // namespace
 
 void register_pass() {
+  const std::lock_guard lock(mutex);
   if (!registered) registered = jit::registerPrePass(fold_in_executor);
 }
 
 void unregister_pass() {
+  const std::lock_guard lock(mutex);
   if (registered) jit::clearPrePass(*registered);
   registered.reset();
 }
 
 bool pass_is_registered() {
+  const std::lock_guard lock(mutex);
   return registered.has_value();
 }
 

@@ -57,6 +57,15 @@ TEST_F(Planner, FoldsWhereTheNormsOutputIsWrittenInPlace) {
   expect_folded(with("y = " + conv() + "\nz = " + norm() + "\nz.relu_()\nreturn z").module, {x}, "norm", "conv");
 }
 
+TEST_F(Planner, DeclinesANormOfAConvolutionWithoutABatch) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}).norm("norm", 4).layer("behind", {5, 4, 1}, 5);
+  model.forward("z = " + batch_norm("norm", conv()) +
+                "\nassert z.dim() == 3\nreturn torch.conv1d(z, self.behind.weight, self.behind.bias, [1], [0], [1], 1)");
+  expect_stopped(model.module, {at::randn({3, 6, 6}, at::kDouble)}, "norm", "norm", Reason::input_not_batched, "no batch",
+                 with_rank(3));
+}
+
 TEST_F(Planner, DeclinesANormOfTheInput) {
   expect_kept(with("return " + conv(batch_norm("norm", "x")).replace(0, 0, "")).module, {}, "norm",
               Reason::value_from_graph_input);
