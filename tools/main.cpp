@@ -1,18 +1,23 @@
 // The program bnfold: folds a .pt file into another.
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "bnfold/bnfold.h"
@@ -72,7 +77,13 @@ void describe(CLI::App& app, Arguments& arguments, std::vector<std::string>& inp
       "  bnfold resnet50.pt folded.pt --input 1,3,224,224 --check 10 --bench 50\n"
       "  bnfold encoder.pt folded.pt --input 8,128:long --input 8,128:bool --check 3 --strict\n\n"
       "Exit codes: 0 done, 1 the check failed and nothing was written, 2 wrong usage, 3 IN can't be loaded or folded,\n"
-      "4 --strict and a norm was kept, nothing written, 5 OUT can't be written.");
+      "4 --strict and a norm was kept, nothing written, 5 OUT or the report can't be written.");
+}
+
+bool is_one_file(const std::string& one, const std::string& other) {
+  std::error_code error;
+  const auto resolved = [&error](const std::string& path) { return std::filesystem::weakly_canonical(path, error); };
+  return resolved(one) == resolved(other);
 }
 
 void finish(Arguments& arguments, const std::vector<std::string>& inputs) {
@@ -85,6 +96,11 @@ void finish(Arguments& arguments, const std::vector<std::string>& inputs) {
   }
   if ((arguments.check > 0 || arguments.bench > 0) && arguments.inputs.empty()) {
     throw Failure(kUsage, "--check and --bench need to know what to run on; give --input, as in --input 1,3,224,224");
+  }
+  for (const std::string& module : {arguments.in, arguments.out}) {
+    if (!arguments.json.empty() && is_one_file(arguments.json, module)) {
+      throw Failure(kUsage, fmt::format("--json would write the report onto {}, which is a module", module));
+    }
   }
 }
 
@@ -139,11 +155,11 @@ std::string explained(const bnfold::Report& report) {
   return text;
 }
 
-void print(const Arguments& arguments, const bnfold::Report& report, const std::string& extra_lines) {
-  if (arguments.json == "-") return;
-  fmt::print("{}", report.to_table());
-  fmt::print("{}", extra_lines);
-  if (arguments.explain) fmt::print("{}", explained(report));
+// Prints the report for a person, and returns the error number, 0 where all is well.
+int print(const Arguments& arguments, const bnfold::Report& report, const std::string& extra_lines) {
+  if (arguments.json == "-") return 0;
+  const std::string text = report.to_table() + extra_lines + (arguments.explain ? explained(report) : "");
+  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0 ? 0 : errno;
 }
 
 void write_json(const Arguments& arguments, const nlohmann::ordered_json& json) {
@@ -199,7 +215,7 @@ void run(const Arguments& arguments) {
     json["latency"] = latency_report(module, folded_module, random_inputs(module, arguments.inputs, 0), arguments.bench);
     lines += latency_table(json["latency"]);
   }
-  print(arguments, result.report, lines);
+  const int print_error = print(arguments, result.report, lines);
   write_json(arguments, json);
   if (!passed)
     throw Failure(kCheckFailed, "the folded module differs from the original by more than rounding; nothing was written");
@@ -208,6 +224,26 @@ void run(const Arguments& arguments) {
                   fmt::format("norms were kept ({}) and --strict is on; nothing was written", result.report.kept.size()));
   }
   save(result.module, arguments);
+  if (print_error != 0) {
+    throw Failure(kCannotWrite, fmt::format("the report can't be printed: {}; OUT is written", std::strerror(print_error)));
+  }
+}
+
+// Unlike fmt::print, it does not throw where nobody can be told.
+void complain(const std::string& what) {
+  std::fputs(fmt::format("bnfold: {}\n", first_line(what)).c_str(), stderr);
+}
+
+// A file that is opened later must not get the number of a standard stream: what is printed would go into it. Where nobody reads what is
+// printed, or a file may not grow, the error of the call has a sentence, a signal has none.
+void make_failures_of_streams_errors() {
+  for (int descriptor = open("/dev/null", O_RDONLY); descriptor >= 0; descriptor = dup(descriptor)) {
+    if (descriptor <= STDERR_FILENO) continue;
+    close(descriptor);
+    break;
+  }
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 }  // namespace
@@ -216,6 +252,7 @@ int main(int argc, char** argv) {
   CLI::App app("Removes batch normalization from a TorchScript module, exactly.", "bnfold");
   Arguments arguments;
   std::vector<std::string> inputs;
+  make_failures_of_streams_errors();
   describe(app, arguments, inputs);
   try {
     app.parse(argc, argv);
@@ -224,13 +261,13 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kDone : kUsage;
   } catch (const Failure& failure) {
-    fmt::print(stderr, "bnfold: {}\n", failure.what());
+    complain(failure.what());
     return failure.exit_code;
   } catch (const c10::Error& error) {
-    fmt::print(stderr, "bnfold: {}\n", error.what_without_backtrace());
+    complain(error.what_without_backtrace());
     return kCannotLoad;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "bnfold: {}\n", error.what());
+    complain(error.what());
     return kCannotLoad;
   }
   return kDone;

@@ -14,9 +14,12 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 
 def load(path: PathLike) -> torch.jit.ScriptModule:
-    """Loads a module that torch.jit.save wrote, onto the devices it was saved from. Raises LoadError."""
+    """Loads a module that torch.jit.save wrote, onto the devices it was saved from.
+
+    Compares every checksum of the file, which torch.jit.load does not. Raises LoadError.
+    """
     with raised_as(LoadError):
-        module = ops.load(os.fspath(path))
+        module = ops.load(os.fsencode(path))
     return wrapped(module)
 
 
@@ -25,7 +28,7 @@ def save(module: torch.jit.ScriptModule, path: PathLike) -> None:
     if not isinstance(module, torch.jit.ScriptModule):
         raise TypeError(f"module must be a ScriptModule, not {type(module).__name__}")
     with raised_as(SaveError):
-        ops.save(module._c, os.fspath(path))
+        ops.save(module._c, os.fsencode(path))
 
 
 def wrapped(module: object) -> torch.jit.ScriptModule:
