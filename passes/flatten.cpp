@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <torch/csrc/jit/api/function_impl.h>
+#include <torch/csrc/jit/passes/constant_pooling.h>
 #include <torch/csrc/jit/passes/constant_propagation.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/inliner.h>
@@ -162,6 +163,8 @@ void simplify(std::shared_ptr<jit::Graph>& graph) {
     changed = jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
   } while (changed && any_node(*graph, is_decided_branch));
   if (contains(*graph, jit::prim::TupleConstruct)) jit::LowerSimpleTuples(graph);
+  // A loop that does nothing is dead where its conditions, before it and at its end, are one constant; left empty it can't be written.
+  if (contains(*graph, jit::prim::Loop)) jit::ConstantPooling(graph);
   jit::EliminateDeadCode(graph);
 }
 

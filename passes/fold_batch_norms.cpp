@@ -2,6 +2,7 @@
 #include <torch/csrc/jit/api/module.h>
 
 #include <algorithm>
+#include <mutex>
 #include <set>
 
 #include "assemble.h"
@@ -17,6 +18,9 @@ namespace bnfold {
 namespace jit = torch::jit;
 
 namespace {
+
+// LibTorch does not lock the compilation unit that a module shares with others, and to which each result adds its classes and methods.
+std::mutex compilation_units;
 
 void require_eval_mode(const jit::Module& module) {
   if (module.hasattr("training") && module.is_training()) {
@@ -46,6 +50,12 @@ void list_each_norm_once(Report& report) {
   report.folded.erase(std::remove_if(report.folded.begin(), report.folded.end(), repeats), report.folded.end());
 }
 
+jit::Module frozen(const jit::Module& module, const c10::optional<std::vector<std::string>>& preserved_attrs,
+                   bool optimize_numerics) {
+  const std::lock_guard lock(compilation_units);
+  return jit::freeze(module, preserved_attrs, optimize_numerics);
+}
+
 }  // namespace
 
 FoldResult fold(const jit::Module& module, const Options& options) {
@@ -62,7 +72,10 @@ FoldResult fold(const jit::Module& module, const Options& options) {
   }
   list_each_norm_once(report);
   clean_up(program);
-  jit::Module folded = assemble(program, store);
+  const jit::Module folded = [&] {
+    const std::lock_guard lock(compilation_units);
+    return assemble(program, store);
+  }();
   report.after = measure(folded, program.methods);
   return {folded, report};
 }
@@ -77,11 +90,11 @@ FoldResult freeze(const jit::Module& module, const c10::optional<std::vector<std
     result = fold(module, options);
   } catch (const Error& error) {
     // What torch::jit::freeze can't do either it says itself.
-    result.module = jit::freeze(module, preserved_attrs, optimize_numerics);
+    result.module = frozen(module, preserved_attrs, optimize_numerics);
     TORCH_WARN("bnfold: frozen without folding: ", error.what());
     return result;
   }
-  result.module = jit::freeze(result.module, preserved_attrs, optimize_numerics);
+  result.module = frozen(result.module, preserved_attrs, optimize_numerics);
   return result;
 }
 
