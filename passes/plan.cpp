@@ -71,7 +71,9 @@ class Search {
   // Whether `backward`, wanted behind the norm's input, and `forward`, missing in its output, can all be absorbed.
   std::optional<Decline> run(const std::optional<algebra::Affine>& backward, const std::optional<algebra::Affine>& forward) {
     if (backward) want(norm_.input(), *backward, {norm_.node(), norm_.input_place}, Order());
-    if (forward) {
+    if (!forward) {
+      if (const auto decline = why_not_written_behind()) return *decline;
+    } else {
       if (const auto decline = why_not_replaceable()) return *decline;
       miss(norm_.node()->output(0), *forward, /*alone=*/true);
     }
@@ -310,6 +312,16 @@ class Search {
     const jit::Node* producer = norm_.input()->node();
     return producer->kind().is_aten() && !may_return_its_input(producer) && !is_in_loop_behind(norm_.node(), producer) &&
            other_readers(norm_.input(), {norm_.node(), norm_.input_place}).empty();
+  }
+
+  // Where the norm's input has other readers, whatever writes into the norm's output would write into what they read. On the way forward
+  // each writer is met.
+  std::optional<Decline> why_not_written_behind() const {
+    if (owns_input_ || !rescales_) return std::nullopt;
+    const Writers writers = writers_of(norm_.node()->output(0), norm_.node());
+    if (writers.nodes.empty() && !writers.unknown) return std::nullopt;
+    const jit::Node* writer = writers.nodes.empty() ? norm_.node() : writers.nodes.front();
+    return Decline{Reason::value_changed_in_place, writer, "it writes into the normalized value, in whose place others read"};
   }
 
   // The readers of the norm's output will read its input: whatever writes into that must not come between.

@@ -174,6 +174,25 @@ TEST_F(Rescaling, DeclinesAReaderThatWritesInPlace) {
   expect_stopped(model.module, {x}, "norm", "forward, other readers rescaled", Reason::value_changed_in_place);
 }
 
+// y = conv(x), read by the layer last and by a norm without a shift, whose output an activation reads
+Model scaled_beside(const std::string& activation) {
+  Model model;
+  model.layer("conv", {4, 4, 3, 3}, 4).layer("last", {4, 4, 1, 1}, 4).norm("norm", 4);
+  without_shift(model);
+  tensor_of(model, "weight").abs_().add_(0.5);
+  return model.forward("y = " + test::conv("conv", "x") + "\nz = torch." + activation + "(" + batch_norm("norm", "y") +
+                       ")\nreturn " + test::conv("last", "y") + " + torch.sigmoid(z)");
+}
+
+TEST_F(Rescaling, RescalesTheOtherReaderOfANormsInput) {
+  expect_folded(scaled_beside("relu").module, {x}, "norm", "last, conv");
+}
+
+TEST_F(Rescaling, DeclinesAWriteIntoTheNormsOutputWhereItsInputIsReadToo) {
+  expect_stopped(scaled_beside("relu_").module, {x}, "norm", "backward, other readers rescaled", Reason::value_changed_in_place,
+                 "normalized value");
+}
+
 TEST_F(Rescaling, DeclinesAReaderThatLeadsBackToTheNorm) {
   const Model model = block("y = y * u\n");
   expect_stopped(model.module, {x}, "norm", "forward, other readers rescaled", Reason::value_has_other_readers);

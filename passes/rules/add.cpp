@@ -47,6 +47,9 @@ Answer into_static_addend(const Site& site, const StaticOperand& addend, double 
     return Decline{Reason::weight_dtype_unsupported, site.node, "the addend is not a tensor of the norm's dtype"};
   }
   if (tensor.device() != affine.scale.device()) return Decline{Reason::devices_differ, site.node, "the addend is elsewhere"};
+  if (!at::are_expandable(affine.scale.sizes(), tensor.sizes()) || !at::are_expandable(affine.shift.sizes(), tensor.sizes())) {
+    return Decline{Reason::affine_varies_elsewhere, site.node, "the addend has another size than the channels"};
+  }
   at::Tensor folded = affine.scale * tensor.to(at::kDouble) + affine.shift / factor;
   while (folded.dim() > tensor.dim() && folded.size(0) == 1) folded = folded.squeeze(0);
   if (folded.sizes() != tensor.sizes() && tensor.numel() != 1)

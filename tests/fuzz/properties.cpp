@@ -279,12 +279,20 @@ class Check {
     compare("frozen", bnfold::freeze(module_).module, outcome);
   }
 
+  // The optimizer drops norms that train where nobody reads their output, in one module and not in the other: their statistics don't count.
   void check_optimized(const jit::Module& folded, Outcome& outcome) const {
     const jit::GraphOptimizerEnabledGuard optimized(true);
     for (const auto& [inputs, unused] : runs_) {
-      const Run expected = run(module_, inputs, 3);
-      if (expected.error.empty()) compare("optimized", expected, run(folded, inputs, 3), program_.knows_ranks, outcome);
+      const Run expected = without_state(run(module_, inputs, 3));
+      if (expected.error.empty()) {
+        compare("optimized", expected, without_state(run(folded, inputs, 3)), program_.knows_ranks, outcome);
+      }
     }
+  }
+
+  static Run without_state(Run run) {
+    for (const auto& [name, value] : run.state) run.values.erase("state " + name);
+    return run;
   }
 
   // What the executor does: it drops dead code before it runs the pass.

@@ -56,6 +56,14 @@ TEST_F(AddRule, TakesAStaticAddendThatCountsSeveralTimes) {
   expect_folded(sum_then_norm("torch.sub(y, self.shift.bias, alpha=3)").module, {x}, "norm", "linear");
 }
 
+TEST_F(AddRule, DeclinesAStaticAddendAlongAnotherDimensionOfAnotherSize) {
+  Model model;
+  model.parameter("shift.bias", at::randn({6}, at::kDouble)).norm("norm", 3);
+  model.forward("return " + batch_norm("norm", "torch.tanh(x) + self.shift.bias"));
+  expect_stopped(model.module, {at::randn({2, 3, 6}, at::kDouble)}, "norm", "backward", Reason::affine_varies_elsewhere,
+                 "another size");
+}
+
 TEST_F(AddRule, TakesAStaticAddendOfOneElement) {
   expect_folded(sum_then_norm("y + self.shift.bias", {1}).module, {x}, "norm", "linear");
 }
