@@ -2,7 +2,7 @@
 #
 # Looked for, in this order:
 #   CMAKE_PREFIX_PATH and LibTorch_ROOT   an unzipped LibTorch, or what torch.utils.cmake_prefix_path says
-#   the torch of the Python in .venv beside the project, or of python3
+#   the torch of the Python that pip builds a wheel with, of that in .venv beside the project, or of python3
 #   the system (Debian's libtorch-dev)
 #
 # Result: LibTorch_FOUND, LibTorch_VERSION, LibTorch_LIBRARY_DIR and the target LibTorch::LibTorch.
@@ -15,11 +15,15 @@ endforeach()
 find_path(LibTorch_INCLUDE_DIR torch/csrc/jit/api/module.h HINTS ${_libtorch_hints} PATH_SUFFIXES include NO_DEFAULT_PATH)
 
 if(NOT LibTorch_INCLUDE_DIR)
+  if(SKBUILD)
+    set(LibTorch_PYTHON "${Python_EXECUTABLE}")
+  endif()
   find_program(LibTorch_PYTHON NAMES python3 python HINTS "${PROJECT_SOURCE_DIR}/.venv/bin")
   mark_as_advanced(LibTorch_PYTHON)
   if(LibTorch_PYTHON)
+    # Where pip isolates a build, its Python does not import from the environment that it builds for.
     execute_process(
-      COMMAND "${LibTorch_PYTHON}" -c "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')"
+      COMMAND "${LibTorch_PYTHON}" -c "import importlib.machinery as m, sys, sysconfig; s = m.PathFinder.find_spec('torch', [*sys.path, sysconfig.get_path('platlib')]); print(s.submodule_search_locations[0] if s else '')"
       OUTPUT_VARIABLE _libtorch_wheel OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
     if(_libtorch_wheel)
       list(APPEND _libtorch_hints "${_libtorch_wheel}")

@@ -85,6 +85,7 @@ TORCH_LIBRARY(bnfold, library) {
   library.def("pass_is_registered() -> bool", &bnfold::pass_is_registered);
   library.def("check(Any original, Any folded, Any inputs) -> (bool, float, float, str)",
               torch::CppFunction::makeFromBoxedFunction<&check>());
+  library.def("version() -> str", [] { return std::string(BNFOLD_VERSION); });
   library.def("load(str path) -> Any", torch::CppFunction::makeFromBoxedFunction<&load>());
   library.def("save(Any module, str path) -> ()", torch::CppFunction::makeFromBoxedFunction<&save>());
   if (asks_for_pass()) bnfold::register_pass();

@@ -13,8 +13,11 @@ from ._errors import Error, LoadError, SaveError
 from ._files import load, save
 from ._fold import FoldOptions, FoldResult, fold
 from ._freeze import freeze, report_of
+from ._library import ops as _ops
 from ._pass import pass_is_registered, register_pass, registered_pass, unregister_pass
 from ._report import FoldedNorm, KeptNorm, Obstacle, Report
+
+__version__: str = _ops.version()
 
 __all__ = [
     "CheckResult",

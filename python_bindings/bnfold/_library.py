@@ -32,10 +32,22 @@ def _find() -> Path:
     raise ImportError(f"{_NAME} is not at {places}; build it with scripts/demo.sh, or set {_VARIABLE} to its path")
 
 
+def _require_matching_torch(library: Path) -> None:
+    # LibTorch keeps its binary interface between patch releases, and no longer than that.
+    record = library.with_suffix(".torch_version")
+    built = record.read_text().strip() if record.is_file() else torch.__version__
+    if built.split(".")[:2] != torch.__version__.split(".")[:2]:
+        raise ImportError(
+            f"{library} was built for torch {built}, and this is torch {torch.__version__}: build bnfold again beside this torch, with "
+            f"pip install --force-reinstall --no-deps and the path of its source, or install torch {built}"
+        )
+
+
 def _load() -> Any:
     # A program that loaded the library itself has the operators; registering them a second time would abort.
     if not hasattr(torch.ops.bnfold, "fold_with_report"):
         library = _find()
+        _require_matching_torch(library)
         try:
             torch.ops.load_library(str(library))
         except OSError as error:
@@ -44,6 +56,16 @@ def _load() -> Any:
                 f"so build it again with this one ({error})"
             ) from None
     return torch.ops.bnfold
+
+
+def program() -> Path:
+    """The program ``bnfold``, which stands in the wheel beside the library, and in a build directory beside its folder."""
+    library = _find()
+    beside = [library.parent / "bin" / "bnfold", library.parents[1] / "bin" / "bnfold"]
+    for path in beside:
+        if path.is_file():
+            return path
+    raise ImportError(f"the program bnfold is not at {' or '.join(map(str, beside))}; install bnfold again")
 
 
 ops: Any = _load()
