@@ -60,7 +60,7 @@ std::string difference(const at::Tensor& expected, const at::Tensor& actual) {
   if (!rest_alike) return "NaN or infinity in other places";
   const double largest = expected.masked_fill(finite.logical_not(), 0).abs().max().item<double>();
   const double error = (expected - actual).masked_fill(finite.logical_not(), 0).abs().max().item<double>();
-  return error <= 1e-9 * largest + 1e-12 ? "" : fmt::format("off by {:.2e} of {:.2e}", error, largest);
+  return error <= 1e-9 * std::max(largest, 1e-2) ? "" : fmt::format("off by {:.2e} of {:.2e}", error, largest);
 }
 
 std::string difference(const c10::IValue& expected, const c10::IValue& actual) {

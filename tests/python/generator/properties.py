@@ -1,0 +1,304 @@
+"""What holds for every program, whatever the planner does with it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+from collections import Counter
+from typing import Any, Optional, Union
+
+import torch
+from torch.utils._pytree import tree_flatten
+
+import bnfold
+
+from .graphs import eval_norms, norms_in, training_norms
+from .run import Prepared, Run, Unsuitable, quietly
+
+# In double, relative to the largest output; in float that of bnfold.check.
+EXACT, FLOAT = 1e-9, 1e-4
+# In float, the original has errors of its own.
+TIMES_THE_ORIGINALS_ERROR = 10
+# What a folded module says to an input of another rank than it was folded for, where nothing proved the rank.
+RANK_CHECK = "a batch norm was folded into this layer for inputs of rank"
+# The modules that are refused, by sentences that the documentation has.
+REFUSALS = ("are one submodule, and the module assigns its attributes",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Executed:
+    """What a method returned, and what it left behind."""
+
+    outputs: list[Any]
+    arguments: list[Any]
+    state: dict[str, torch.Tensor]
+
+
+Execution = Union[Executed, Exception]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a fold did, for the statistics."""
+
+    original: torch.jit.ScriptModule
+    report: Optional[bnfold.Report] = None
+    refusal: str = ""
+    checks_rank: bool = False
+    missed: tuple[str, ...] = ()  #: the reasons of norms that torch.jit.freeze folds, and folds right
+
+
+def execute(module: Any, method: str, arguments: tuple[Any, ...], times: int = 1) -> Execution:
+    """Runs a copy of the module on copies of the arguments; where more than once, the outputs of all runs."""
+    outputs: list[Any] = []
+    try:
+        module = copy.deepcopy(module)  # which PyTorch can't do with some of the modules that it froze
+        for _ in range(times):
+            mine = copy.deepcopy(arguments)
+            outputs += tree_flatten(quietly(getattr(module, method), *mine))[0]
+    except Exception as error:
+        return error
+    return Executed(outputs, list(mine), dict(module.state_dict()))
+
+
+def largest(values: list[Any]) -> float:
+    sizes = [float(value.detach().abs().nan_to_num(0, 0, 0).max()) for value in values if _is_float(value) and value.numel()]
+    return max(sizes, default=0.0)
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def error_between(expected: list[Any], actual: list[Any]) -> float:
+    """Relative to the largest of all values, as one of them may be all zeros; infinite where they differ in kind."""
+    if len(expected) != len(actual):
+        return float("inf")
+    scale = max(largest(expected), 1e-2)
+    return max((_difference(one, other) / scale for one, other in zip(expected, actual)), default=0.0)
+
+
+def _difference(one: Any, other: Any) -> float:
+    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+        return 0.0 if one == other else float("inf")
+    if one.shape != other.shape or one.is_floating_point() != other.is_floating_point():
+        return float("inf")
+    one, other = one.double(), other.double()
+    same = (one == other) | (one.isnan() & other.isnan())
+    difference = (one - other).abs().masked_fill(same, 0)
+    return float(difference.nan_to_num(float("inf"), float("inf")).max()) if one.numel() else 0.0
+
+
+class Check:
+    """One model in one run."""
+
+    def __init__(self, source: str, run: Run):
+        self.prepared = Prepared(source, run)
+        self.run = run
+        self.module = self.prepared.module
+        self._others: dict[str, list[tuple[Any, ...]]] = {}
+        self.tolerance = FLOAT if run.rounds else EXACT
+
+    def outcome(self) -> Outcome:
+        expected = {method: self._reference(method) for method in self.prepared.methods}
+        state, graph = copy.deepcopy(dict(self.module.state_dict())), self._graph_text()
+        try:
+            result = self._fold()
+        except bnfold.Error as error:
+            assert any(refusal in str(error) for refusal in REFUSALS), f"fold: {error}"
+            return Outcome(self.module, refusal=str(error))
+        finally:
+            assert self._graph_text() == graph, "the fold changes the graph of the module that comes in"
+            self._assert_state(state, dict(self.module.state_dict()), "of the module that comes in")
+        self._assert_reported(result)
+        if self.run.dtype == "float32":
+            self._assert_float_is_near(result.module)
+            return Outcome(self.module, result.report)
+        try:
+            checks_rank = self._assert_same(result.module, expected, "folded")
+        except AssertionError as error:
+            # torch takes the output of a convolution without a batch for that with one, when it optimizes, and so when it flattens.
+            if "expected" in str(error) and "D input (got" in str(error):
+                raise Unsuitable("a convolution without a batch") from error
+            raise
+        if checks_rank:
+            return Outcome(self.module, result.report, checks_rank=True)
+        for method, execution in expected.items():
+            self._assert_equal(execution, execute(self.module, method, self.prepared.inputs()), f"{method} of the module that came in")
+        self._assert_saved(result.module, expected)
+        self._assert_folded_again(result, expected)
+        return Outcome(self.module, result.report, missed=self._missed_by_freezing(result, expected))
+
+    def _fold(self) -> bnfold.FoldResult:
+        try:
+            return quietly(bnfold.fold, self.module, **self.prepared.options)
+        except bnfold.Error as error:
+            # Its comparison is relative to the largest output, which may be the rounding of zeros; the one here comes later.
+            if "differs from the original on the example inputs" not in str(error):
+                raise
+            return quietly(bnfold.fold, self.module, **self.prepared.ranks)
+
+    # ---- the reference
+
+    def _reference(self, method: str) -> Executed:
+        """That of the ScriptModule, which has to be that of eager."""
+        inputs = self.prepared.inputs()
+        eager, scripted = (execute(module, method, inputs, 2) for module in (self.prepared.model, self.module))
+        if isinstance(eager, Exception) or isinstance(scripted, Exception):
+            raise Unsuitable(f"run: {eager if isinstance(eager, Exception) else scripted}")
+        if self.run.dtype == "float64" and error_between(eager.outputs + eager.arguments, scripted.outputs + scripted.arguments) > self.tolerance:
+            raise Unsuitable("torch: TorchScript and eager differ")
+        left = [[state[name] for name in sorted(state)] for state in (eager.state, scripted.state)]
+        if not self.run.frozen and error_between(*left) > FLOAT:
+            # Its optimizer drops a norm that trains where nobody reads its output, but not in the first run.
+            raise Unsuitable("torch: TorchScript leaves other statistics than eager")
+        if largest(scripted.outputs) > 1e12:
+            raise Unsuitable("large: what it computes explodes")
+        return scripted
+
+    def _other_inputs(self, method: str) -> list[tuple[Any, ...]]:
+        """Of another batch size, and where the sizes are no part of the module, of another side."""
+        if method not in self._others:
+            sizes = [(3, 6), (2, 8)] if self.run.spelling == "scripted" else [] if self.run.frozen else [(3, 6)]
+            inputs = [self.prepared.inputs(batch, side) for batch, side in sizes]
+            # PyTorch 2.15 crashes where an operator raises an error inside a frozen module.
+            self._others[method] = [one for one in inputs if isinstance(execute(self.prepared.model, method, one), Executed)]
+        return self._others[method]
+
+    # ---- comparisons
+
+    def _assert_equal(self, expected: Execution, actual: Execution, what: str) -> None:
+        assert not isinstance(actual, Exception), f"{what} raises {actual}"
+        assert isinstance(expected, Executed)
+        error = error_between(expected.outputs[: len(actual.outputs)], actual.outputs)
+        assert error <= self.tolerance, f"the output of {what} is off by {error:.1e}"
+        error = error_between(expected.arguments, actual.arguments)
+        assert error <= self.tolerance, f"{what} leaves other inputs, off by {error:.1e}"
+
+    def _assert_same(self, module: torch.jit.ScriptModule, expected: dict[str, Executed], what: str) -> bool:
+        """On the inputs at hand, and on others where the original runs on them. Returns whether it refuses the rank."""
+        for method, execution in expected.items():
+            actual = execute(module, method, self.prepared.inputs(), 2)
+            if self._refuses_rank(actual, method):
+                return True
+            self._assert_equal(execution, actual, f"{method} of the {what} module")
+            self._assert_state_left(method, module, what)
+            for inputs in self._other_inputs(method):
+                reference, actual = execute(self.module, method, inputs), execute(module, method, inputs)
+                if isinstance(reference, Executed) and not self._refuses_rank(actual, method):
+                    self._assert_equal(reference, actual, f"{method} of the {what} module on other inputs")
+        return False
+
+    def _refuses_rank(self, execution: Execution, method: str = "forward") -> bool:
+        # Where an assumption was wrong that nothing proved. What is told is about the arguments of forward.
+        told = method == "forward" and self.run.hints != "none"
+        return isinstance(execution, Exception) and RANK_CHECK in str(execution) and not told
+
+    def _assert_state_left(self, method: str, module: torch.jit.ScriptModule, what: str) -> None:
+        """The buffers that a run changes are changed alike; freezing renames them."""
+        if self.run.frozen:
+            return
+        # As it runs a graph, PyTorch drops a norm in training mode whose result nobody reads, in one of the first runs or at once.
+        trains = training_norms(getattr(module, method).inlined_graph) > 0
+        with torch.jit.optimized_execution(False):
+            expected, actual = (execute(one, method, self.prepared.inputs()) for one in (self.module, module))
+        assert isinstance(expected, Executed) and isinstance(actual, Executed)
+        before = self.module.state_dict()
+        for name, value in expected.state.items():
+            if name not in actual.state or torch.equal(before[name], value):
+                continue
+            dropped_by_torch = trains and torch.equal(before[name], actual.state[name])
+            if not dropped_by_torch:
+                assert error_between([value], [actual.state[name]]) <= self.tolerance, f"the {what} module leaves another {name}"
+
+    def _assert_state(self, before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], what: str) -> None:
+        assert before.keys() == after.keys()
+        for name, value in before.items():
+            assert torch.equal(value.nan_to_num(7), after[name].nan_to_num(7)), f"the fold changes {name} {what}"
+
+    def _graph_text(self) -> str:
+        return "".join(str(getattr(self.module, method).graph) for method in self.prepared.methods)
+
+    # ---- the single properties
+
+    def _assert_reported(self, result: bnfold.FoldResult) -> None:
+        kept = Counter(norm.name for norm in result.report.kept)
+        for norm in result.report.kept:
+            assert norm.reason and norm.obstacles, f"{norm.name} is kept without a reason"
+        left, was = (Counter(name for method in self.prepared.methods for name in norms_in(getattr(module, method).inlined_graph))
+                     for module in (result.module, self.module))  # fmt: skip
+        assert kept or not left, f"{dict(left)} are left, and none is reported"
+        assert left.total() <= kept.total(), f"{dict(left)} are left, and {dict(kept)} reported"
+        for name, calls in left.items():
+            # A norm that had no weight has one, and another name, where it took the affine of another norm.
+            assert not name or name not in was or calls <= kept[name], f"{calls} calls of {name} are left, and {kept[name]} reported"
+        gone = [name for name in kept if name in was and name not in left and "" not in left]
+        assert not gone, f"{gone} are reported as kept, and gone"
+
+    def _assert_float_is_near(self, folded: torch.jit.ScriptModule) -> None:
+        exact = copy.deepcopy(self.prepared.model).double()
+        inputs = self.prepared.inputs()
+        reference = execute(exact, "forward", tuple(value.double() if _is_float(value) else value for value in inputs))
+        mine, original = execute(folded, "forward", inputs), execute(self.module, "forward", inputs)
+        if isinstance(reference, Exception) or isinstance(original, Exception) or self._refuses_rank(mine):
+            return
+        assert not isinstance(mine, Exception), f"the folded module raises {mine} in float"
+        tolerance = max(FLOAT, TIMES_THE_ORIGINALS_ERROR * error_between(reference.outputs, original.outputs))
+        error = error_between(reference.outputs, mine.outputs)
+        assert error <= tolerance, f"off by {error:.1e} in float, where {tolerance:.1e} is the tolerance"
+
+    def _assert_saved(self, module: torch.jit.ScriptModule, expected: dict[str, Executed]) -> None:
+        loaded = torch.jit.load(io.BytesIO(module.save_to_buffer()))
+        for method, execution in expected.items():
+            self._assert_equal(execution, execute(loaded, method, self.prepared.inputs()), f"{method} of the saved module")
+
+    def _assert_folded_again(self, result: bnfold.FoldResult, expected: dict[str, Executed]) -> None:
+        again = quietly(bnfold.fold, result.module, **self.prepared.options)
+        before, after = ([norm.name for norm in one.report.kept] for one in (result, again))
+        assert len(after) <= len(before) and not again.report.folded, f"folded again it keeps {after}, and not {before}"
+        for method, execution in expected.items():
+            actual = execute(again.module, method, self.prepared.inputs())
+            self._assert_equal(execution, actual, f"{method} of the module folded twice")
+
+    # ---- beside torch.jit.freeze
+
+    def _missed_by_freezing(self, result: bnfold.FoldResult, expected: dict[str, Executed]) -> tuple[str, ...]:
+        """Checks bnfold.freeze, and gives the reasons of the norms that are kept where torch.jit.freeze folds more, and right."""
+        try:
+            stock = self._frozen(self.module)
+            ours = self._frozen(result.module, optimize_numerics=False)  # which drops and merges the same as the other
+        except Exception:
+            return ()  # what it can't do it says itself
+        right = self._agrees(stock, expected)
+        # It folds some norms that it must not, and does so behind bnfold.freeze too.
+        self._assert_frozen(quietly(bnfold.freeze, self.module, self._preserved, right), expected)
+        left, kept = (sum(eval_norms(getattr(module, method).inlined_graph) for method in self.prepared.methods) for module in (stock, ours))
+        return tuple(sorted({norm.reason for norm in result.report.kept})) if right and kept > left else ()
+
+    @property
+    def _preserved(self) -> list[str]:
+        return [method for method in self.prepared.methods if method != "forward"]
+
+    def _frozen(self, module: torch.jit.ScriptModule, optimize_numerics: bool = True) -> torch.jit.ScriptModule:
+        return quietly(torch.jit.freeze, module, self._preserved, optimize_numerics)
+
+    def _assert_frozen(self, frozen: torch.jit.ScriptModule, expected: dict[str, Executed]) -> None:
+        for method, execution in expected.items():
+            actual = execute(frozen, method, self.prepared.inputs())
+            if isinstance(actual, Exception) and RANK_CHECK in str(actual):
+                continue  # freezing is told no ranks
+            self._assert_equal(execution, actual, f"{method} of the module that bnfold.freeze returns")
+
+    def _agrees(self, module: torch.jit.ScriptModule, expected: dict[str, Executed]) -> bool:
+        try:
+            self._assert_same(module, expected, "stock")
+        except (AssertionError, RuntimeError):  # PyTorch 2.15 cannot copy every module that it froze
+            return False
+        return True
+
+
+def check(source: str, run: Run) -> Outcome:
+    """Raises AssertionError where a property does not hold, Unsuitable where the model can't show it."""
+    with torch.no_grad():
+        return Check(source, run).outcome()

@@ -1,0 +1,101 @@
+"""How a program is run: its spelling in TorchScript, the weights it gets, and what is told to the fold."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from types import ModuleType
+from typing import Any
+
+import torch
+import zoo
+from calibrate import calibrate
+from torch import nn
+
+from .program import load, unload
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    seed: int = 0  #: of weights and inputs
+    spelling: str = "scripted"  #: or "traced"
+    frozen: bool = False  #: torch.jit.freeze before the fold
+    hints: str = "none"  #: "inputs" or "ranks" tell the fold the ranks of the inputs
+    dtype: str = "float64"  #: or "float32"
+    rounds: bool = False  #: the module casts to float on its way, so that two equal ones differ by as much
+
+
+class Unsuitable(Exception):
+    """The program does not run, or torch itself disagrees about what it computes."""
+
+
+class Prepared:
+    """A model with weights: in eager, and as the ScriptModule that is to be folded; and inputs for it."""
+
+    def __init__(self, source: str, run: Run):
+        self.run = run
+        self.source: ModuleType = load(source)
+        self.dtype = getattr(torch, run.dtype)
+        self._inputs: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        try:
+            self.model = self._model()
+            self.module = self._script_module()
+        finally:
+            unload(self.source)
+
+    def inputs(self, batch: int = 2, side: int = 6, dtype: torch.dtype | None = None) -> tuple[Any, ...]:
+        """New ones, since a module may write into them."""
+        key = (batch, side, dtype or self.dtype)
+        if key not in self._inputs:
+            torch.manual_seed(self.run.seed + batch + side)
+            self._inputs[key] = tuple(_cast(value, key[2]) for value in self.source.inputs(batch, side))
+        return copy.deepcopy(self._inputs[key])
+
+    def _model(self) -> nn.Module:
+        torch.manual_seed(self.run.seed)
+        try:
+            model = self.source.Model().double().eval()
+            calibrate(model, self.inputs(dtype=torch.float64), self.run.seed)
+            if hasattr(model, "set_statistics"):
+                model.set_statistics()
+            copy.deepcopy(model)(*self.inputs(dtype=torch.float64))
+        except Exception as error:
+            raise Unsuitable(f"eager: {error}") from error
+        return model.to(self.dtype)
+
+    def _script_module(self) -> torch.jit.ScriptModule:
+        try:
+            module = zoo.to_torchscript(copy.deepcopy(self.model), self.inputs(), self.run.spelling)
+            if self.run.frozen:
+                preserved = [name for name in self.methods if name != "forward"]
+                module = torch.jit.freeze(module, preserved, optimize_numerics=self.run.seed % 2 == 0)
+        except Exception as error:
+            raise Unsuitable(f"{self.run.spelling}: {error}") from error
+        return module
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Forward and what is exported, which a trace scripts."""
+        return ("forward", *(name for name, member in vars(self.source.Model).items() if hasattr(member, "_torchscript_modifier")))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the fold is told."""
+        if self.run.hints == "inputs":
+            return {"example_inputs": self.inputs()}
+        return self.ranks if self.run.hints == "ranks" else {}
+
+    @property
+    def ranks(self) -> dict[str, Any]:
+        return {"input_ranks": [value.dim() if isinstance(value, torch.Tensor) else None for value in self.inputs()]}
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def quietly(function: Any, *arguments: Any, **options: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function(*arguments, **options)
