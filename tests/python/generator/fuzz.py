@@ -56,7 +56,8 @@ def batch(seed: int, count: int, folder: Path) -> Statistics:
     hypothesis.configuration.set_hypothesis_home_dir(folder)
     statistics = Statistics()
     subject = SUBJECTS[seed % len(SUBJECTS)]
-    running = folder / f"model-{os.getpid()}.py"
+    # What is left where a process dies, while the first model runs that fails or one that is made smaller.
+    running, failed = (folder / f"{stem}-{os.getpid()}.py" for stem in ("running", "failed"))
 
     @hypothesis.seed(seed)
     @settings(
@@ -67,13 +68,15 @@ def batch(seed: int, count: int, folder: Path) -> Statistics:
     def every_model(data: st.DataObject) -> None:
         program = data.draw(programs(subject))
         run = data.draw(runs(program))
-        running.write_text(pasteable(program, run))  # what is left where a process dies
+        running.write_text(pasteable(program, run))
         try:
             statistics.add(check(program.source(), run), run, pasteable(program, run))
         except Unsuitable as cause:
             statistics.discard(cause)
         except Exception as error:
-            raise Failure(f"{pasteable(program, run)}\n{type(error).__name__}: {error}") from error
+            text = f"{pasteable(program, run)}\n{type(error).__name__}: {error}"
+            failed.write_text(text)
+            raise Failure(text) from error
 
     try:
         every_model()
@@ -106,8 +109,8 @@ def _in_workers(sizes: dict[int, int], processes: int, folder: Path) -> Statisti
             for future in as_completed(futures):
                 total += future.result()
         except BrokenProcessPool as error:
-            left = "\n".join(path.read_text() for path in folder.glob("model-*.py"))
-            raise Failure(f"{left}\nthe process died") from error
+            left = [path.read_text() for stem in ("failed", "running") for path in folder.glob(f"{stem}-*.py")]
+            raise Failure("\n\nthe process died, and left\n".join(["", *left])) from error
         except Failure as failure:
             raise Failure(f"{failure}\nagain: scripts/fuzz.sh --seed {futures[future]} {BATCH}") from None
         finally:
