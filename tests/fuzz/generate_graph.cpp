@@ -1,6 +1,7 @@
 #include "generate_graph.h"
 
 #include <fmt/format.h>
+#include <torch/csrc/jit/runtime/operator.h>
 
 #include <algorithm>
 #include <functional>
@@ -35,6 +36,11 @@ struct Convolution {
     return transposed ? (size - 1) * stride - 2 * padding + reach + 1 : (size + 2 * padding - reach - 1) / stride + 1;
   }
 };
+
+// Whether this LibTorch has it; a graph with what it hasn't can be parsed, not run.
+bool is_operator(const char* kind) {
+  return !torch::jit::getAllOperatorsFor(c10::Symbol::fromQualString(kind)).empty();
+}
 
 class Generator {
  public:
@@ -294,6 +300,7 @@ class Generator {
                               {"Tensor", "Tensor", "Tensor", "Tensor", "int"})[0],
                 value.sizes};
       case 3:
+        if (!is_operator("aten::_native_batch_norm_legit_no_training")) return norm(value);
         return {writer_.nodes("aten::_native_batch_norm_legit_no_training", all({momentum, epsilon}),
                               {"Tensor", "Tensor", "Tensor"})[0],
                 value.sizes};
