@@ -16,6 +16,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "constants.h"
 #include "fixed_values.h"
 #include "graph_walk.h"
 #include "module_places.h"
@@ -152,8 +153,28 @@ bool is_decided_branch(const jit::Node* node) {
   return is_constant(node->input()) || (!operands.empty() && std::all_of(operands.begin(), operands.end(), is_constant));
 }
 
+bool is_idle_dropout(const jit::Node* node) {
+  static const std::unordered_set<std::string> names = {"aten::dropout",       "aten::dropout_",       "aten::feature_dropout",
+                                                        "aten::alpha_dropout", "aten::alpha_dropout_", "aten::feature_dropout_"};
+  return names.count(node->kind().toQualString()) != 0 && constant_bool(node->namedInput("train")) == false;
+}
+
+// One that does not train returns its input itself, and what is written into that is written into the input. EliminateDeadCode takes it for
+// a copy, and drops what nobody seems to read.
+void remove_idle_dropout(jit::Graph& graph) {
+  std::vector<jit::Node*> idle;
+  for_each_node(graph.block(), [&idle](jit::Node* node) {
+    if (is_idle_dropout(node)) idle.push_back(node);
+  });
+  for (jit::Node* node : idle) {
+    node->output()->replaceAllUsesWith(node->input(0));
+    node->destroy();
+  }
+}
+
 // Takes the branches and loops that the constants decide, and lists and tuples that are only passed on.
 void simplify(std::shared_ptr<jit::Graph>& graph) {
+  remove_idle_dropout(*graph);
   bool changed = true;
   do {
     jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);

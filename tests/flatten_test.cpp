@@ -52,6 +52,21 @@ TEST(Flatten, TakesABranchThatTheRankOfAConvolutionDecides) {
   EXPECT_EQ(jit::findAllNodes(*program.methods[0].graph, jit::prim::If, true).size(), 0U);
 }
 
+TEST(Flatten, KeepsWhatIsWrittenIntoADropoutThatDoesNotTrain) {
+  Model model;
+  model.define("def write(self, x):\n  return x.relu_()\n");  // which the compiler would drop itself in forward
+  model.forward("y = torch.dropout(x, 0.5, False)\nself.write(y)\nreturn x");
+  const Program program = flatten(model.module, {});
+  EXPECT_EQ(jit::findAllNodes(*program.methods[0].graph, jit::aten::relu_, true).size(), 1U);
+}
+
+TEST(Flatten, LeavesADropoutThatTrains) {
+  Model model;
+  model.forward("return torch.dropout(x, 0.5, True)");
+  const Program program = flatten(model.module, {});
+  EXPECT_EQ(jit::findAllNodes(*program.methods[0].graph, jit::aten::dropout, true).size(), 1U);
+}
+
 TEST(Flatten, LeavesABranchThatTheInputDecides) {
   Model model;
   model.forward("if bool(x.sum() > 0):\n  return x * 2\nreturn x");

@@ -351,7 +351,8 @@ class Generator {
       case 3:
         return {writer_.node("aten::leaky_relu", {value.name, writer_.number(0.2)}), value.sizes};
       case 4:
-        return {writer_.node("aten::dropout", {value.name, writer_.number(0.5), writer_.flag(false)}), value.sizes};
+        // Where the flag has to be computed first, constant propagation drops what is written into the output: PyTorch takes it for a copy.
+        return {writer_.node("aten::dropout", {value.name, writer_.number(0.5), writer_.constant("bool", "0")}), value.sizes};
       case 5:
         return {writer_.node(choices_.one_in(2) ? "aten::clamp_min" : "aten::clamp_max", {value.name, writer_.integer(0)}),
                 value.sizes};

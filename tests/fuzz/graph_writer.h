@@ -21,6 +21,9 @@ class GraphWriter {
   Names nodes(const std::string& kind, const Names& inputs, const std::vector<std::string>& types);
   void effect(const std::string& kind, const Names& inputs);
 
+  // A constant written as such.
+  Name constant(const std::string& type, const std::string& value);
+
   // Constants, most of them written as such, some computed from others or read from attributes.
   Name integer(int64_t number);
   Name number(double number);
@@ -54,7 +57,6 @@ class GraphWriter {
 
  private:
   void line(const std::string& text);
-  Name constant(const std::string& type, const std::string& value);
   Name plain(const std::string& type, const c10::IValue& value);
   Name read(const std::string& path, const std::string& type);
 

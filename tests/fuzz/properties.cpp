@@ -304,14 +304,18 @@ class Check {
     return run;
   }
 
-  // What the executor does: it drops dead code before it runs the pass.
-  std::shared_ptr<jit::Graph> fold_constants() const {
+  // What the pass is given: the executor drops dead code before it runs it.
+  std::shared_ptr<jit::Graph> constants() const {
     auto graph = with_constants(module_);
-    if (!graph) return nullptr;
-    jit::EliminateDeadCode(graph);
-    ParameterStore constants(graph);
+    if (graph) jit::EliminateDeadCode(graph);
+    return graph;
+  }
+
+  std::shared_ptr<jit::Graph> fold_constants() const {
+    auto graph = constants();
+    ParameterStore store(graph);
     Report report;
-    fold_graph(*graph, {}, constants, report);
+    fold_graph(*graph, {}, store, report);
     jit::EliminateDeadCode(graph);
     graph->lint();
     require_reasons(*graph, report);
@@ -320,9 +324,9 @@ class Check {
 
   // A run may change the constants, so each has its own.
   void check_constants(Outcome& outcome) const {
-    if (!fold_constants()) return;
+    if (!constants()) return;
     for (const auto& [inputs, unused] : runs_) {
-      const Run expected = run(with_constants(module_), inputs);
+      const Run expected = run(constants(), inputs);
       if (expected.error.empty())
         compare("folded constants", expected, run(fold_constants(), inputs), /*knows_ranks=*/false, outcome);
     }
