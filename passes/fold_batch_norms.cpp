@@ -1,4 +1,5 @@
 // The pipeline: what happens to a module, step by step.
+#include <fmt/format.h>
 #include <torch/csrc/jit/api/module.h>
 
 #include <algorithm>
@@ -25,6 +26,19 @@ std::mutex compilation_units;
 void require_eval_mode(const jit::Module& module) {
   if (module.hasattr("training") && module.is_training()) {
     throw Error("the module is in training mode; call .eval() on it before folding");
+  }
+}
+
+void require_valid_ranks(const jit::Module& module, const std::vector<std::optional<int64_t>>& ranks) {
+  if (ranks.empty() || !module.find_method("forward")) return;
+  const size_t arguments = module.get_method("forward").num_inputs() - 1;
+  if (ranks.size() > arguments) {
+    throw Error(fmt::format("input_ranks has {} entries, and forward takes {}", ranks.size(), arguments));
+  }
+  const int64_t most = 64;  // that PyTorch's operators take
+  for (const auto& rank : ranks) {
+    if (rank && (*rank < 0 || *rank > most))
+      throw Error(fmt::format("input_ranks has {}, and a rank is from 0 to {}", *rank, most));
   }
 }
 
@@ -61,6 +75,7 @@ jit::Module frozen(const jit::Module& module, const c10::optional<std::vector<st
 FoldResult fold(const jit::Module& module, const Options& options) {
   const at::NoGradGuard no_grad;
   require_eval_mode(module);
+  require_valid_ranks(module, options.input_ranks);
   Report report;
 
   Program program = flatten(module, options);

@@ -1,4 +1,4 @@
-// The report as JSON and as a table, and the options as JSON.
+// The report as JSON and as a table.
 #include "bnfold/report.h"
 
 #include <fmt/format.h>
@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
-
-#include "bnfold/bnfold.h"
 
 namespace bnfold {
 
@@ -127,28 +125,6 @@ std::string Report::to_table(int width) const {
   table += count_line("graph nodes", before.nodes, after.nodes);
   if (!kept.empty()) table += kept_lines(kept, static_cast<size_t>(std::max(width, 40)));
   return table;
-}
-
-Options options_from_json(const std::string& text) {
-  Options options;
-  try {
-    const Json json = Json::parse(text);
-    if (!json.is_object()) throw Error("the options must be a JSON object");
-    for (const auto& [key, value] : json.items()) {
-      if (key == "preserved_attributes") {
-        options.preserved_attributes = value.get<std::vector<std::string>>();
-      } else if (key == "input_ranks") {
-        for (const Json& rank : value) {
-          options.input_ranks.push_back(rank.is_null() ? std::nullopt : std::optional<int64_t>(rank.get<int64_t>()));
-        }
-      } else {
-        throw Error(fmt::format("there is no option '{}'; the options are preserved_attributes and input_ranks", key));
-      }
-    }
-  } catch (const Json::exception& error) {
-    throw Error(fmt::format("the options are not valid: {}", error.what()));
-  }
-  return options;
 }
 
 }  // namespace bnfold

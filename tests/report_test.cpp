@@ -59,17 +59,5 @@ TEST(Reasons, EachHasANameOfItsOwnAndASentence) {
   }
 }
 
-TEST(Options, FromJson) {
-  const Options options = options_from_json(R"({"preserved_attributes": ["encode"], "input_ranks": [4, null]})");
-  EXPECT_EQ(options.preserved_attributes, std::vector<std::string>{"encode"});
-  EXPECT_EQ(options.input_ranks, (std::vector<std::optional<int64_t>>{4, std::nullopt}));
-}
-
-TEST(Options, FromJsonRefusesWhatItDoesNotKnow) {
-  for (const char* text : {R"({"direction": 1})", "[]", "{", R"({"input_ranks": ["four"]})", R"({"preserved_attributes": 3})"}) {
-    EXPECT_THROW(options_from_json(text), Error) << text;
-  }
-}
-
 }  // namespace
 }  // namespace bnfold::test

@@ -90,8 +90,9 @@ struct Tally {
   }
 
   void print() const {
-    fmt::print("{} graphs, {} of which torch can't run, {} with a rank that the folded module refused\n", graphs,
-               refused_by_torch, rank_checked);
+    fmt::print(
+        "{} graphs, {} of which torch can't run or does not run as written, {} with a rank that the folded module refused\n",
+        graphs, refused_by_torch, rank_checked);
     for (const auto& [direction, count] : folded) fmt::print("{:7} norms folded {}\n", count, direction);
     fmt::print("{:7} scales folded\n", scales);
     for (const auto& [reason, count] : kept) fmt::print("{:7} norms kept: {}\n", count, reason);

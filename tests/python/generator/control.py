@@ -26,6 +26,12 @@ def _conv_same(b: Builder) -> None:
     b.call(b.layer("conv", f"nn.Conv{b.rank(x) - 2}d({channels}, {channels}, {kernel})"), x)
 
 
+def _conv_one(b: Builder) -> None:
+    """An unpadded kernel of 1, which takes scale and shift on both sides."""
+    x = b.value(3, 4, 5)
+    b.call(b.layer("conv", f"nn.Conv{b.rank(x) - 2}d({b.size(x)[1]}, {b.choose(4, 2)}, 1)"), x)
+
+
 def _linear_same(b: Builder) -> None:
     x = b.value(2, 3)
     features = b.size(x)[-1]
@@ -68,7 +74,7 @@ SUBJECTS = (*LAYERS, *PASSES_AN_AFFINE)
 
 def between(b: Builder) -> None:
     """A layer and a norm with operators between, in either order."""
-    layer = b.subject if b.subject in LAYERS and b.chance(7) else b.choose(*LAYERS)
+    layer = b.subject if b.subject in LAYERS and b.chance(7) else b.choose(*[_conv_one] * len(LAYERS), *LAYERS)
     with b.following():
         first, last = b.choose((layer, layers.norm), (layers.norm, layer))
         first(b)

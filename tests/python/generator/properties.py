@@ -254,9 +254,12 @@ class Check:
             self._assert_equal(execution, execute(loaded, method, self.prepared.inputs()), f"{method} of the saved module")
 
     def _assert_folded_again(self, result: bnfold.FoldResult, expected: dict[str, Executed]) -> None:
+        """A second time nothing folds but what a branch held back that PyTorch could decide once another norm was gone; a third time nothing."""
         again = quietly(bnfold.fold, result.module, **self.prepared.options)
+        if again.report.folded:
+            assert not quietly(bnfold.fold, again.module, **self.prepared.options).report.folded, "it folds a third time"
         before, after = ([norm.name for norm in one.report.kept] for one in (result, again))
-        assert len(after) <= len(before) and not again.report.folded, f"folded again it keeps {after}, and not {before}"
+        assert len(after) <= len(before), f"folded again it keeps {after}, and not {before}"
         for method, execution in expected.items():
             actual = execute(again.module, method, self.prepared.inputs())
             self._assert_equal(execution, actual, f"{method} of the module folded twice")
