@@ -8,6 +8,7 @@
 #include <torch/csrc/jit/runtime/jit_exception.h>
 
 #include <limits>
+#include <unordered_map>
 
 #include "bnfold/bnfold.h"
 #include "sentence.h"
@@ -46,49 +47,43 @@ class RandomState {
   std::vector<at::Tensor> states_;
 };
 
-// Puts the buffers and other attributes of a module back to what they were: running a module may count, cache or train.
-class State {
+// Copies a module but for its parameters: running it may count, cache or train, and others may run the one that came in meanwhile.
+class StateCopy {
  public:
-  explicit State(const jit::Module& module) {
-    for (const jit::Module& one : module.modules()) {
-      const auto type = one.type();
-      for (size_t slot = 0; slot < type->numAttributes(); ++slot) {
-        const c10::IValue value = one._ivalue()->getSlot(slot);
-        if (type->is_parameter(slot) || value.isModule() || value.isCapsule()) continue;
-        try {
-          entries_.push_back({one._ivalue(), slot, value, value.deepcopy()});
-        } catch (const c10::Error&) {
-          continue;  // an object of a C++ class that can't be copied
-        }
-      }
-    }
-  }
-
-  ~State() {
-    for (const Entry& entry : entries_) {
-      const bool tensor = entry.value.isTensor() && entry.value.toTensor().defined();
-      if (tensor) entry.value.toTensor().copy_(entry.content.toTensor());
-      if (entry.value.isObject()) restore(*entry.value.toObject(), *entry.content.toObject());
-      entry.module->setSlot(entry.slot, tensor || entry.value.isObject() ? entry.value : entry.content);
-    }
-  }
-
-  State(const State&) = delete;
-  State& operator=(const State&) = delete;
+  jit::Module of(const jit::Module& module) { return jit::Module(copy(module._ivalue())); }
 
  private:
-  struct Entry {
-    jit::ModulePtr module;
-    size_t slot;
-    c10::IValue value;
-    c10::IValue content;
-  };
-
-  static void restore(c10::ivalue::Object& object, const c10::ivalue::Object& content) {
-    for (size_t slot = 0; slot < object.slots().size(); ++slot) object.setSlot(slot, content.getSlot(slot));
+  jit::ModulePtr copy(const jit::ModulePtr& object) {
+    const auto [found, is_new] = copies_.emplace(object.get(), nullptr);
+    if (!is_new) return found->second;
+    const jit::ModulePtr result = found->second = object->copy();
+    for (size_t slot = 0; slot < result->type()->numAttributes(); ++slot) {
+      const c10::IValue value = result->getSlot(slot);
+      const bool shared = result->type()->is_parameter(slot) || value.isCapsule();
+      if (!shared) result->setSlot(slot, copy(value));
+    }
+    return result;
   }
 
-  std::vector<Entry> entries_;
+  c10::IValue copy(const c10::IValue& value) {
+    if (value.isModule()) return copy(value.toObject());
+    if (value.isTensor() && value.toTensor().defined()) return copy(value.toTensor());
+    try {
+      return value.deepcopy();
+    } catch (const c10::Error&) {
+      return value;  // an object of a C++ class that can't be copied
+    }
+  }
+
+  // One that has two names keeps both.
+  at::Tensor copy(const at::Tensor& tensor) {
+    const auto [found, is_new] = tensors_.emplace(tensor.unsafeGetTensorImpl(), tensor);
+    if (is_new) found->second = c10::IValue(tensor).deepcopy().toTensor();
+    return found->second;
+  }
+
+  std::unordered_map<const c10::ivalue::Object*, jit::ModulePtr> copies_;
+  std::unordered_map<const c10::TensorImpl*, at::Tensor> tensors_;
 };
 
 // Inputs that came through an operator are plain tuples where forward takes named ones.
@@ -224,17 +219,17 @@ double tolerance(at::ScalarType dtype) {
   }
 }
 
-CheckResult check(jit::Module original, jit::Module folded, const std::vector<std::vector<c10::IValue>>& inputs) {
+CheckResult check(const jit::Module& original, const jit::Module& folded, const std::vector<std::vector<c10::IValue>>& inputs) {
   const at::NoGradGuard no_grad;
   if (inputs.empty()) throw Error("there are no inputs to compare the modules on");
   CheckResult result;
   result.passed = true;
   Comparison comparison(result);
-  const State original_state(original);
-  const State folded_state(folded);
+  jit::Module original_copy = StateCopy().of(original);
+  jit::Module folded_copy = StateCopy().of(folded);
   for (const auto& tuple : inputs) {
-    const c10::IValue expected = run(original, tuple, Which::original);
-    comparison.compare(expected, run(folded, tuple, Which::folded), "output");
+    const c10::IValue expected = run(original_copy, tuple, Which::original);
+    comparison.compare(expected, run(folded_copy, tuple, Which::folded), "output");
     ++result.inputs;
   }
   return result;

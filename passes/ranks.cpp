@@ -147,6 +147,8 @@ void Ranks::read(const jit::Node* node) {
     const auto last = constant_int(node->input(2));
     if (first && last && *first >= 0 && *last == -1) learn(output, *first + 1, proven);
     if (first && last && *first >= 0 && *last >= *first) learn_from(input, *first - *last, output);
+  } else if (operation == "reshape_as" || operation == "view_as" || operation == "expand_as") {
+    tie(node->input(1), output);
   } else if (operation == "unsqueeze") {
     learn_from(input, 1, output);
   } else if (operation == "select") {

@@ -113,6 +113,20 @@ TEST_F(RanksOf, ViewHasTheLengthOfItsSizes) {
   EXPECT_TRUE(certain("y"));
 }
 
+TEST_F(RanksOf, ReshapeAsHasTheRankOfTheOther) {
+  read("  %v : Tensor = aten::reshape_as(%w, %x)\n  %y : Tensor = aten::relu(%v)\n", {3, 2});
+  EXPECT_EQ(rank("w"), 2);
+  EXPECT_EQ(rank("y"), 3);
+}
+
+TEST_F(RanksOf, ANormOfAnySpellingKeepsTheRank) {
+  read(
+      "  %n : NoneType = prim::Constant()\n  %no : bool = prim::Constant[value=0]()\n  %e : float = prim::Constant[value=0.1]()\n"
+      "  %y : Tensor, %a : Tensor, %b : Tensor = aten::native_batch_norm(%x, %n, %n, %n, %n, %no, %e, %e)\n",
+      {3});
+  EXPECT_EQ(rank("y"), 3);
+}
+
 TEST_F(RanksOf, ACheckThatRaisesIsAProof) {
   read(
       "  %d : int = aten::dim(%x)\n  %f : int = prim::Constant[value=4]()\n  %c : bool = aten::ne(%d, %f)\n"

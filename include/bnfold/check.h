@@ -29,9 +29,9 @@ double tolerance(at::ScalarType dtype);
 
 // Runs both modules on each tuple of inputs and compares every tensor in their outputs, inside tuples, lists and dicts too. Inputs are
 // cloned for each run, so a module that writes into its input is compared fairly; random operators see the same generator state.
-// Afterwards the modules' buffers and attributes, and the random generators, are what they were.
+// Copies of the modules are run, which share the parameters; the random generators are afterwards what they were.
 // NaN equals NaN, infinity equals infinity of the same sign. Throws InputError where the original
 // can't run on an input, Error where there is no input or only the folded module can't run on one.
-CheckResult check(torch::jit::Module original, torch::jit::Module folded, const std::vector<std::vector<c10::IValue>>& inputs);
+CheckResult check(const torch::jit::Module& original, const torch::jit::Module& folded, const std::vector<std::vector<c10::IValue>>& inputs);
 
 }  // namespace bnfold

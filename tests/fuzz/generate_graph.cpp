@@ -50,7 +50,10 @@ class Generator {
     const size_t inputs = choices_.one_in(3) ? 2 : 1;
     for (size_t i = 0; i < inputs; ++i) add_input();
     for (int statement = 0; statement < 14 && choices_.below(16) != 0; ++statement) values_.push_back(any_statement(pick()));
-    return writer_.finish(output());
+    IrProgram program = writer_.finish(output());
+    // Behind a branch no rank is known, and a convolution is taken for one with a batch.
+    program.knows_ranks &= !unbatched_;
+    return program;
   }
 
  private:
