@@ -179,17 +179,19 @@ void Ranks::read(const jit::Node* node) {
 void Ranks::read_broadcast(const jit::Node* node) {
   const jit::Value* other = node->input(1);
   const bool number = other->type()->kind() != c10::TypeKind::TensorType;
-  if (number || static_rank_(other).value_or(2) <= 1 || root(node->input(0)) == root(other)) {
+  const auto first = of(node->input(0));
+  const auto second = static_rank_(other) ? static_rank_(other) : of(other);
+  const bool never_wins = number || second == 0 || static_rank_(other).value_or(2) <= 1;
+  if (never_wins || root(node->input(0)) == root(other)) {
     tie(node->input(0), node->output(0));
     return;
   }
-  const auto first = of(node->input(0));
-  const auto second = static_rank_(other) ? static_rank_(other) : of(other);
   if (first && second) tie(*first >= *second ? node->input(0) : other, node->output(0));
 }
 
 void Ranks::read_reduction(const jit::Node* node) {
-  if (!node->schema().argumentIndexWithName("dim") || !node->schema().argumentIndexWithName("keepdim")) return;
+  if (!node->schema().argumentIndexWithName("dim")) return learn(node->output(), 0, proven);
+  if (!node->schema().argumentIndexWithName("keepdim")) return;
   const auto dimensions = length(node->namedInput("dim"));
   const auto keeps = jit::toIValue(node->namedInput("keepdim"));
   if (!dimensions || !keeps) return;

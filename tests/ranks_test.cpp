@@ -113,6 +113,12 @@ TEST_F(RanksOf, ViewHasTheLengthOfItsSizes) {
   EXPECT_TRUE(certain("y"));
 }
 
+TEST_F(RanksOf, AProductWithASumOfEverythingKeepsTheRank) {
+  read("  %n : NoneType = prim::Constant()\n  %s : Tensor = aten::sum(%w, %n)\n  %y : Tensor = aten::mul(%x, %s)\n", {3});
+  EXPECT_EQ(rank("s"), 0);
+  EXPECT_EQ(rank("y"), 3);
+}
+
 TEST_F(RanksOf, ReshapeAsHasTheRankOfTheOther) {
   read("  %v : Tensor = aten::reshape_as(%w, %x)\n  %y : Tensor = aten::relu(%v)\n", {3, 2});
   EXPECT_EQ(rank("w"), 2);

@@ -70,6 +70,8 @@ class Program:
     inputs: tuple[Input, ...]
     #: a cast to float on the way rounds, so that two equal modules differ by as much
     rounds_to_float: bool = False
+    #: a convolution reads a value without a batch
+    leaves_out_the_batch: bool = False
 
     def __str__(self) -> str:
         return self.source()

@@ -126,7 +126,7 @@ def programs(draw, subject: Callable[[Builder], None] = layers.conv, most_steps:
     for _ in range(b.choose(0, 0, 0, 0, 0, 0, 1, 2)):
         b.callables = [path for path in b.callables if not path.startswith("self.method")]
         _method(b, b.names.new("other"), inputs, tuples, 5)
-    return Program(tuple(tuples), (*classes, b.finished("Model")), inputs, b.rounds_to_float)
+    return Program(tuple(tuples), (*classes, b.finished("Model")), inputs, b.rounds_to_float, b.leaves_out_the_batch)
 
 
 @st.composite
@@ -134,14 +134,18 @@ def runs(draw, program: Program) -> Run:
     def choose(*options):
         return draw(st.sampled_from(options))
 
+    hints = ["none", "inputs", "ranks"]
+    if program.rounds_to_float:
+        hints.remove("inputs")  # with which the fold itself compares the outputs, and knows nothing of casts
+    if program.leaves_out_the_batch:
+        hints = ["none"]  # where these prove no rank, a convolution is taken for one with a batch
     scripted = program.needs_scripting or choose(True, False)
     return Run(
         seed=choose(*range(100)),
         spelling="scripted" if scripted else "traced",
         # torch.jit.freeze makes constants of statistics that a run changes, and so a run would change the graph.
         frozen=not program.trains and choose(*[False] * 7, True, True, True),
-        # With example inputs, the fold itself compares the outputs, and knows nothing of casts.
-        hints=choose("none", "ranks") if program.rounds_to_float else choose("none", "inputs", "ranks"),
+        hints=choose(*hints),
         # A mean of ten thousand deviations leaves few digits of a float.
         dtype=choose(*["float64"] * 9, "float32") if "add_(1e4)" not in program.source() else "float64",
         rounds=program.rounds_to_float,
