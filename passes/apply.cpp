@@ -96,10 +96,15 @@ class Applier {
   Ranks& ranks_;
 };
 
-// if dim(value) != rank: raise
+// if dim(value) != rank: raise, as far up as the rank is the same. What takes the affine in may not fit other ranks, and would raise an error
+// that says nothing. Behind conv2d, TorchScript takes 4 dimensions for granted, and would drop the check.
 void require_rank(jit::Node* node, jit::Value* value, int64_t rank, Ranks& ranks) {
-  // TorchScript takes it for granted that the output of conv2d has 4 dimensions, and would drop the check.
-  while (is_convolution(value->node())) {
+  const auto leads_up = [&](const jit::Node* above) {
+    if (is_convolution(above)) return true;
+    const bool reads = above->kind().is_aten() && !above->inputs().empty() && above->owningBlock() == node->owningBlock();
+    return reads && ranks.are_one(above->input(0), value);
+  };
+  while (leads_up(value->node())) {
     node = value->node();
     value = node->input(0);
   }

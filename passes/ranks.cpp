@@ -102,6 +102,11 @@ bool Ranks::is_certain(const jit::Value* value) const {
   return ranks[proven].has_value() || (ranks[hinted].has_value() && ranks[hinted] == ranks[assumed]);
 }
 
+bool Ranks::are_one(const jit::Value* value, const jit::Value* other) const {
+  const auto index = find_root(value);
+  return index && index == find_root(other);
+}
+
 bool Ranks::is_unbatched(const jit::Value* value) const {
   const auto index = find_root(value);
   const auto rank = of(value);

@@ -33,6 +33,9 @@ class Ranks {
   // Whether nobody needs to check the rank of `value`: it is proven, or the hints confirm what a convolution assumes.
   bool is_certain(const torch::jit::Value* value) const;
 
+  // Whether both have the same rank, whatever it is.
+  bool are_one(const torch::jit::Value* value, const torch::jit::Value* other) const;
+
   // Whether `value` has fewer dimensions than the names of operators on the way suggest, as the result of conv2d on [C, H, W].
   bool is_unbatched(const torch::jit::Value* value) const;
 

@@ -51,6 +51,19 @@ TEST_F(AddRule, TakesTheInPlaceFormToo) {
   expect_folded(sum_then_norm("y.add_(self.shift.bias)").module, {x}, "norm", "linear");
 }
 
+TEST_F(AddRule, ChecksTheRankBeforeAnAddendThatFitsNoOther) {
+  Model model;
+  model.norm("first", 5).parameter("shift.bias", at::randn({1}, at::kDouble)).norm("norm", 5);
+  model.forward("y = " + batch_norm("first", "x") + " + self.shift.bias\nreturn " + batch_norm("norm", "y"));
+  FoldResult result = expect_folded(model.module, {at::randn({4, 5}, at::kDouble)}, "norm", "first");
+  try {
+    result.module.forward({at::randn({4, 5, 3}, at::kDouble)});
+    FAIL() << "it runs on another rank";
+  } catch (const std::exception& error) {
+    EXPECT_NE(std::string(error.what()).find("inputs of rank 2"), std::string::npos) << error.what();
+  }
+}
+
 TEST_F(AddRule, TakesAStaticAddendThatCountsSeveralTimes) {
   expect_folded(sum_then_norm("torch.add(y, self.shift.bias, alpha=2)").module, {x}, "norm", "linear");
   expect_folded(sum_then_norm("torch.sub(y, self.shift.bias, alpha=3)").module, {x}, "norm", "linear");
