@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Callable
 
 from . import layers, operators
-from .builder import Builder, Unfit
+from .module_builder import Builder, Unfit
 from .program import Method
 
 Step = Callable[[Builder], None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .builder import Builder, Unfit
+from .module_builder import Builder, Unfit
 
 PADDING_MODES = ("zeros", "zeros", "zeros", "zeros", "reflect", "replicate", "circular")
 

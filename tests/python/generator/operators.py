@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .builder import Builder, Unfit
+from .module_builder import Builder, Unfit
 
 NUMBERS = (0.5, 2.0, -1.5, 3)
 

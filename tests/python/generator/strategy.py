@@ -7,7 +7,7 @@ from typing import Callable
 from hypothesis import strategies as st
 
 from . import control, layers, operators
-from .builder import Builder, Names, Unfit
+from .module_builder import Builder, Names, Unfit
 from .program import Class, Input, Method, Program, argument_names, made, signature
 from .run import Run
 
