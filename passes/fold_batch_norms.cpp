@@ -29,12 +29,7 @@ void require_eval_mode(const jit::Module& module) {
   }
 }
 
-void require_valid_ranks(const jit::Module& module, const std::vector<std::optional<int64_t>>& ranks) {
-  if (ranks.empty() || !module.find_method("forward")) return;
-  const size_t arguments = module.get_method("forward").num_inputs() - 1;
-  if (ranks.size() > arguments) {
-    throw Error(fmt::format("input_ranks has {} entries, and forward takes {}", ranks.size(), arguments));
-  }
+void require_valid_ranks(const std::vector<std::optional<int64_t>>& ranks) {
   const int64_t most = 64;  // that PyTorch's operators take
   for (const auto& rank : ranks) {
     if (rank && (*rank < 0 || *rank > most))
@@ -75,7 +70,7 @@ jit::Module frozen(const jit::Module& module, const c10::optional<std::vector<st
 FoldResult fold(const jit::Module& module, const Options& options) {
   const at::NoGradGuard no_grad;
   require_eval_mode(module);
-  require_valid_ranks(module, options.input_ranks);
+  require_valid_ranks(options.input_ranks);
   Report report;
 
   Program program = flatten(module, options);
