@@ -54,7 +54,7 @@ class StateCopy {
 
  private:
   jit::ModulePtr copy(const jit::ModulePtr& object) {
-    const auto [found, is_new] = copies_.emplace(object.get(), nullptr);
+    const auto [found, is_new] = copies_.emplace(object.get(), jit::ModulePtr());
     if (!is_new) return found->second;
     const jit::ModulePtr result = found->second = object->copy();
     for (size_t slot = 0; slot < result->type()->numAttributes(); ++slot) {
