@@ -154,9 +154,10 @@ bool is_decided_branch(const jit::Node* node) {
 }
 
 bool is_idle_dropout(const jit::Node* node) {
-  static const std::unordered_set<std::string> names = {"aten::dropout",       "aten::dropout_",       "aten::feature_dropout",
-                                                        "aten::alpha_dropout", "aten::alpha_dropout_", "aten::feature_dropout_"};
-  return names.count(node->kind().toQualString()) != 0 && constant_bool(node->namedInput("train")) == false;
+  static const std::unordered_set<jit::NodeKind> kinds = {jit::aten::dropout,          jit::aten::feature_dropout,
+                                                          jit::aten::alpha_dropout,    jit::aten::dropout_,
+                                                          jit::aten::feature_dropout_, jit::aten::alpha_dropout_};
+  return kinds.count(node->kind()) != 0 && constant_bool(node->namedInput("train")) == false;
 }
 
 // One that does not train returns its input itself, and what is written into that is written into the input. EliminateDeadCode takes it for

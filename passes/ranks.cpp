@@ -184,9 +184,10 @@ void Ranks::read(const jit::Node* node) {
 void Ranks::read_broadcast(const jit::Node* node) {
   const jit::Value* other = node->input(1);
   const bool number = other->type()->kind() != c10::TypeKind::TensorType;
+  const auto constant = number ? std::optional<int64_t>(0) : static_rank_(other);
   const auto first = of(node->input(0));
-  const auto second = static_rank_(other) ? static_rank_(other) : of(other);
-  const bool never_wins = number || second == 0 || static_rank_(other).value_or(2) <= 1;
+  const auto second = constant ? constant : of(other);
+  const bool never_wins = second == 0 || constant.value_or(2) <= 1;
   if (never_wins || root(node->input(0)) == root(other)) {
     tie(node->input(0), node->output(0));
     return;

@@ -32,6 +32,7 @@ double tolerance(at::ScalarType dtype);
 // Copies of the modules are run, which share the parameters; the random generators are afterwards what they were.
 // NaN equals NaN, infinity equals infinity of the same sign. Throws InputError where the original
 // can't run on an input, Error where there is no input or only the folded module can't run on one.
-CheckResult check(const torch::jit::Module& original, const torch::jit::Module& folded, const std::vector<std::vector<c10::IValue>>& inputs);
+CheckResult check(const torch::jit::Module& original, const torch::jit::Module& folded,
+                  const std::vector<std::vector<c10::IValue>>& inputs);
 
 }  // namespace bnfold

@@ -24,9 +24,9 @@ BUILD = Path(_library._find()).resolve().parents[1]
 pytestmark = pytest.mark.skipif(not (BUILD / "CMakeCache.txt").is_file(), reason="the library tested is in no build directory")
 
 
-def run(*command: object, **environment: str) -> subprocess.CompletedProcess:
-    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "BNFOLD_LIBRARY")}
-    return subprocess.run([str(part) for part in command], env=variables | environment, cwd="/", capture_output=True, text=True)
+def run(*command: object) -> subprocess.CompletedProcess:
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "BNFOLD_LIBRARY")}
+    return subprocess.run([str(part) for part in command], env=environment, cwd="/", capture_output=True, text=True)
 
 
 def done(*command: object) -> str:

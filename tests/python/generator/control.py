@@ -155,7 +155,7 @@ def gathering(b: Builder) -> None:
     with b.block(f"for _ in range({rounds}):"):
         b.write(f"{gathered}.append({chain(b, x)})")
     b.namespace[gathered] = b.namespace[gathered] * 2
-    b.let(b.choose(f"torch.cat({gathered}, 1)", f"torch.stack({gathered})", f"{gathered}[-1]", f"sum_of({gathered})".replace("sum_of", "torch.cat")))
+    b.let(b.choose(f"torch.cat({gathered}, 1)", f"torch.stack({gathered})", f"{gathered}[-1]", f"torch.cat({gathered})"))
 
 
 # ---- structures

@@ -16,7 +16,7 @@ def arguments(*positional: Any, **named: tuple[Any, Any]) -> str:
 
 
 def spread(*sizes: int) -> str:
-    """The sizes of a value along which a vector of channels varies, as arguments of view."""
+    """Sizes or dimensions as the arguments of a call."""
     return ", ".join(map(str, sizes))
 
 

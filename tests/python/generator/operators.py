@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .layers import spread
 from .module_builder import Builder, Unfit
 
 NUMBERS = (0.5, 2.0, -1.5, 3)
@@ -264,8 +265,8 @@ def reshape(b: Builder) -> None:
 def permute(b: Builder) -> None:
     x = b.value(2, 3, 4, 5)
     rank = b.rank(x)
-    b.let(b.choose(f"{x}.transpose(1, -1)", f"{x}.transpose(1, 2)", f"{x}.permute({', '.join(map(str, [0, *range(2, rank), 1]))})",
-                   f"{x}.permute({', '.join(map(str, [0, rank - 1, *range(1, rank - 1)]))})", f"{x}.t()", f"{x}.movedim(1, -1)",
+    b.let(b.choose(f"{x}.transpose(1, -1)", f"{x}.transpose(1, 2)", f"{x}.permute({spread(0, *range(2, rank), 1)})",
+                   f"{x}.permute({spread(0, rank - 1, *range(1, rank - 1))})", f"{x}.t()", f"{x}.movedim(1, -1)",
                    f"{x}.transpose(0, 1)", f"{x}.mT", f"{x}.transpose(1, -1).contiguous()"))  # fmt: skip
 
 
@@ -278,8 +279,8 @@ def squeeze(b: Builder) -> None:
 def expand(b: Builder) -> None:
     x = b.value(2, 3, 4, 5)
     n, c, *space = b.size(x)
-    sizes = ", ".join(map(str, [-1, c if c > 1 else 3, *[-1 if size > 1 else 3 for size in space]]))
-    b.let(b.choose(f"{x}.expand({sizes})", f"{x}.repeat({', '.join(map(str, [1, 2, *[1] * len(space)]))})", f"{x}.repeat_interleave(2, 1)"))
+    sizes = spread(-1, c if c > 1 else 3, *[-1 if size > 1 else 3 for size in space])
+    b.let(b.choose(f"{x}.expand({sizes})", f"{x}.repeat({spread(1, 2, *[1] * len(space))})", f"{x}.repeat_interleave(2, 1)"))
 
 
 def shuffle(b: Builder) -> None:
