@@ -50,7 +50,7 @@ class RandomState {
 // Copies a module but for its parameters: running it may count, cache or train, and others may run the one that came in meanwhile.
 class StateCopy {
  public:
-  jit::Module of(const jit::Module& module) { return jit::Module(copy(module._ivalue())); }
+  jit::Module of(const jit::Module& module) { return {copy(module._ivalue())}; }
 
  private:
   jit::ModulePtr copy(const jit::ModulePtr& object) {
@@ -220,17 +220,22 @@ double tolerance(at::ScalarType dtype) {
 }
 
 CheckResult check(const jit::Module& original, const jit::Module& folded, const std::vector<std::vector<c10::IValue>>& inputs) {
+  return check(original, folded, static_cast<int>(inputs.size()), [&inputs](int number) { return inputs[number]; });
+}
+
+CheckResult check(const jit::Module& original, const jit::Module& folded, int count,
+                  const std::function<std::vector<c10::IValue>(int)>& make_inputs) {
   const at::NoGradGuard no_grad;
-  if (inputs.empty()) throw Error("there are no inputs to compare the modules on");
+  if (count == 0) throw Error("there are no inputs to compare the modules on");
   CheckResult result;
   result.passed = true;
   Comparison comparison(result);
   jit::Module original_copy = StateCopy().of(original);
   jit::Module folded_copy = StateCopy().of(folded);
-  for (const auto& tuple : inputs) {
-    const c10::IValue expected = run(original_copy, tuple, Which::original);
-    comparison.compare(expected, run(folded_copy, tuple, Which::folded), "output");
-    ++result.inputs;
+  for (; result.inputs < count; ++result.inputs) {
+    const std::vector<c10::IValue> inputs = make_inputs(result.inputs);
+    const c10::IValue expected = run(original_copy, inputs, Which::original);
+    comparison.compare(expected, run(folded_copy, inputs, Which::folded), "output");
   }
   return result;
 }

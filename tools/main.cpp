@@ -116,10 +116,8 @@ bnfold::FoldResult folded(const torch::jit::Module& module, const Arguments& arg
 
 bnfold::CheckResult checked(const torch::jit::Module& original, const torch::jit::Module& result, const Arguments& arguments) {
   try {
-    std::vector<std::vector<c10::IValue>> inputs;
-    const int count = std::max(arguments.check, 1);
-    for (int seed = 0; seed < count; ++seed) inputs.push_back(random_inputs(original, arguments.inputs, seed));
-    return bnfold::check(original, result, inputs);
+    return bnfold::check(original, result, std::max(arguments.check, 1),
+                         [&](int seed) { return random_inputs(original, arguments.inputs, seed); });
   } catch (const bnfold::InputError& error) {
     throw Failure(kUsage, error.what());
   } catch (const bnfold::Error& error) {

@@ -3,6 +3,7 @@
 
 #include <torch/csrc/jit/api/module.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -34,5 +35,9 @@ double tolerance(at::ScalarType dtype);
 // can't run on an input, Error where there is no input or only the folded module can't run on one.
 CheckResult check(const torch::jit::Module& original, const torch::jit::Module& folded,
                   const std::vector<std::vector<c10::IValue>>& inputs);
+
+// The same on `count` tuples of inputs, of which one is held at a time: make_inputs(0), make_inputs(1) and so on.
+CheckResult check(const torch::jit::Module& original, const torch::jit::Module& folded, int count,
+                  const std::function<std::vector<c10::IValue>(int)>& make_inputs);
 
 }  // namespace bnfold

@@ -6,6 +6,7 @@ At every moment OUT is what it was before or the whole new file.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -327,9 +328,14 @@ def test_interrupted(number, saved, tmp_path):
     (tmp_path / "folded.pt").write_text("what was there")
     endless = ["--input", "64,3,64,64", "--check", "1000000"]
     command = [PROGRAM, str(saved), str(tmp_path / "folded.pt"), *endless]
-    process = subprocess.Popen(command, env=VARIABLES, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # Where the tests run in the background of a shell, SIGINT is ignored, by what they start as well.
+    heeding = functools.partial(signal.signal, number, signal.SIG_DFL)
+    process = subprocess.Popen(command, env=VARIABLES, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heeding)
     time.sleep(1)
     process.send_signal(number)
-    output = process.communicate(timeout=60)
+    try:
+        output = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == -number and output == (b"", b"")
     assert names(tmp_path) == ["folded.pt"] and (tmp_path / "folded.pt").read_text() == "what was there"

@@ -219,6 +219,21 @@ def test_check_of_a_module_that_draws_random_numbers(bnfold):
     bnfold("noisy", "folded.pt", *IMAGE, "--check", 2, code=DONE)
 
 
+def peak_of_check(model: Path, out: Path, count: int) -> int:
+    """The kilobytes that the program has at most while it checks `count` images of 12 MB."""
+    command = [str(PROGRAM), str(model), str(out), "--input", "1,3,1024,1024", "--check", str(count)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == DONE
+    return usage.ru_maxrss
+
+
+def test_a_check_holds_one_input_at_a_time(models, tmp_path):
+    out = tmp_path / "folded.pt"
+    assert peak_of_check(models / "float.pt", out, 22) - peak_of_check(models / "float.pt", out, 2) < 60_000
+
+
 VARIANTS = ["original", "torch.jit.freeze", "torch.jit.optimize_for_inference", "folded", "folded, frozen"]
 
 
