@@ -21,23 +21,28 @@ struct Operands {
 
 struct Bound {
   std::string name;
-  std::function<at::Tensor(at::Tensor, const Operands&)> apply;
+  std::function<at::Tensor(const at::Tensor&, const Operands&)> apply;
 };
 
 // Those that end in an underscore overwrite their input, which a fold lets them do where nobody else reads it.
-const std::vector<Bound> bounds = {
-    {"batch_norm+relu_",
-     [](at::Tensor x, const Operands& of) {
-       return at::batch_norm(x, of.weight, of.bias, of.mean, of.variance, false, 0.1, 1e-5, true).relu_();
-     }},
-    {"relu", [](at::Tensor x, const Operands&) { return x.relu(); }},
-    {"maximum", [](at::Tensor x, const Operands& of) { return at::maximum(x, of.lower); }},
-    {"clamp_min_", [](at::Tensor x, const Operands& of) { return x.clamp_min_(of.lower); }},
-    {"maximum+clamp_max_", [](at::Tensor x, const Operands& of) { return at::maximum(x, of.lower).clamp_max_(of.upper); }},
-    {"clamp_min_+clamp_max_", [](at::Tensor x, const Operands& of) { return x.clamp_min_(of.lower).clamp_max_(of.upper); }},
-    {"clamp", [](at::Tensor x, const Operands& of) { return at::clamp(x, of.lower, of.upper); }},
-    {"clamp_", [](at::Tensor x, const Operands& of) { return x.clamp_(of.lower, of.upper); }},
-};
+const std::vector<Bound>& bounds() {
+  static const std::vector<Bound> all = {
+      {"batch_norm+relu_",
+       [](const at::Tensor& x, const Operands& of) {
+         return at::batch_norm(x, of.weight, of.bias, of.mean, of.variance, false, 0.1, 1e-5, true).relu_();
+       }},
+      {"relu", [](const at::Tensor& x, const Operands&) { return x.relu(); }},
+      {"maximum", [](const at::Tensor& x, const Operands& of) { return at::maximum(x, of.lower); }},
+      {"clamp_min_", [](const at::Tensor& x, const Operands& of) { return x.clamp_min_(of.lower); }},
+      {"maximum+clamp_max_",
+       [](const at::Tensor& x, const Operands& of) { return at::maximum(x, of.lower).clamp_max_(of.upper); }},
+      {"clamp_min_+clamp_max_",
+       [](const at::Tensor& x, const Operands& of) { return x.clamp_min_(of.lower).clamp_max_(of.upper); }},
+      {"clamp", [](const at::Tensor& x, const Operands& of) { return at::clamp(x, of.lower, of.upper); }},
+      {"clamp_", [](const at::Tensor& x, const Operands& of) { return x.clamp_(of.lower, of.upper); }},
+  };
+  return all;
+}
 
 void run(benchmark::State& state, const Bound& bound, const Setting& setting) {
   if (!is_there(setting.device)) return state.SkipWithError("no CUDA device");
@@ -57,7 +62,7 @@ void run(benchmark::State& state, const Bound& bound, const Setting& setting) {
 }  // namespace
 
 void register_bounds() {
-  for (const Bound& bound : bounds) {
+  for (const Bound& bound : bounds()) {
     for (const Setting& setting : all_settings()) {
       const std::string title = "bound/" + bound.name + "/" + name_of(setting);
       benchmark::RegisterBenchmark(title.c_str(), [=](benchmark::State& state) { run(state, bound, setting); })

@@ -34,6 +34,7 @@ void latency(benchmark::State& state, const std::string& path, const Setting& se
   for (auto _ : state) {
     const auto times = time_in_turn(modules, inputs, runs);
     std::vector<double> ratios;
+    ratios.reserve(runs);
     for (int i = 0; i < runs; ++i) ratios.push_back(times[1][i] / times[0][i]);
     state.counters["frozen_ms"] = median_of(times[0]).value;
     state.counters["folded_ms"] = median_of(times[1]).value;

@@ -159,7 +159,7 @@ class Assembler {
     const c10::FunctionSchema& schema = program_.module.get_method(method.name).function().getSchema();
     const auto self_type = program_.module.type();
     const auto renamed = schema.cloneWithRemappedTypes(
-        [&](c10::TypePtr type) -> c10::TypePtr { return type == self_type ? c10::TypePtr(root.type()) : type; });
+        [&](const c10::TypePtr& type) -> c10::TypePtr { return type == self_type ? c10::TypePtr(root.type()) : type; });
     const c10::QualifiedName name(*root.type()->name(), method.name);
     auto* function = root._ivalue()->compilation_unit()->create_function(name, method.graph);
     root.type()->addMethod(function);

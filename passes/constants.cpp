@@ -49,4 +49,8 @@ bool has_argument(const jit::Node* node, const char* name) {
   return schema != nullptr && schema->argumentIndexWithName(name);
 }
 
+size_t argument_index(const jit::Node* node, const char* name) {
+  return static_cast<size_t>(node->schema().argumentIndexWithName(name).value());
+}
+
 }  // namespace bnfold

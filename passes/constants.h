@@ -20,4 +20,7 @@ std::optional<std::vector<int64_t>> constant_ints(const torch::jit::Value* value
 // Whether the node has an argument of this name.
 bool has_argument(const torch::jit::Node* node, const char* name);
 
+// Which input of the node the argument of this name is; it must have one.
+size_t argument_index(const torch::jit::Node* node, const char* name);
+
 }  // namespace bnfold

@@ -20,6 +20,7 @@
 #include "fixed_values.h"
 #include "graph_walk.h"
 #include "module_places.h"
+#include "operators.h"
 #include "sentence.h"
 
 namespace bnfold {
@@ -34,7 +35,7 @@ void collect_called(const jit::Graph& graph, std::unordered_set<std::string>& ca
   for_each_node(const_cast<jit::Graph&>(graph).block(), [&](const jit::Node* node) {
     if (node->kind() == jit::prim::CallMethod && selves.count(node->input(0)) != 0) called.insert(node->s(jit::attr::name));
     if (node->kind() != jit::prim::fork) return;
-    const auto task = node->g(jit::attr::Subgraph);
+    const auto& task = node->g(jit::attr::Subgraph);
     for (size_t i = 0; i < node->inputs().size(); ++i) {
       if (selves.count(node->input(i)) != 0) selves.insert(task->inputs().at(i));
     }
@@ -111,7 +112,7 @@ void inline_calls(jit::Graph& graph, const jit::Module& module) {
 void require_one_name_for_what_is_assigned(const Program& program) {
   ModulePlaces places;
   std::unordered_map<const void*, std::set<std::string>> names;
-  std::unordered_set<const void*> assigned;
+  std::vector<const void*> assigned;
   for (const Program::Method& method : program.methods) {
     places.record(*method.graph, program.module);
     for_each_node(method.graph->block(), [&](const jit::Node* node) {
@@ -119,7 +120,7 @@ void require_one_name_for_what_is_assigned(const Program& program) {
       const ModulePlaces::Place* place = places.find(node->input(0));
       if (place == nullptr) return;
       names[place->module._ivalue().get()].insert(place->path);
-      if (node->kind() == jit::prim::SetAttr) assigned.insert(place->module._ivalue().get());
+      if (node->kind() == jit::prim::SetAttr) assigned.push_back(place->module._ivalue().get());
     });
   }
   for (const void* object : assigned) {
@@ -153,19 +154,12 @@ bool is_decided_branch(const jit::Node* node) {
   return is_constant(node->input()) || (!operands.empty() && std::all_of(operands.begin(), operands.end(), is_constant));
 }
 
-bool is_idle_dropout(const jit::Node* node) {
-  static const std::unordered_set<jit::NodeKind> kinds = {jit::aten::dropout,          jit::aten::feature_dropout,
-                                                          jit::aten::alpha_dropout,    jit::aten::dropout_,
-                                                          jit::aten::feature_dropout_, jit::aten::alpha_dropout_};
-  return kinds.count(node->kind()) != 0 && constant_bool(node->namedInput("train")) == false;
-}
-
 // One that does not train returns its input itself, and what is written into that is written into the input. EliminateDeadCode takes it for
 // a copy, and drops what nobody seems to read.
 void remove_idle_dropout(jit::Graph& graph) {
   std::vector<jit::Node*> idle;
   for_each_node(graph.block(), [&idle](jit::Node* node) {
-    if (is_idle_dropout(node)) idle.push_back(node);
+    if (is_dropout(node) && constant_bool(node->namedInput("train")) == false) idle.push_back(node);
   });
   for (jit::Node* node : idle) {
     node->output()->replaceAllUsesWith(node->input(0));

@@ -61,7 +61,7 @@ void list_each_norm_once(Report& report) {
 
 jit::Module frozen(const jit::Module& module, const c10::optional<std::vector<std::string>>& preserved_attrs,
                    bool optimize_numerics) {
-  const std::lock_guard lock(compilation_units);
+  const std::scoped_lock lock(compilation_units);
   return jit::freeze(module, preserved_attrs, optimize_numerics);
 }
 
@@ -83,7 +83,7 @@ FoldResult fold(const jit::Module& module, const Options& options) {
   list_each_norm_once(report);
   clean_up(program);
   const jit::Module folded = [&] {
-    const std::lock_guard lock(compilation_units);
+    const std::scoped_lock lock(compilation_units);
     return assemble(program, store);
   }();
   report.after = measure(folded, program.methods);

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <initializer_list>
@@ -31,9 +31,9 @@ constexpr const char* kNoMemory = "there is not enough memory for it, or the fil
 
 bool starts_like_a_zip(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  char magic[4] = {};
-  file.read(magic, sizeof magic);
-  return file.gcount() == sizeof magic && std::memcmp(magic, "PK\3\4", sizeof magic) == 0;
+  std::array<char, 4> magic = {};
+  file.read(magic.data(), magic.size());
+  return file && magic == std::array<char, 4>{'P', 'K', 3, 4};
 }
 
 void require_readable(const std::string& path) {

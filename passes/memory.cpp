@@ -60,17 +60,17 @@ Writers writers_of(const jit::Value* value, const jit::Node* norm) {
       if (user == norm || reads_metadata_only(user, alias)) continue;
       if (writes_into(user, alias)) writers.nodes.push_back(user);
       if (user->kind() == jit::prim::ListConstruct && only_concatenation(user) != nullptr) continue;
+      const bool passed_on = user->kind() == jit::prim::TupleConstruct || user->kind() == jit::prim::ListUnpack ||
+                             (user->kind().is_aten() && use.offset == 0 && may_return_its_input(user));
       if (user->kind() == jit::prim::Return) {
         const jit::Node* owner = user->owningBlock()->owningNode();
         if (owner != nullptr) pending.insert(pending.end(), owner->outputs().begin(), owner->outputs().end());
-      } else if (user->kind() == jit::prim::TupleConstruct || user->kind() == jit::prim::ListUnpack) {
+      } else if (passed_on) {
         pending.insert(pending.end(), user->outputs().begin(), user->outputs().end());
       } else if (use.offset != 0 && is_container(user->input(0))) {
         writers.unknown = true;
       } else if (!user->kind().is_aten()) {
         writers.unknown |= user->kind() != jit::prim::RaiseException;
-      } else if (may_return_its_input(user) && use.offset == 0) {
-        pending.insert(pending.end(), user->outputs().begin(), user->outputs().end());
       }
     }
   }

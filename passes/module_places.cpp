@@ -47,7 +47,7 @@ std::optional<jit::Module> ModulePlaces::submodule(const jit::Module& module, co
 }
 
 void ModulePlaces::record_fork(const jit::Node* fork) {
-  const auto graph = fork->g(jit::attr::Subgraph);
+  const auto& graph = fork->g(jit::attr::Subgraph);
   for (size_t i = 0; i < fork->inputs().size(); ++i) {
     if (const Place* place = find(fork->input(i))) places_.insert_or_assign(graph->inputs().at(i), Place(*place));
   }

@@ -22,6 +22,12 @@ bool is_convolution(const jit::Node* node) {
   return node->kind().is_aten() && std::string_view(node->kind().toUnqualString()).find("conv") != std::string_view::npos;
 }
 
+bool is_dropout(const jit::Node* node) {
+  static const Names names = {"dropout",  "feature_dropout",  "alpha_dropout",  "feature_alpha_dropout",
+                              "dropout_", "feature_dropout_", "alpha_dropout_", "feature_alpha_dropout_"};
+  return is_one_of(node, names);
+}
+
 bool keeps_sizes(const jit::Node* node) {
   // clang-format off: a line for each of them would hide the code around
   static const Names names = {"relu",
@@ -66,10 +72,6 @@ bool keeps_sizes(const jit::Node* node) {
                               "exp",
                               "neg",
                               "sqrt",
-                              "dropout",
-                              "dropout_",
-                              "feature_dropout",
-                              "alpha_dropout",
                               "batch_norm",
                               "native_batch_norm",
                               "_native_batch_norm_legit_no_training",
@@ -90,7 +92,7 @@ bool keeps_sizes(const jit::Node* node) {
                               "channel_shuffle",
                               "cumsum"};
   // clang-format on
-  return is_one_of(node, names);
+  return is_one_of(node, names) || is_dropout(node);
 }
 
 bool keeps_channels(const jit::Node* node) {
@@ -134,11 +136,9 @@ bool writes_into(const jit::Node* node, const jit::Value* value) {
 
 bool may_return_its_input(const jit::Node* node) {
   // Their schemas don't say so, but they return their input where there is nothing to do.
-  static const Names sometimes = {"dropout",    "feature_dropout", "alpha_dropout", "feature_alpha_dropout",
-                                  "contiguous", "reshape",         "reshape_as",    "flatten",
-                                  "to",         "float",           "half",          "double",
-                                  "type_as",    "expand_as",       "atleast_2d"};
-  if (is_one_of(node, sometimes)) return true;
+  static const Names sometimes = {"contiguous", "reshape", "reshape_as", "flatten",   "to",        "float",
+                                  "half",       "double",  "type_as",    "expand_as", "atleast_2d"};
+  if (is_one_of(node, sometimes) || is_dropout(node)) return true;
   const c10::FunctionSchema* schema = node->maybeSchema();
   if (schema == nullptr || schema->arguments().empty() || schema->returns().empty()) return true;
   const c10::AliasInfo* input = schema->arguments()[0].alias_info();

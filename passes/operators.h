@@ -8,6 +8,9 @@ namespace bnfold {
 // Convolutions and transposed ones, in all spellings.
 bool is_convolution(const torch::jit::Node* node);
 
+// Dropout of elements and of whole channels, alpha dropout, and those in place; whether it trains is its second argument, `train`.
+bool is_dropout(const torch::jit::Node* node);
+
 // The first output has the sizes of the first input: activations, dropout, norms, casts.
 bool keeps_sizes(const torch::jit::Node* node);
 

@@ -16,7 +16,7 @@ const void* storage_of(const at::Tensor& tensor) {
 }
 
 // Freezing names a constant after the attribute that it was: "self.layer1.0.conv1.weight".
-std::string without_self(std::string name) {
+std::string without_self(const std::string& name) {
   return name.rfind("self.", 0) == 0 ? name.substr(5) : name;
 }
 
@@ -90,7 +90,7 @@ std::optional<at::Tensor> ParameterStore::read(const jit::Value* value) const {
   if (!content) return std::nullopt;
   if (content->isNone()) return at::Tensor();
   if (!content->isTensor()) return std::nullopt;
-  const at::Tensor tensor = content->toTensor();
+  at::Tensor tensor = content->toTensor();
   if (tensor.defined() && written_storages_.count(storage_of(tensor)) != 0) return std::nullopt;
   return tensor;
 }

@@ -72,9 +72,9 @@ class Search {
   std::optional<Decline> run(const std::optional<algebra::Affine>& backward, const std::optional<algebra::Affine>& forward) {
     if (backward) want(norm_.input(), *backward, {norm_.node(), norm_.input_place}, Order());
     if (!forward) {
-      if (const auto decline = why_not_written_behind()) return *decline;
+      if (const auto decline = why_not_written_behind()) return decline;
     } else {
-      if (const auto decline = why_not_replaceable()) return *decline;
+      if (const auto decline = why_not_replaceable()) return decline;
       miss(norm_.node()->output(0), *forward, /*alone=*/true);
     }
     while (!steps_.empty()) {
@@ -115,10 +115,10 @@ class Search {
 
   std::optional<Decline> go_back(const Step& step) {
     jit::Node* producer = step.value->node();
-    if (const auto decline = why_not_from(step.value, step.from.user)) return *decline;
-    if (const auto decline = why_not_of_rank(step)) return *decline;
-    if (const auto decline = why_not_alone(step)) return *decline;
-    if (const auto decline = why_not_written(producer)) return *decline;
+    if (const auto decline = why_not_from(step.value, step.from.user)) return decline;
+    if (const auto decline = why_not_of_rank(step)) return decline;
+    if (const auto decline = why_not_alone(step)) return decline;
+    if (const auto decline = why_not_written(producer)) return decline;
     if (!wanted_.insert(step.value).second) {
       return Decline{Reason::value_has_other_readers, producer,
                      fmt::format("{} is needed twice", producer->kind().toQualString())};
@@ -173,7 +173,7 @@ class Search {
     }
     for (const jit::Use& use : readers) {
       const bool alone = step.alone && readers.size() == 1;
-      if (const auto decline = go_into(use, step, alone)) return *decline;
+      if (const auto decline = go_into(use, step, alone)) return decline;
     }
     return std::nullopt;
   }
@@ -191,8 +191,8 @@ class Search {
         node->kind() == jit::prim::DictConstruct) {
       return Decline{Reason::value_in_container, use.user, "the normalized value is put into a list, tuple or dict"};
     }
-    if (const auto decline = why_not_of_rank(step)) return *decline;
-    if (const auto decline = why_not_written(node)) return *decline;
+    if (const auto decline = why_not_of_rank(step)) return decline;
+    if (const auto decline = why_not_written(node)) return decline;
     const bool in_place = writes_into(node, step.value);
     if (in_place && (!alone || node->owningBlock() != step.value->node()->owningBlock())) {
       return Decline{Reason::value_changed_in_place, node, fmt::format("by {}", node->kind().toQualString())};

@@ -196,8 +196,8 @@ void Ranks::read_broadcast(const jit::Node* node) {
 }
 
 void Ranks::read_reduction(const jit::Node* node) {
-  if (!node->schema().argumentIndexWithName("dim")) return learn(node->output(), 0, proven);
-  if (!node->schema().argumentIndexWithName("keepdim")) return;
+  if (!has_argument(node, "dim")) return learn(node->output(), 0, proven);
+  if (!has_argument(node, "keepdim")) return;
   const auto dimensions = length(node->namedInput("dim"));
   const auto keeps = jit::toIValue(node->namedInput("keepdim"));
   if (!dimensions || !keeps) return;

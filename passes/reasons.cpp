@@ -79,6 +79,7 @@ const ReasonText& text(Reason reason) {
 const std::vector<Reason>& all_reasons() {
   static const std::vector<Reason> reasons = [] {
     std::vector<Reason> all;
+    all.reserve(std::size(kReasons));
     for (const ReasonText& entry : kReasons) all.push_back(entry.reason);
     return all;
   }();

@@ -7,6 +7,7 @@
 #include <exception>
 #include <mutex>
 #include <optional>
+#include <utility>
 
 #include "bnfold/pass.h"
 #include "find_norms.h"
@@ -39,7 +40,7 @@ void fold_in_executor(std::shared_ptr<jit::Graph>& graph) try {
   Report report;
   if (!fold_graph(*folded, {}, constants, report)) return;
   jit::EliminateDeadCode(folded);
-  graph = folded;
+  graph = std::move(folded);
 } catch (const std::exception& error) {
   TORCH_WARN("bnfold: a graph was left as it is: ", error.what());
 }
@@ -47,18 +48,18 @@ void fold_in_executor(std::shared_ptr<jit::Graph>& graph) try {
 }  // namespace
 
 void register_pass() {
-  const std::lock_guard lock(mutex);
+  const std::scoped_lock lock(mutex);
   if (!registered) registered = jit::registerPrePass(fold_in_executor);
 }
 
 void unregister_pass() {
-  const std::lock_guard lock(mutex);
+  const std::scoped_lock lock(mutex);
   if (registered) jit::clearPrePass(*registered);
   registered.reset();
 }
 
 bool pass_is_registered() {
-  const std::lock_guard lock(mutex);
+  const std::scoped_lock lock(mutex);
   return registered.has_value();
 }
 

@@ -143,8 +143,8 @@ bool is_forward_conv(const jit::Node* node) {
 Answer absorb_beside(const Site& site) {
   const auto groups = constant_int(site.node->namedInput("groups"));
   if (!groups) return Decline{Reason::operand_not_constant, site.node, "groups is computed while the module runs"};
-  const auto index = [&](const char* name) { return static_cast<size_t>(*site.node->schema().argumentIndexWithName(name)); };
-  const KernelInputs inputs{index("weight"), index("bias"), algebra::KernelLayout::output_first, *groups};
+  const KernelInputs inputs{argument_index(site.node, "weight"), argument_index(site.node, "bias"),
+                            algebra::KernelLayout::output_first, *groups};
   const auto read = read_layer(site, inputs);
   if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
   const Layer& layer = std::get<Layer>(read);

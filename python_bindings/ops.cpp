@@ -15,7 +15,7 @@ using c10::OperatorHandle;
 using torch::jit::Module;
 using torch::jit::Stack;
 
-Module module_from(c10::IValue value) {
+Module module_from(const c10::IValue& value) {
   if (!value.isModule())
     throw bnfold::Error("the argument is no ScriptModule; make one with torch.jit.script or torch.jit.trace");
   return value.toModule();
@@ -48,6 +48,7 @@ void check(const OperatorHandle&, Stack* stack) {
   const Module original = module_from(torch::jit::pop(*stack));
   if (!inputs.isTuple()) throw bnfold::Error("the inputs must be a tuple of tuples, one for each call of forward");
   std::vector<std::vector<c10::IValue>> tuples;
+  tuples.reserve(inputs.toTupleRef().elements().size());
   for (const c10::IValue& tuple : inputs.toTupleRef().elements()) {
     if (!tuple.isTuple()) throw bnfold::Error("the inputs must be a tuple of tuples, one for each call of forward");
     tuples.push_back(tuple.toTupleRef().elements().vec());

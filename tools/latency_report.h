@@ -13,4 +13,4 @@ nlohmann::ordered_json latency_report(const torch::jit::Module& original, const 
                                       const std::vector<c10::IValue>& inputs, int runs);
 
 // The same as lines for a person.
-std::string latency_table(const nlohmann::ordered_json& report);
+std::string latency_table(const nlohmann::ordered_json& latency);

@@ -119,7 +119,7 @@ Kernel scale_and_shift_inputs(const Kernel& kernel, const at::Tensor& scale, con
 Kernel with_identity(const Kernel& kernel, const at::Tensor& scale, const at::Tensor& shift) {
   const at::Device device = kernel.weight.device();
   const int64_t channels = kernel.output_channels();
-  at::Tensor weight = kernel.weight.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
+  const at::Tensor weight = kernel.weight.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
   at::Tensor middle = weight;  // [O, I/groups], the tap that reads the pixel itself
   while (middle.dim() > 2) middle = middle.select(2, middle.size(2) / 2);
   const at::Tensor outputs = at::arange(channels, at::TensorOptions().dtype(at::kLong).device(device));

@@ -65,9 +65,8 @@ std::variant<KernelInputs, Decline> kernel_inputs(const Site& site) {
   if (weight && weight->tensor.defined() && weight->tensor.dim() != site.affine.rank()) {
     return Decline{Reason::input_not_batched, site.node, "the value has no batch dimension"};
   }
-  const auto index = [&](const char* name) { return static_cast<size_t>(*site.node->schema().argumentIndexWithName(name)); };
   const auto layout = *transposed ? algebra::KernelLayout::input_first : algebra::KernelLayout::output_first;
-  return KernelInputs{index("weight"), index("bias"), layout, *groups};
+  return KernelInputs{argument_index(site.node, "weight"), argument_index(site.node, "bias"), layout, *groups};
 }
 
 }  // namespace

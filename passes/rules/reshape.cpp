@@ -52,7 +52,7 @@ Extent origin(const jit::Value* value, int64_t dimension, const Site& site) {
       const auto before = dimension_before(node, dimension, site.known.ranks.of(value));
       if (!before) break;
       dimension = *before;
-    } else if (!keeps_sizes(node) && !(keeps_batch && dimension == 0)) {
+    } else if (!(keeps_sizes(node) || (keeps_batch && dimension == 0))) {
       break;
     }
     value = node->input(0);
@@ -96,6 +96,7 @@ Extent extent_of(const jit::Value* element, const Site& site) {
 
 std::vector<Extent> extents_of_value(const jit::Value* value, int64_t rank, const Site& site) {
   std::vector<Extent> extents;
+  extents.reserve(rank);
   for (int64_t dimension = 0; dimension < rank; ++dimension) {
     extents.push_back(origin(value, dimension, site));
   }
