@@ -3,8 +3,8 @@
 //     $ fold_and_run resnet50.pt 1,3,224,224 resnet50-folded.pt
 #include <ATen/ATen.h>
 #include <bnfold/bnfold.h>
+#include <bnfold/files.h>
 #include <torch/csrc/jit/api/module.h>
-#include <torch/csrc/jit/serialization/import.h>
 
 #include <exception>
 #include <iostream>
@@ -14,7 +14,7 @@
 namespace {
 
 int fold_and_run(const std::string& path, const std::string& shape, const std::string& folded_path) {
-  torch::jit::Module model = torch::jit::load(path);
+  torch::jit::Module model = bnfold::load(path);
   model.eval();
 
   bnfold::FoldResult result = bnfold::fold(model);

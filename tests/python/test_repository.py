@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import collections
-import importlib.util
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import examples
 import pytest
-import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSES, RULES, TESTS, DOCS = ROOT / "passes", ROOT / "passes" / "rules", ROOT / "tests", ROOT / "docs"
@@ -84,32 +82,17 @@ def test_the_reasons_are_documented_in_the_order_of_the_enum():
     assert re.findall(r"^### `(\w+)`$", text("docs", "reasons.md"), re.MULTILINE) == reasons()
 
 
-def examples() -> dict[str, str]:
-    """The example below each reason."""
-    sections = re.split(r"^### `(\w+)`$", text("docs", "reasons.md"), flags=re.MULTILINE)[1:]
-    blocks = {name: re.search(r"^```python\n(.*?)^```$", body, re.MULTILINE | re.DOTALL) for name, body in zip(sections[::2], sections[1::2])}
-    return {name: block.group(1) for name, block in blocks.items() if block}
+EXAMPLES = {block.heading: block.code for block in examples.blocks("reasons.md") if block.language == "python"}
+FIRST_LINES = next(block.code for block in examples.blocks("reasons.md") if block.language == "text")
 
 
 def test_every_reason_has_an_example():
-    assert sorted(examples()) == sorted(reasons())
+    assert sorted(EXAMPLES) == sorted(reasons())
 
 
-@pytest.mark.parametrize("reason, code", examples().items(), ids=list(examples()))
+@pytest.mark.parametrize("reason, code", EXAMPLES.items(), ids=list(EXAMPLES))
 def test_the_example_of_a_reason_gives_that_reason(reason, code, tmp_path):
-    first_lines = re.search(r"^```text\n(.*?)^```$", text("docs", "reasons.md"), re.MULTILINE | re.DOTALL).group(1)
-    path = tmp_path / "example.py"
-    path.write_text(first_lines + code)
-    # TorchScript reads the source of a class, so the example has to be a file.
-    specification = importlib.util.spec_from_file_location(f"example_{reason}", path)
-    example = importlib.util.module_from_spec(specification)
-    sys.modules[example.__name__] = example
-    try:
-        with torch.enable_grad():
-            specification.loader.exec_module(example)
-    finally:
-        del sys.modules[example.__name__]
-    (norm,) = example.result.report.kept
+    (norm,) = examples.run(FIRST_LINES + code, tmp_path).result.report.kept
     # A reason may stand in one of the other ways than the one backward, which names the norm's own reason.
     assert reason in {norm.reason, *(obstacle.reason for obstacle in norm.obstacles)}
 

@@ -1,0 +1,62 @@
+"""docs/howto.md does what it says: each of its code blocks is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import examples
+import pytest
+import torch
+from torch import nn
+
+from bnfold import _library
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = Path(_library._find()).resolve()
+BLOCKS = examples.blocks("howto.md")
+
+
+def of(language: str) -> list:
+    return [pytest.param(block.code, id=block.heading) for block in BLOCKS if block.language == language]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where the blocks run, with the model that they speak of."""
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    model[1].running_mean.normal_()
+    model[1].running_var.uniform_(0.5, 2)
+    torch.jit.script(model.eval()).save("model.pt")
+    return tmp_path
+
+
+def test_there_are_blocks():
+    assert len(of("python")) >= 10 and len(of("console")) >= 2 and len(of("cpp")) == 1
+
+
+@pytest.mark.parametrize("code", of("python"))
+@pytest.mark.filterwarnings("ignore")  # what PyTorch says of TorchScript and of its exporter
+def test_python(code, folder):
+    if "import torch_tensorrt" in code:
+        pytest.importorskip("torch_tensorrt")
+    examples.run(code, folder, libbnfold_ops=LIBRARY)
+
+
+@pytest.mark.parametrize("code", of("console"))
+def test_console(code, folder):
+    commands = "\n".join(re.findall(r"^\$ (.*)$", code, re.MULTILINE))
+    path = os.pathsep.join([str(LIBRARY.parents[1] / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    run = subprocess.run(["bash", "-euc", commands], env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("code", of("cpp"))
+def test_cpp_is_that_of_the_example(code):
+    example = (ROOT / "examples" / "deploy" / "fold_and_run.cpp").read_text()
+    lines = [line.partition("  //")[0].strip() for line in code.splitlines()]
+    assert [line for line in lines if line not in example] == []
