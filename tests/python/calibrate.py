@@ -81,8 +81,9 @@ def _set_statistics(norm: Any, value: torch.Tensor, generator: torch.Generator) 
     others = [dimension for dimension in range(value.dim()) if dimension != 1]
     mean = value.double().mean(others)
     variance = value.double().var(others, unbiased=False)
-    # A channel that does not vary on this batch still needs a variance of the size of the others.
-    variance = variance.clamp_min(float(variance.mean()) * 1e-2 + 1e-6)
+    # A channel that does not vary on this batch still needs a variance of the size of the others, and a deviation that its mean does not
+    # drown: docs/checking.md tells what becomes of rounding then.
+    variance = variance.clamp_min(float(variance.mean()) * 1e-2 + float(mean.square().mean()) * 1e-2 + 1e-6)
     norm.running_mean.copy_(mean * _uniform(mean, 0, 1, generator))
     norm.running_var.copy_(variance * _uniform(variance, 0.5, 2.0, generator))
 

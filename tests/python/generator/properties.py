@@ -112,7 +112,7 @@ class Check:
             assert self._graph_text() == graph, "the fold changes the graph of the module that comes in"
             self._assert_state(state, dict(self.module.state_dict()), "of the module that comes in")
         self._assert_reported(result)
-        self._allow_rounding(result.module)
+        self._allow_rounding(result.report)
         if self.run.dtype == "float32":
             self._assert_float_is_near(result.module)
             return Outcome(self.module, result.report)
@@ -140,13 +140,18 @@ class Check:
                 raise
             return quietly(bnfold.fold, self.module, **self.prepared.ranks)
 
-    def _allow_rounding(self, folded: torch.jit.ScriptModule) -> None:
-        """Norms in a row with tiny variances make weights of 1e10, which multiply the rounding of what a bound cut to one number before."""
-        largest_folded, largest_before = (largest(list(one.state_dict().values())) for one in (folded, self.prepared.model))
-        growth = largest_folded / max(largest_before, 1.0)
-        self.tolerance = max(self.tolerance, TIMES_THE_ORIGINALS_ERROR * torch.finfo(torch.float64).eps * growth)
-        if self.tolerance > FLOAT:
-            raise Unsuitable("large: the weights of the folded module explode")
+    def _allow_rounding(self, report: bnfold.Report) -> None:
+        """Norms in a row that become bounds multiply the rounding of these by all of their scales: docs/checking.md."""
+        modules, gain = dict(self.prepared.model.named_modules()), 1.0
+        for norm in report.folded:
+            module = modules.get(norm.name)
+            if norm.direction == "forward" and getattr(module, "running_var", None) is not None:
+                scales = torch.rsqrt(module.running_var + module.eps) * (1 if module.weight is None else module.weight)
+                gain *= max(1.0, float(scales.abs().max()))
+        rounding = torch.finfo(getattr(torch, self.run.dtype)).eps * gain
+        self.tolerance = max(self.tolerance, TIMES_THE_ORIGINALS_ERROR * rounding)
+        if self.tolerance > 100 * FLOAT:
+            raise Unsuitable("large: the scales of its norms multiply rounding until it shows")
 
     # ---- the reference
 
@@ -254,7 +259,7 @@ class Check:
         if isinstance(reference, Exception) or isinstance(original, Exception) or self._refuses_rank(mine):
             return
         assert not isinstance(mine, Exception), f"the folded module raises {mine} in float"
-        tolerance = max(FLOAT, TIMES_THE_ORIGINALS_ERROR * error_between(reference.outputs, original.outputs))
+        tolerance = max(FLOAT, self.tolerance, TIMES_THE_ORIGINALS_ERROR * error_between(reference.outputs, original.outputs))
         error = error_between(reference.outputs, mine.outputs)
         assert error <= tolerance, f"off by {error:.1e} in float, where {tolerance:.1e} is the tolerance"
 
