@@ -71,6 +71,14 @@ TEST_F(FindNorms, DeclinesComputedParameters) {
   expect_kept(model.forward(kConv + ("return " + call)).module, {x}, "norm", Reason::norm_parameters_not_static, "bias");
 }
 
+TEST_F(FindNorms, DeclinesAComputedEpsilon) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}).norm("norm", 4);
+  std::string call = batch_norm("norm", "y");
+  call.replace(call.find("1e-05"), 5, "0.1 * x.size(0)");
+  expect_kept(model.forward(kConv + ("return " + call)).module, {x}, "norm", Reason::norm_parameters_not_static, "eps");
+}
+
 TEST_F(FindNorms, DeclinesStatisticsThatAreWrittenInPlace) {
   Model model = conv();
   model.forward("self.block.norm.running_mean.mul_(0.5)\n" + (kConv + ("return " + batch_norm("block.norm", "y"))));

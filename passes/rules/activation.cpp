@@ -104,7 +104,6 @@ at::Tensor needed(const at::Tensor& bound, double never) {
 }  // namespace
 
 Answer activation_forward(const Site& site) {
-  if (site.place != 0) return Decline{Reason::operand_not_constant, site.node, "the normalized value is one of its limits"};
   const auto range = range_of(site.node);
   if (!range) return Decline{Reason::operand_not_constant, site.node, "its limits are computed while the module runs"};
   const bool homogeneous = range->low == 0 && range->high == kInfinity;

@@ -95,6 +95,13 @@ TEST_F(AddRule, DeclinesAnAlphaThatIsComputed) {
               "alpha");
 }
 
+TEST_F(AddRule, DeclinesAStaticAddendOfAnotherDtype) {
+  Model model;
+  model.layer("linear", {3, 5}).parameter("narrow.bias", at::randn({5}, at::kFloat)).norm("norm", 5);
+  model.forward(fmt::format("y = torch.mm(x, self.linear.weight) + self.narrow.bias\nreturn {}", batch_norm("norm", "y")));
+  expect_stopped(model.module, {x}, "norm", "backward", Reason::weight_dtype_unsupported, "addend");
+}
+
 TEST_F(AddRule, DeclinesAnAddendForEachRow) {
   expect_kept(sum_then_norm("y + self.shift.bias", {4, 1}).module, {x}, "norm", Reason::affine_varies_elsewhere, "addend");
 }
@@ -179,6 +186,15 @@ TEST_F(AddForward, TakesTheInPlaceFormsToo) {
 TEST_F(AddForward, TakesANumber) {
   expect_folded(before_conv("y + 2.5").module, {image}, "norm", "conv");
   expect_folded(before_conv("torch.sub(y, 2.5, alpha=3).add_(1)").module, {image}, "norm", "conv");
+}
+
+TEST_F(AddForward, DeclinesANumberThatIsComputed) {
+  expect_stopped(before_conv("y + x.size(0)").module, {image}, "norm", "forward", Reason::operand_not_constant, "addend");
+}
+
+TEST_F(AddForward, DeclinesAnAlphaThatIsComputed) {
+  expect_stopped(before_conv("torch.add(y, u, alpha=x.size(0))").module, {image}, "norm", "forward", Reason::operand_not_constant,
+                 "alpha");
 }
 
 TEST_F(AddForward, AddsTheNormToItselfThroughALayer) {

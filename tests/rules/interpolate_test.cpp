@@ -54,5 +54,14 @@ TEST_F(InterpolateRule, DeclinesChannelsAmongTheResizedDimensions) {
   expect_kept(model.module, {x}, "norm", Reason::affine_varies_elsewhere, "resized");
 }
 
+TEST_F(InterpolateRule, DeclinesChannelsAmongTheResizedDimensionsForward) {
+  Model model;
+  model.layer("conv", {4, 6, 3, 3}, 4).norm("norm", 3);
+  model.forward(fmt::format(
+      "y = {}\ny = torch.upsample_nearest2d(y.permute(0, 2, 1, 3), [6, 6], None, None).permute(0, 2, 1, 3)\nreturn {}",
+      batch_norm("norm", "x"), conv("conv", "y")));
+  expect_stopped(model.module, {x}, "norm", "forward", Reason::affine_varies_elsewhere, "resized");
+}
+
 }  // namespace
 }  // namespace bnfold::test
