@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -210,6 +211,22 @@ def test_a_wrong_option_gives_one_sentence(name, arguments, sentence):
     result = script(name, *arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"{name.removesuffix('.sh')}: {sentence}; --help lists the options\n"
+
+
+@pytest.mark.parametrize(
+    "condition, switched",
+    [
+        ("a || b", "(a || b) && bnfold_holds(7)"),
+        ("const auto decline = why_not(site)", "const auto decline = why_not(site); decline && bnfold_holds(7)"),
+        ("const auto* decline = std::get_if<Decline>(&read)", "const auto* decline = std::get_if<Decline>(&read); decline && bnfold_holds(7)"),
+        ("auto x = f(); x > 3", "auto x = f(); (x > 3) && bnfold_holds(7)"),
+    ],
+)
+def test_a_mutant_has_its_condition_off(condition, switched):
+    specification = importlib.util.spec_from_file_location("mutants", ROOT / "scripts" / "mutants.py")
+    mutants = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(mutants)
+    assert mutants.switched(condition, 7) == switched
 
 
 # ---- documentation
