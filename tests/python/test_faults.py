@@ -326,7 +326,7 @@ def test_killed_while_writing(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(number, saved, tmp_path):
     (tmp_path / "folded.pt").write_text("what was there")
-    endless = ["--input", "64,3,64,64", "--check", "1000000"]
+    endless = ["--input", "64,3,64,9", "--check", "1000000"]
     command = [PROGRAM, str(saved), str(tmp_path / "folded.pt"), *endless]
     # Where the tests run in the background of a shell, SIGINT is ignored, by what they start as well.
     heeding = functools.partial(signal.signal, number, signal.SIG_DFL)
