@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import io
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import measuring
 import torch
 from torch import nn
 
@@ -140,7 +139,7 @@ TOOLS: dict[str, tuple[str, Callable[[nn.Module, torch.Tensor], str]]] = {
 
 def title(tool: str) -> str:
     package, _ = TOOLS[tool]
-    return f"{tool} {importlib.metadata.version(package)}" if package else tool
+    return f"{tool} {measuring.version(package)}" if package else tool
 
 
 def outcomes(pattern: str, tools: list[str]) -> list[str]:
@@ -155,7 +154,7 @@ def outcomes(pattern: str, tools: list[str]) -> list[str]:
 
 def is_installed(tool: str) -> bool:
     package, _ = TOOLS[tool]
-    return not package or importlib.util.find_spec(package) is not None
+    return not package or measuring.version(package) is not None
 
 
 def main() -> None:

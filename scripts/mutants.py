@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Switches off each condition under which a function declines, fails or knows nothing, and lists those that no test misses: mutants.py --help."""
+"""Switches off each condition under which a function declines, fails or knows nothing, and lists those that no test notices: mutants.py --help."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ GUARDED = re.compile(rf"\s*\{{?\s*({DECLINES}|{FAILS}|{KNOWS_NOTHING})")
 TEST_BINARIES = (("tests/algebra_tests",), ("tests/rule_tests",), ("tests/pass_tests",), ("bin/fuzz_graphs", "200"))
 # What a test in Python asks of a file of C++, which those in C++ can't.
 PYTHON_TESTS = {
-    "passes/load.cpp": "test_files.py test_faults.py",
-    "passes/save.cpp": "test_faults.py test_files.py",
-    "passes/zip_checksums.cpp": "test_files.py",
-    "tools": "test_program.py test_faults.py test_files.py",
-    "python_bindings": "test_errors.py test_result.py test_torchscript_features.py",
-    "": "test_values.py test_errors.py",
+    "passes/load.cpp": ("test_files.py", "test_faults.py"),
+    "passes/save.cpp": ("test_faults.py", "test_files.py"),
+    "passes/zip_checksums.cpp": ("test_files.py",),
+    "tools": ("test_program.py", "test_faults.py", "test_files.py"),
+    "python_bindings": ("test_errors.py", "test_result.py", "test_torchscript_features.py"),
+    "": ("test_values.py", "test_errors.py"),
 }
 SECONDS_FOR_A_TEST = 900
 
@@ -114,13 +114,13 @@ def fails(command: list[object], condition: Condition) -> bool:
     return run.returncode != 0
 
 
-def missed_by(condition: Condition) -> str:
+def noticed_by(condition: Condition) -> str:
     """The tests that fail while the condition is off; nothing where none does."""
     for binary, *arguments in TEST_BINARIES:
         if fails([BUILD / binary, *(arguments or ["--gtest_brief=1", "--gtest_fail_fast"])], condition):
             return binary
     tests = next(tests for beginning, tests in PYTHON_TESTS.items() if condition.place.startswith(beginning))
-    for test in tests.split():
+    for test in tests:
         if fails([ROOT / ".venv/bin/python", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", ROOT / "tests/python" / test], condition):
             return test
     return ""
@@ -129,7 +129,7 @@ def missed_by(condition: Condition) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(
         description="Builds bnfold in build-mutants/ with a switch in each condition under which a function declines a fold, fails or knows "
-        "nothing, and runs the tests with one of them off at a time. Prints which fail then; a condition that none misses has no test or "
+        "nothing, and runs the tests with one of them off at a time. Prints which fail then; a condition that none notices has no test or "
         "no use. A few hours for all on 2 cores."
     )
     parser.add_argument("paths", nargs="*", help="look at conditions in files whose paths begin with one of these only")
@@ -137,16 +137,16 @@ def main() -> int:
     arguments = parser.parse_args()
     conditions = [one for one in build() if one.place.startswith(tuple(arguments.paths or [""]))]
     everything_on = Condition(-1, "", "nothing is off")
-    if found := missed_by(everything_on):
+    if found := noticed_by(everything_on):
         print(f"mutants: {found} fails with every condition on", file=sys.stderr)
         return 2
-    missed = 0
+    unnoticed = 0
     with ThreadPoolExecutor(arguments.processes) as pool:
-        for condition, found in zip(conditions, pool.map(missed_by, conditions), strict=True):
-            missed += not found
-            print(f"{condition.place:<36} {found or 'MISSED BY NO TEST':<28} {condition.text}", flush=True)
-    print(f"{len(conditions)} conditions, {missed} that no test misses")
-    return 1 if missed else 0
+        for condition, found in zip(conditions, pool.map(noticed_by, conditions), strict=True):
+            unnoticed += not found
+            print(f"{condition.place:<36} {found or 'NOTICED BY NO TEST':<28} {condition.text}", flush=True)
+    print(f"{len(conditions)} conditions, {unnoticed} that no test notices")
+    return 1 if unnoticed else 0
 
 
 if __name__ == "__main__":

@@ -119,12 +119,8 @@ INSTANTIATE_TEST_SUITE_P(Concatenated, ExtentsOf,
 INSTANTIATE_TEST_SUITE_P(Broadcast, ExtentsOf,
                          ::testing::Values(Case{"x + y", {unknown, 4, unknown, unknown}},
                                            Case{"x * x", {unknown, unknown, unknown, unknown}},
-
                                            // 1 may become whatever the other has
                                            Case{"y.mean([1], True) + x", {unknown, unknown, unknown, unknown}}));
-
-INSTANTIATE_TEST_SUITE_P(TakenApart, ExtentsOf,
-                         ::testing::Values(Case{"torch.cat([y, y, y], 1).chunk(5, 1)[4]", {unknown, unknown, unknown, unknown}}));
 
 TEST(Extents, OfThePiecesOfAChunk) {
   EXPECT_EQ(Flattened("a, b, c = torch.chunk(torch.cat([y, y], 1), 3, 1)\nreturn a").sizes(2), (Sizes{unknown, 3}));
@@ -133,6 +129,7 @@ TEST(Extents, OfThePiecesOfAChunk) {
   EXPECT_EQ(Flattened("a, b = torch.chunk(y, number, 1)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
   EXPECT_EQ(Flattened("a, b = torch.chunk(y, 2, number)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
   EXPECT_EQ(Flattened("a, b = y.split(3, 1)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
+  EXPECT_EQ(Flattened("return torch.cat([y, y, y], 1).chunk(5, 1)[4]").sizes(4), (Sizes{unknown, unknown, unknown, unknown}));
 }
 
 TEST(Extents, FitAnAffineOfTheirRankAndSize) {

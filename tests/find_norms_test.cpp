@@ -23,6 +23,15 @@ class FindNorms : public ::testing::Test {
 
   static Model conv_then_norm() { return conv().forward(kConv + ("return " + batch_norm("block.norm", "y"))); }
 
+  // conv --> norm, which is called with `expression` in the place of `argument`
+  static Model with_argument(const std::string& argument, const std::string& expression) {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}).norm("norm", 4);
+    std::string call = batch_norm("norm", "y");
+    call.replace(call.find(argument), argument.size(), expression);
+    return model.forward(kConv + ("return " + call));
+  }
+
   static at::Tensor of_norm(const Model& model, const char* name) {
     return model.module.attr("block").toModule().attr("norm").toModule().attr(name).toTensor();
   }
@@ -64,19 +73,13 @@ TEST_F(FindNorms, DeclinesANormWithoutRunningStatistics) {
 }
 
 TEST_F(FindNorms, DeclinesComputedParameters) {
-  Model model;
-  model.layer("conv", {4, 3, 3, 3}).norm("norm", 4);
-  std::string call = batch_norm("norm", "y");
-  call.replace(call.find("self.norm.bias"), 14, "self.norm.bias * x.mean()");
-  expect_kept(model.forward(kConv + ("return " + call)).module, {x}, "norm", Reason::norm_parameters_not_static, "bias");
+  const Model model = with_argument("self.norm.bias", "self.norm.bias * x.mean()");
+  expect_kept(model.module, {x}, "norm", Reason::norm_parameters_not_static, "bias");
 }
 
 TEST_F(FindNorms, DeclinesAComputedEpsilon) {
-  Model model;
-  model.layer("conv", {4, 3, 3, 3}).norm("norm", 4);
-  std::string call = batch_norm("norm", "y");
-  call.replace(call.find("1e-05"), 5, "0.1 * x.size(0)");
-  expect_kept(model.forward(kConv + ("return " + call)).module, {x}, "norm", Reason::norm_parameters_not_static, "eps");
+  const Model model = with_argument("1e-05", "0.1 * x.size(0)");
+  expect_kept(model.module, {x}, "norm", Reason::norm_parameters_not_static, "eps");
 }
 
 TEST_F(FindNorms, DeclinesStatisticsThatAreWrittenInPlace) {

@@ -2,7 +2,7 @@
 
 from .counting import Contents, contents, norm_share
 from .intervals import median_interval, ratio_interval
-from .machine import environment
+from .machine import environment, version
 from .settings import TOLERANCES, Settings, require_evaluated
 from .timing import Latency, latency
 from .variants import NO_CUDA, TORCHSCRIPT, VARIANTS, WARM_UP_RUNS
@@ -23,4 +23,5 @@ __all__ = [
     "norm_share",
     "ratio_interval",
     "require_evaluated",
+    "version",
 ]

@@ -27,7 +27,7 @@ def environment(settings: Settings) -> dict[str, Any]:
             "gpu": gpu,
             "python": platform.python_version(),
             "torch": torch.__version__,
-            **{name: _version(name) for name in ("torchvision", "timm", "onnxruntime", "openvino")},
+            **{name: version(name) for name in ("torchvision", "timm", "onnxruntime", "openvino")},
             "cuda": torch.version.cuda if gpu else None,
             "cudnn": torch.backends.cudnn.version() if gpu else None,
             "cudnn.benchmark": torch.backends.cudnn.benchmark,
@@ -44,7 +44,7 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

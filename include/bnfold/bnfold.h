@@ -29,8 +29,8 @@ struct Options {
   std::vector<std::string> preserved_attributes;
 
   // The rank of each argument of forward, self left out, where it is known. A linear layer before a norm needs rank 2; where the
-  // graph and this list leave the rank open, the folded module checks it and raises an error for another one. Each is
-  // from 0 to 64.
+  // graph and this list leave the rank open, the folded module checks it and raises an error for another one.
+  // Each is from 0 to 64.
   std::vector<std::optional<int64_t>> input_ranks;
 };
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import comparison
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "bench"))
-
-import comparison
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def documented() -> list[list[str]]:
     """The cells of the table, its first line and its first column too."""
-    section = (ROOT / "README.md").read_text().partition("## Beside other tools")[2]
+    section = README.read_text().partition("## Beside other tools")[2]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| ")]
     return rows[: len(comparison.PATTERNS) + 1]
 

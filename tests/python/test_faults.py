@@ -25,12 +25,11 @@ from typing import Any
 import pytest
 import torch
 from cases import double, prepared
+from tested import PROGRAM
 from torch import nn
 
 import bnfold
-from bnfold import _library
 
-PROGRAM = str(Path(_library._find()).resolve().parents[1] / "bin" / "bnfold")
 FOLDERS = [str(Path(bnfold.__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 VARIABLES = {**os.environ, "PYTHONPATH": os.pathsep.join(FOLDERS), "OMP_NUM_THREADS": "1"}
 

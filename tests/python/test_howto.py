@@ -11,12 +11,11 @@ from pathlib import Path
 import examples
 import pytest
 import torch
+from calibrate import calibrate
+from tested import LIBRARY, PROGRAM
 from torch import nn
 
-from bnfold import _library
-
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARY = Path(_library._find()).resolve()
 BLOCKS = examples.blocks("howto.md")
 
 
@@ -29,9 +28,8 @@ def folder(tmp_path, monkeypatch):
     """Where the blocks run, with the model that they speak of."""
     monkeypatch.chdir(tmp_path)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
-    model[1].running_mean.normal_()
-    model[1].running_var.uniform_(0.5, 2)
-    torch.jit.script(model.eval()).save("model.pt")
+    calibrate(model.eval(), (torch.randn(2, 3, 64, 64),))
+    torch.jit.script(model).save("model.pt")
     return tmp_path
 
 
@@ -50,7 +48,7 @@ def test_python(code, folder):
 @pytest.mark.parametrize("code", of("console"))
 def test_console(code, folder):
     commands = "\n".join(re.findall(r"^\$ (.*)$", code, re.MULTILINE))
-    path = os.pathsep.join([str(LIBRARY.parents[1] / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(PROGRAM.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
     run = subprocess.run(["bash", "-euc", commands], env=os.environ | {"PATH": path}, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 

@@ -7,7 +7,6 @@ import functools
 import json
 import re
 import resource
-import sys
 import urllib.error
 from pathlib import Path
 
@@ -17,9 +16,6 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 from torchvision.datasets import Imagenette
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "bench"))
 
 import imagenette as command
 import measuring

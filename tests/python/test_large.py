@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import large
 import pytest
 import torch
 from calibrate import relative_error
@@ -14,9 +15,6 @@ from calibrate import relative_error
 import bnfold
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
-sys.path.insert(0, str(BENCH))
-
-import large  # noqa: E402
 
 # Deep enough for what recurses to show, and in a second.
 DEEP = 40

@@ -14,7 +14,6 @@ from calibrate import calibrate
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "bench"))
 
 import latency as command
 import measuring

@@ -14,11 +14,10 @@ import pytest
 import torch
 from calibrate import calibrate, relative_error
 from cases import double, prepared
+from tested import PROGRAM
 from torch import nn
 
-from bnfold import _library
-
-PROGRAM = Path(_library._find()).resolve().parents[1] / "bin" / "bnfold"
+VARIABLES = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 # What the program's help promises to scripts.
 DONE, CHECK_FAILED, USAGE, CANNOT_LOAD, NORM_KEPT, CANNOT_WRITE = range(6)
@@ -108,8 +107,7 @@ def bnfold(models, tmp_path):
 
     def run(*arguments: Any, code: int) -> subprocess.CompletedProcess:
         command = [str(models / f"{one}.pt") if (models / f"{one}.pt").exists() else str(one) for one in arguments]
-        variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-        result = subprocess.run([str(PROGRAM), *command], cwd=tmp_path, env=variables, capture_output=True, text=True)
+        result = subprocess.run([str(PROGRAM), *command], cwd=tmp_path, env=VARIABLES, capture_output=True, text=True)
         assert result.returncode == code, result.stdout + result.stderr
         # A user never sees where in C++ an exception came from.
         for text in ("frame #", "Exception raised from", "INTERNAL ASSERT"):
@@ -222,7 +220,7 @@ def test_check_of_a_module_that_draws_random_numbers(bnfold):
 def peak_of_check(model: Path, out: Path, count: int) -> int:
     """The kilobytes that the program has at most while it checks `count` images of 12 MB."""
     command = [str(PROGRAM), str(model), str(out), "--input", "1,3,1024,1024", "--check", str(count)]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=VARIABLES, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == DONE

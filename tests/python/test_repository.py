@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import collections
-import importlib.util
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import examples
+import mutants
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,9 +223,6 @@ def test_a_wrong_option_gives_one_sentence(name, arguments, sentence):
     ],
 )
 def test_a_mutant_has_its_condition_off(condition, switched):
-    specification = importlib.util.spec_from_file_location("mutants", ROOT / "scripts" / "mutants.py")
-    mutants = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(mutants)
     assert mutants.switched(condition, 7) == switched
 
 

@@ -13,12 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from cases import double, prepared
+from tested import BUILD
 from torch import nn
 
-from bnfold import _library
-
 ROOT = Path(__file__).resolve().parents[2]
-BUILD = Path(_library._find()).resolve().parents[1]
 
 # Where a library from elsewhere is tested, there is no build directory to build a wheel in.
 pytestmark = pytest.mark.skipif(not (BUILD / "CMakeCache.txt").is_file(), reason="the library tested is in no build directory")

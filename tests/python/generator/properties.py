@@ -18,8 +18,8 @@ from .run import Prepared, Run, Unsuitable, quietly
 
 # In double, relative to the largest output; in float that of bnfold.check.
 EXACT, FLOAT = 1e-9, 1e-4
-# In float, the original has errors of its own.
-TIMES_THE_ORIGINALS_ERROR = 10
+# Above what rounding makes: the errors that the original has in float, and those of bounds.
+TIMES_ROUNDING = 10
 # What a folded module says to an input of another rank than it was folded for, where nothing proved the rank.
 RANK_CHECK = "a batch norm was folded into this layer for inputs of rank"
 # The modules that are refused, by sentences that the documentation has.
@@ -149,7 +149,7 @@ class Check:
                 scales = torch.rsqrt(module.running_var + module.eps) * (1 if module.weight is None else module.weight)
                 gain *= max(1.0, float(scales.abs().max()))
         rounding = torch.finfo(getattr(torch, self.run.dtype)).eps * gain
-        self.tolerance = max(self.tolerance, TIMES_THE_ORIGINALS_ERROR * rounding)
+        self.tolerance = max(self.tolerance, TIMES_ROUNDING * rounding)
         if self.tolerance > 100 * FLOAT:
             raise Unsuitable("large: the scales of its norms multiply rounding until it shows")
 
@@ -259,7 +259,7 @@ class Check:
         if isinstance(reference, Exception) or isinstance(original, Exception) or self._refuses_rank(mine):
             return
         assert not isinstance(mine, Exception), f"the folded module raises {mine} in float"
-        tolerance = max(FLOAT, self.tolerance, TIMES_THE_ORIGINALS_ERROR * error_between(reference.outputs, original.outputs))
+        tolerance = max(FLOAT, self.tolerance, TIMES_ROUNDING * error_between(reference.outputs, original.outputs))
         error = error_between(reference.outputs, mine.outputs)
         assert error <= tolerance, f"off by {error:.1e} in float, where {tolerance:.1e} is the tolerance"
 
