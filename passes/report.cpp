@@ -1,6 +1,7 @@
 // The report as JSON and as a table.
 #include "bnfold/report.h"
 
+#include <fmt/color.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -76,19 +77,36 @@ std::string directions(const std::vector<FoldedNorm>& folded) {
   return text;
 }
 
+// Text in a style, or plain where the table has no colors.
+class Painter {
+ public:
+  explicit Painter(bool colored) : colored_(colored) {}
+
+  std::string operator()(const fmt::text_style& style, const std::string& text) const {
+    return colored_ ? fmt::format(style, "{}", text) : text;
+  }
+
+ private:
+  bool colored_;
+};
+
 std::string line_of(const Obstacle& obstacle) {
   const std::string where = obstacle.source.empty() ? "" : fmt::format(" ({})", obstacle.source);
   return fmt::format("{}: {}, {}{}", obstacle.way, name(obstacle.reason), obstacle.detail, where);
 }
 
-std::string kept_lines(const std::vector<KeptNorm>& kept, size_t width) {
-  std::string lines = "\nkept\n";
+std::string kept_lines(const std::vector<KeptNorm>& kept, size_t width, const Painter& painted) {
+  const auto detail_line = [&](const std::string& detail) {
+    return fmt::format("      {}\n", painted(fmt::emphasis::faint, shortened(detail, width - 6)));
+  };
+  std::string lines = fmt::format("\n{}\n", painted(fmt::emphasis::bold, "kept"));
   for (const KeptNorm& norm : kept) {
     const std::string where = norm.source.empty() ? "" : fmt::format("  ({})", norm.source);
-    lines += fmt::format("  {}  {}{}\n", norm.name, name(norm.reason), where);
-    if (!norm.detail.empty()) lines += fmt::format("      {}\n", shortened(norm.detail, width - 6));
+    const std::string reason = painted(fg(fmt::terminal_color::yellow), std::string(name(norm.reason)));
+    lines += fmt::format("  {}  {}{}\n", painted(fmt::emphasis::bold, norm.name), reason, where);
+    if (!norm.detail.empty()) lines += detail_line(norm.detail);
     for (const Obstacle& obstacle : norm.obstacles) {
-      if (obstacle.way == "forward") lines += fmt::format("      {}\n", shortened(line_of(obstacle), width - 6));
+      if (obstacle.way == "forward") lines += detail_line(line_of(obstacle));
     }
   }
   return lines;
@@ -114,16 +132,19 @@ std::string Report::to_json() const {
   return json.dump(2, ' ', false, Json::error_handler_t::replace);
 }
 
-std::string Report::to_table(int width) const {
+std::string Report::to_table(int width, bool colored) const {
+  const Painter painted(colored);
   const size_t norms = folded.size() + kept.size();
   const std::string ways = folded.empty() ? "" : "   " + directions(folded);
-  std::string table = fmt::format("{:<12} {:>14}  of  {:>14}{}\n", "norms folded", folded.size(), norms, ways);
+  const auto count_color = fg(kept.empty() ? fmt::terminal_color::green : fmt::terminal_color::yellow);
+  const std::string count = painted(fmt::emphasis::bold | count_color, fmt::format("{:>14}", folded.size()));
+  std::string table = fmt::format("{:<12} {}  of  {:>14}{}\n", "norms folded", count, norms, ways);
   if (!scales.empty()) table += fmt::format("{:<12} {:>13}\n", "scales folded", scales.size());
   table += count_line("parameters", before.parameters, after.parameters);
   table += count_line("buffers", before.buffers, after.buffers);
   table += size_line("size", readable_size(before.bytes), readable_size(after.bytes), "");
   table += count_line("graph nodes", before.nodes, after.nodes);
-  if (!kept.empty()) table += kept_lines(kept, static_cast<size_t>(std::max(width, 40)));
+  if (!kept.empty()) table += kept_lines(kept, static_cast<size_t>(std::max(width, 40)), painted);
   return table;
 }
 

@@ -70,8 +70,8 @@ Median median_of(std::vector<double> measured) {
   return {median, measured[outside], measured[count - 1 - outside]};
 }
 
-std::vector<std::vector<double>> time_in_turn(std::vector<jit::Module> modules, const std::vector<c10::IValue>& inputs,
-                                              int runs) {
+std::vector<std::vector<double>> time_in_turn(std::vector<jit::Module> modules, const std::vector<c10::IValue>& inputs, int runs,
+                                              const std::function<void(int)>& before_round) {
   const at::NoGradGuard no_grad;
   const bool on_cuda = std::any_of(inputs.begin(), inputs.end(),
                                    [](const c10::IValue& input) { return input.isTensor() && input.toTensor().is_cuda(); });
@@ -80,6 +80,7 @@ std::vector<std::vector<double>> time_in_turn(std::vector<jit::Module> modules, 
   std::iota(order.begin(), order.end(), 0);
   std::mt19937 random;
   for (int run = -kWarmUp; run < runs; ++run) {
+    if (run >= 0) before_round(run);
     std::shuffle(order.begin(), order.end(), random);
     for (const size_t i : order) {
       const double time = timed_ms(modules[i], inputs, on_cuda);

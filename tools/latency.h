@@ -3,6 +3,7 @@
 
 #include <torch/csrc/jit/api/module.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ Median median_of(std::vector<double> measured);
 
 // The runs of each module in milliseconds, `runs` rounds in which each is run once, in an order drawn anew, so that what slows the
 // machine down slows all of them. Before them some rounds are run that are not measured, in which the executor profiles and optimizes.
-// On CUDA inputs each run ends with a synchronization.
-std::vector<std::vector<double>> time_in_turn(std::vector<torch::jit::Module> modules, const std::vector<c10::IValue>& inputs,
-                                              int runs);
+// On CUDA inputs each run ends with a synchronization. `before_round` hears the number of each round that is measured, from 0 on.
+std::vector<std::vector<double>> time_in_turn(
+    std::vector<torch::jit::Module> modules, const std::vector<c10::IValue>& inputs, int runs,
+    const std::function<void(int)>& before_round = [](int) {});

@@ -6,13 +6,14 @@
 #include "latency.h"
 
 nlohmann::ordered_json latency_report(const torch::jit::Module& original, const torch::jit::Module& folded,
-                                      const std::vector<c10::IValue>& inputs, int runs) {
+                                      const std::vector<c10::IValue>& inputs, int runs,
+                                      const std::function<void(int)>& before_round) {
   const std::vector<Variant> variants = variants_of(original, folded);
   std::vector<torch::jit::Module> modules;
   for (const Variant& variant : variants) {
     if (variant.unavailable.empty()) modules.push_back(variant.module);
   }
-  const auto times = time_in_turn(modules, inputs, runs);
+  const auto times = time_in_turn(modules, inputs, runs, before_round);
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   size_t next = 0;
   for (const Variant& variant : variants) {

@@ -104,7 +104,8 @@ struct Report {
   std::string to_json() const;
 
   // A table of at most `width` columns that ends in a newline: a line for each figure, for each norm kept, and a count of those folded.
-  std::string to_table(int width = 100) const;
+  // `colored` colors it with ANSI escape codes, for a terminal.
+  std::string to_table(int width = 100, bool colored = false) const;
 };
 
 }  // namespace bnfold

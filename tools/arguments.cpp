@@ -1,0 +1,90 @@
+#include "arguments.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <iostream>
+#include <stdexcept>
+#include <system_error>
+
+#include "completion.h"
+#include "failure.h"
+#include "picture.h"
+
+namespace {
+
+constexpr int kMostRuns = 1000000;
+
+bool is_one_file(const std::string& one, const std::string& other) {
+  std::error_code error;
+  const auto resolved = [&error](const std::string& path) { return std::filesystem::weakly_canonical(path, error); };
+  return resolved(one) == resolved(other);
+}
+
+// That what is written beside OUT does not overwrite a module.
+void require_no_module(const std::string& option, const std::string& what, const std::string& path, const Arguments& arguments) {
+  for (const std::string& module : {arguments.in, arguments.out}) {
+    if (!path.empty() && is_one_file(path, module)) {
+      throw Failure(kUsage, fmt::format("{} would write the {} onto {}, which is a module", option, what, module));
+    }
+  }
+}
+
+}  // namespace
+
+void describe(CLI::App& app, Arguments& arguments) {
+  app.set_version_flag("--version", std::string("bnfold ") + BNFOLD_VERSION);
+  app.add_option("IN", arguments.in, "TorchScript file to read, a module in eval mode")->required();
+  app.add_option("OUT", arguments.out, "TorchScript file to write; written beside and renamed")->required();
+  app.add_option("--input", arguments.input_texts,
+                 "sizes of an argument of forward, and its dtype: 1,3,224,224 or 1,3,224,224:half; once for each")
+      ->allow_extra_args(false)
+      ->type_name("SIZES[:DTYPE]");
+  app.add_option("--check", arguments.check, "compare folded and original on N random inputs before writing")
+      ->type_name("N")
+      ->check(CLI::Range(1, kMostRuns));
+  app.add_option("--bench", arguments.bench,
+                 "measure original, frozen and folded, N runs each in turn, and print the medians; checks first")
+      ->type_name("N")
+      ->check(CLI::Range(1, kMostRuns));
+  app.add_flag("--frozen", arguments.frozen, "write the result of torch.jit.freeze on the folded module");
+  app.add_flag("--strict", arguments.strict, "write nothing and exit with 4 where a norm was kept");
+  app.add_flag("--explain", arguments.explain, "list where each norm went, and what the reasons for keeping one mean");
+  app.add_option("--json", arguments.json, "write the report as JSON, - for standard output")->type_name("FILE");
+  app.add_option("--plot", arguments.plot,
+                 "draw the layers before and after, and where each norm went, with Graphviz: as .svg, .pdf, .png or .dot")
+      ->type_name("FILE");
+  app.add_option_function<std::string>(
+         "--completion",
+         [&app](const std::string& shell) {
+           std::cout << completion(app, shell);
+           throw CLI::Success();
+         },
+         "print the completion for a shell and exit: eval \"$(bnfold --completion bash)\"")
+      ->type_name("SHELL")
+      ->check(CLI::IsMember(shells()));
+  app.footer(
+      "Examples:\n"
+      "  bnfold resnet50.pt folded.pt\n"
+      "  bnfold resnet50.pt folded.pt --input 1,3,224,224 --check 10 --bench 50\n"
+      "  bnfold resnet50.pt folded.pt --explain --plot resnet50.svg\n"
+      "  bnfold encoder.pt folded.pt --input 8,128:long --input 8,128:bool --check 3 --strict\n\n"
+      "Exit codes: 0 done, 1 the check failed and nothing was written, 2 wrong usage, 3 IN can't be loaded or folded,\n"
+      "4 --strict and a norm was kept, nothing written, 5 OUT, the report or the picture can't be written.");
+}
+
+void complete(Arguments& arguments) {
+  for (const std::string& text : arguments.input_texts) {
+    try {
+      arguments.inputs.push_back(input_shape(text));
+    } catch (const std::invalid_argument& error) {
+      throw Failure(kUsage, error.what());
+    }
+  }
+  if ((arguments.check > 0 || arguments.bench > 0) && arguments.inputs.empty()) {
+    throw Failure(kUsage, "--check and --bench need to know what to run on; give --input, as in --input 1,3,224,224");
+  }
+  require_no_module("--json", "report", arguments.json, arguments);
+  require_no_module("--plot", "picture", arguments.plot, arguments);
+  if (!arguments.plot.empty()) require_picture_format(arguments.plot);
+}

@@ -1,0 +1,28 @@
+// The command line.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "inputs.h"
+
+struct Arguments {
+  std::string in;
+  std::string out;
+  std::vector<std::string> input_texts;
+  std::vector<InputShape> inputs;
+  int check = 0;
+  int bench = 0;
+  bool frozen = false;
+  bool strict = false;
+  bool explain = false;
+  std::string json;
+  std::string plot;
+};
+
+// Adds every option to `app`, which writes into `arguments` when it parses.
+void describe(CLI::App& app, Arguments& arguments);
+
+// Reads the inputs and looks at what no option can tell alone. Throws Failure where the command line makes no sense.
+void complete(Arguments& arguments);

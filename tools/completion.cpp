@@ -1,0 +1,112 @@
+#include "completion.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace {
+
+struct Option {
+  std::string name;  // "--json"
+  std::string description;
+  std::string value;  // what stands for its value in the help, nothing for a flag
+};
+
+std::vector<Option> options_of(const CLI::App& app) {
+  std::vector<Option> options;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->get_positional()) continue;
+    const bool flag = option->get_items_expected_max() == 0;
+    options.push_back({"--" + option->get_lnames().at(0), option->get_description(), flag ? "" : option->get_type_name()});
+  }
+  return options;
+}
+
+bool is_of(const Option& option, const std::string& value) {
+  return option.value.rfind(value, 0) == 0;
+}
+
+// Inside of single quotes.
+std::string quoted(const std::string& text, const std::string& special) {
+  std::string result;
+  for (const char letter : text) {
+    if (letter == '\'') {
+      result += "'\\''";
+    } else {
+      if (special.find(letter) != std::string::npos) result += '\\';
+      result += letter;
+    }
+  }
+  return result;
+}
+
+std::string for_bash(const std::vector<Option>& options) {
+  std::string names;
+  std::string with_free_value;
+  for (const Option& option : options) {
+    names += (names.empty() ? "" : " ") + option.name;
+    if (option.value.empty() || is_of(option, "FILE") || is_of(option, "SHELL")) continue;
+    with_free_value += (with_free_value.empty() ? "" : "|") + option.name;
+  }
+  return fmt::format(
+      "_bnfold() {{\n"
+      "  local word=${{COMP_WORDS[COMP_CWORD]}}\n"
+      "  case ${{COMP_WORDS[COMP_CWORD-1]}} in\n"
+      "    --completion) mapfile -t COMPREPLY < <(compgen -W '{}' -- \"$word\"); return ;;\n"
+      "    {}) COMPREPLY=(); return ;;\n"
+      "  esac\n"
+      "  if [[ $word == -* ]]; then\n"
+      "    mapfile -t COMPREPLY < <(compgen -W '{}' -- \"$word\")\n"
+      "  else\n"
+      "    compopt -o filenames 2> /dev/null\n"
+      "    mapfile -t COMPREPLY < <(compgen -f -- \"$word\")\n"
+      "  fi\n"
+      "}}\n"
+      "complete -F _bnfold bnfold\n",
+      fmt::join(shells(), " "), with_free_value, names);
+}
+
+std::string for_zsh(const std::vector<Option>& options) {
+  std::string text = "#compdef bnfold\n_bnfold() {\n  _arguments";
+  for (const Option& option : options) {
+    const std::string repeats = option.name == "--input" ? "*" : "";
+    text += fmt::format(" \\\n    '{}{}[{}]", repeats, option.name, quoted(option.description, "[]:"));
+    if (is_of(option, "FILE")) {
+      text += ":file:_files";
+    } else if (is_of(option, "SHELL")) {
+      text += fmt::format(":shell:({})", fmt::join(shells(), " "));
+    } else if (!option.value.empty()) {
+      text += fmt::format(":{}: ", quoted(option.value.substr(0, option.value.find_first_of(" [")), ":"));
+    }
+    text += "'";
+  }
+  return text + " \\\n    '1:IN:_files' \\\n    '2:OUT:_files'\n}\ncompdef _bnfold bnfold\n";
+}
+
+std::string for_fish(const std::vector<Option>& options) {
+  std::string text;
+  for (const Option& option : options) {
+    text += fmt::format("complete -c bnfold -l {} -d '{}'", option.name.substr(2), quoted(option.description, "\\"));
+    if (is_of(option, "FILE")) {
+      text += " -r -F";
+    } else if (is_of(option, "SHELL")) {
+      text += fmt::format(" -x -a '{}'", fmt::join(shells(), " "));
+    } else if (!option.value.empty()) {
+      text += " -x";
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+const std::vector<std::string>& shells() {
+  static const std::vector<std::string> names = {"bash", "zsh", "fish"};
+  return names;
+}
+
+std::string completion(const CLI::App& app, const std::string& shell) {
+  const std::vector<Option> options = options_of(app);
+  if (shell == "bash") return for_bash(options);
+  return shell == "zsh" ? for_zsh(options) : for_fish(options);
+}
