@@ -31,6 +31,7 @@ class Assembler {
     for (const auto& method : program_.methods) collect(*method.graph);
     name_added();
     jit::Module root = build("", program_.module);
+    require_no_lost_overlap();
     for (const auto& method : program_.methods) add_method(root, method);
     return root;
   }
@@ -43,6 +44,13 @@ class Assembler {
     std::string name;
     at::Tensor tensor;
     bool is_buffer;
+  };
+
+  // An attribute that stays.
+  struct Copied {
+    std::string path;
+    c10::IValue value;
+    bool parameter;
   };
 
   void collect(const jit::Graph& graph) {
@@ -98,7 +106,8 @@ class Assembler {
       const std::string name = number == 0 ? added.name : fmt::format("{}_{}", added.name, number);
       const auto same = std::find_if(additions.begin(), additions.end(), [&](const Addition& a) { return a.name == name; });
       if (same != additions.end() && same->is_buffer == added.is_buffer && same->tensor.equal(added.tensor)) return name;
-      const bool taken = same != additions.end() || kept_[module].count(name) != 0 || children_[module].count(name) != 0;
+      const bool taken = same != additions.end() || kept_[module].count(name) != 0 || children_[module].count(name) != 0 ||
+                         (module.empty() && program_.module.find_method(name));
       if (taken) continue;
       additions.push_back({name, added.tensor, added.is_buffer});
       return name;
@@ -115,7 +124,7 @@ class Assembler {
       } else if (const Addition* addition = find_addition(path, name)) {
         module.register_parameter(name, addition->tensor, addition->is_buffer);
       } else if (kept_[path].count(name) != 0) {
-        copy_attribute(module, original, slot);
+        copy_attribute(module, original, slot, prefix + name);
       }
     }
     for (const Addition& addition : additions_[path]) {
@@ -133,24 +142,75 @@ class Assembler {
     return nullptr;
   }
 
-  void copy_attribute(jit::Module& module, const jit::Module& original, size_t slot) {
+  void copy_attribute(jit::Module& module, const jit::Module& original, size_t slot, const std::string& path) {
     const auto type = original.type();
     const c10::IValue value = original._ivalue()->getSlot(slot);
+    copied_.push_back({path, value, type->is_parameter(slot)});
     module.register_attribute(type->getAttributeName(slot), type->getAttribute(slot), copied(value, type->is_parameter(slot)),
                               type->is_parameter(slot), type->is_buffer(slot));
   }
 
-  // A parameter becomes a new tensor over the same storage: to() and half() replace the contents of a tensor, not of its storage.
+  // A parameter becomes a new tensor over the same storage: to() and half() replace the contents of a tensor, not of its storage. Buffers
+  // become copies, over one storage where they were: one may be written where another is read.
   c10::IValue copied(const c10::IValue& value, bool parameter) {
     if (!value.isTensor()) return deep_copy(value);
     const at::Tensor& tensor = value.toTensor();
     if (!tensor.defined()) return value;
     at::Tensor& copy = tensors_[tensor.unsafeGetTensorImpl()];
     if (!copy.defined()) {
-      copy = parameter ? tensor.detach() : tensor.detach().clone();
+      copy = parameter ? tensor.detach() : copy_over_one_storage(tensor);
       copy.set_requires_grad(tensor.requires_grad());
     }
     return copy;
+  }
+
+  // What is written through one name would no longer be read through another one: parameters stay where they are, buffers and what lists
+  // hold are copied. Who writes into what a list holds can't be told.
+  void require_no_lost_overlap() const {
+    std::unordered_map<const void*, std::string> parameters;
+    for (const Copied& one : copied_) {
+      if (one.parameter) parameters.emplace(storage_of(one.value), one.path);
+    }
+    for (const Copied& one : copied_) {
+      if (!one.value.isTensor()) {
+        require_none_of_it_held(one);
+      } else if (!one.parameter && storage_of(one.value) != nullptr && store_.is_written(one.value.toTensor())) {
+        const auto found = parameters.find(storage_of(one.value));
+        if (found != parameters.end()) fail_of_overlap(one.path, found->second);
+      }
+    }
+  }
+
+  void require_none_of_it_held(const Copied& container) const {
+    c10::IValue::HashAliasedIValues held;
+    container.value.getSubValues(held);
+    for (const c10::IValue& value : held) {
+      if (!value.isTensor() || storage_of(value) == nullptr) continue;
+      for (const auto& parameter : program_.module.named_parameters()) {
+        if (storage_of(parameter.value) == storage_of(value)) fail_of_overlap(container.path, parameter.name);
+      }
+      for (const auto& buffer : program_.module.named_buffers()) {
+        if (storage_of(buffer.value) == storage_of(value)) fail_of_overlap(container.path, buffer.name);
+      }
+    }
+  }
+
+  static const void* storage_of(const c10::IValue& value) {
+    const at::Tensor& tensor = value.toTensor();
+    return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
+  }
+
+  [[noreturn]] static void fail_of_overlap(const std::string& one, const std::string& other) {
+    throw Error(fmt::format("{} and {} share memory that may be written, which a folded module can't keep; give each its own",
+                            one, other));
+  }
+
+  at::Tensor copy_over_one_storage(const at::Tensor& tensor) {
+    if (tensor.layout() != at::kStrided || tensor.is_quantized() || !tensor.has_storage()) return tensor.detach().clone();
+    const at::Tensor all = at::empty({0}, tensor.options()).set_(tensor.storage());
+    at::Tensor& storage = storages_[tensor.storage().unsafeGetStorageImpl()];
+    if (!storage.defined()) storage = all.clone();
+    return storage.as_strided(tensor.sizes(), tensor.strides(), tensor.storage_offset());
   }
 
   void add_method(jit::Module& root, const Program::Method& method) {
@@ -183,7 +243,9 @@ class Assembler {
   std::map<std::string, std::vector<Addition>> additions_;      // by module path: the tensors that were added
   std::map<size_t, std::pair<std::string, jit::Node*>> added_;  // by number: module path and leaf
   std::map<std::string, c10::ClassTypePtr> types_;              // by module path: the new classes
+  std::vector<Copied> copied_;
   std::unordered_map<const c10::TensorImpl*, at::Tensor> tensors_;
+  std::unordered_map<const c10::StorageImpl*, at::Tensor> storages_;  // copies of those of buffers
 };
 
 }  // namespace

@@ -71,7 +71,7 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
     if (operation == "cat" || operation == "concat") return of_concatenation(node, dimension);
     if (operation == "ListUnpack") return of_piece(node->input()->node(), value->offset(), dimension);
     if (operation == "add" || operation == "add_" || operation == "mul" || operation == "mul_" || operation == "sub" ||
-        operation == "sub_" || operation == "maximum" || operation == "minimum") {
+        operation == "sub_" || operation == "maximum" || operation == "minimum" || operation.rfind("clamp", 0) == 0) {
       return of_broadcast(node, dimension);
     }
     if (operation == "permute" || operation == "transpose" || operation == "t") {
@@ -146,7 +146,7 @@ std::optional<int64_t> Extents::of_concatenation(const jit::Node* node, int64_t 
 
 std::optional<int64_t> Extents::of_broadcast(const jit::Node* node, int64_t dimension) const {
   const auto rank = ranks_.of(node->output());
-  for (const jit::Value* operand : node->inputs().slice(0, 2)) {
+  for (const jit::Value* operand : node->inputs()) {
     const auto static_tensor = store_.read(operand);
     const auto own_rank = static_tensor && static_tensor->defined() ? static_tensor->dim() : ranks_.of(operand);
     if (!rank || own_rank != rank) continue;

@@ -164,7 +164,9 @@ std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStor
   algebra::Affine affine{scale, at::zeros_like(scale)};
   if (jit::Node* sum = sum_behind(product)) {
     const auto addend = constant_operand(sum, store);
-    if (addend && addend->constant.tensor.sizes() == scale.sizes()) {
+    const bool fits = addend && addend->constant.tensor.sizes() == scale.sizes() &&
+                      addend->constant.tensor.scalar_type() == factor->constant.tensor.scalar_type();
+    if (fits) {
       norm.kind = Norm::batch_norm;
       norm.nodes.push_back(sum);
       affine.shift = addend->constant.tensor.to(at::kDouble);

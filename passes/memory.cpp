@@ -1,6 +1,7 @@
 #include "memory.h"
 
 #include <algorithm>
+#include <string_view>
 #include <unordered_set>
 
 #include "operators.h"
@@ -75,6 +76,28 @@ Writers writers_of(const jit::Value* value, const jit::Node* norm) {
     }
   }
   return writers;
+}
+
+bool is_in_loop_behind(const jit::Node* reader, const jit::Node* producer) {
+  for (const jit::Block* block = reader->owningBlock(); block != nullptr && block != producer->owningBlock();
+       block = block->owningNode() != nullptr ? block->owningNode()->owningBlock() : nullptr) {
+    if (block->owningNode() != nullptr && block->owningNode()->kind() == jit::prim::Loop) return true;
+  }
+  return false;
+}
+
+bool is_dense(const jit::Value* value) {
+  static const std::unordered_set<std::string_view> elementwise = {"relu",    "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_",
+                                                                   "sigmoid", "tanh",  "silu",  "silu_",  "gelu",     "dropout"};
+  const jit::Node* producer = value->node();
+  while (producer->kind().is_aten() && elementwise.count(producer->kind().toUnqualString()) != 0) {
+    producer = producer->input(0)->node();
+  }
+  if (!producer->kind().is_aten()) return false;
+  const std::string_view operation = producer->kind().toUnqualString();
+  const bool layer = operation.find("conv") != std::string_view::npos || operation == "linear" || operation == "addmm" ||
+                     operation == "batch_norm" || operation == "contiguous" || operation == "cat";
+  return layer || keeps_channels(producer);
 }
 
 jit::Node* only_concatenation(const jit::Node* list) {

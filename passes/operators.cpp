@@ -1,5 +1,6 @@
 #include "operators.h"
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -14,6 +15,15 @@ using Names = std::unordered_set<std::string>;
 
 bool is_one_of(const jit::Node* node, const Names& names) {
   return node->kind().is_aten() && names.count(node->kind().toUnqualString()) != 0;
+}
+
+// clamp with tensors as bounds, to whose sizes its input is broadcast
+bool broadcasts_bounds(const jit::Node* node) {
+  static const Names clamps = {"clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_"};
+  const auto bounds = node->inputs().slice(1);
+  return is_one_of(node, clamps) && std::any_of(bounds.begin(), bounds.end(), [](const jit::Value* bound) {
+           return bound->type()->kind() == c10::TypeKind::TensorType;
+         });
 }
 
 }  // namespace
@@ -92,7 +102,7 @@ bool keeps_sizes(const jit::Node* node) {
                               "channel_shuffle",
                               "cumsum"};
   // clang-format on
-  return is_one_of(node, names) || is_dropout(node);
+  return (is_one_of(node, names) && !broadcasts_bounds(node)) || is_dropout(node);
 }
 
 bool keeps_channels(const jit::Node* node) {
@@ -136,8 +146,10 @@ bool writes_into(const jit::Node* node, const jit::Value* value) {
 
 bool may_return_its_input(const jit::Node* node) {
   // Their schemas don't say so, but they return their input where there is nothing to do.
-  static const Names sometimes = {"contiguous", "reshape", "reshape_as", "flatten",   "to",        "float",
-                                  "half",       "double",  "type_as",    "expand_as", "atleast_2d"};
+  static const Names sometimes = {
+      "contiguous", "reshape",     "reshape_as", "flatten",      "to",           "float",
+      "half",       "double",      "type_as",    "expand_as",    "atleast_1d",   "atleast_2d",
+      "atleast_3d", "sum_to_size", "to_dense",   "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes"};
   if (is_one_of(node, sometimes) || is_dropout(node)) return true;
   const c10::FunctionSchema* schema = node->maybeSchema();
   if (schema == nullptr || schema->arguments().empty() || schema->returns().empty()) return true;

@@ -21,7 +21,9 @@ std::string without_self(const std::string& name) {
 }
 
 bool batch_norm_writes_statistics(const jit::Node* node) {
-  if (node->kind() != jit::aten::batch_norm) return false;
+  static const std::unordered_set<std::string> writers = {"aten::batch_norm", "aten::native_batch_norm",
+                                                          "aten::_batch_norm_impl_index", "aten::cudnn_batch_norm"};
+  if (writers.count(node->kind().toQualString()) == 0) return false;
   const auto training = jit::toIValue(node->namedInput("training"));
   return !training || training->toBool();
 }
@@ -91,8 +93,12 @@ std::optional<at::Tensor> ParameterStore::read(const jit::Value* value) const {
   if (content->isNone()) return at::Tensor();
   if (!content->isTensor()) return std::nullopt;
   at::Tensor tensor = content->toTensor();
-  if (tensor.defined() && written_storages_.count(storage_of(tensor)) != 0) return std::nullopt;
+  if (tensor.defined() && is_written(tensor)) return std::nullopt;
   return tensor;
+}
+
+bool ParameterStore::is_written(const at::Tensor& tensor) const {
+  return written_storages_.count(storage_of(tensor)) != 0;
 }
 
 std::string ParameterStore::path(const jit::Value* value) const {

@@ -30,6 +30,9 @@ class ParameterStore {
   // assigned, written in place, or aliased by something that is).
   std::optional<at::Tensor> read(const torch::jit::Value* value) const;
 
+  // Whether something that the graphs do writes into the memory of `tensor`.
+  bool is_written(const at::Tensor& tensor) const;
+
   // The dotted path of a static value, "layer1.0.conv1.weight"; for a constant, the name that freezing gave it.
   std::string path(const torch::jit::Value* value) const;
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include "dtypes.h"
 #include "memory.h"
 #include "operators.h"
 #include "sideways.h"
@@ -38,30 +39,6 @@ bool is_neutral(const algebra::Affine& affine) {
   return !algebra::has_scale(affine) && !algebra::has_shift(affine);
 }
 
-// Whether `reader` runs in a loop that `producer` is not in: then each round reads the same memory, and one may write into it.
-bool is_in_loop_behind(const jit::Node* reader, const jit::Node* producer) {
-  for (const jit::Block* block = reader->owningBlock(); block != nullptr && block != producer->owningBlock();
-       block = block->owningNode() != nullptr ? block->owningNode()->owningBlock() : nullptr) {
-    if (block->owningNode() != nullptr && block->owningNode()->kind() == jit::prim::Loop) return true;
-  }
-  return false;
-}
-
-// Whether `value` surely lies in memory in one of the orders that batch_norm makes.
-bool is_dense(const jit::Value* value) {
-  static const std::unordered_set<std::string_view> elementwise = {"relu",    "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_",
-                                                                   "sigmoid", "tanh",  "silu",  "silu_",  "gelu",     "dropout"};
-  const jit::Node* producer = value->node();
-  while (producer->kind().is_aten() && elementwise.count(producer->kind().toUnqualString()) != 0) {
-    producer = producer->input(0)->node();
-  }
-  if (!producer->kind().is_aten()) return false;
-  const std::string_view operation = producer->kind().toUnqualString();
-  const bool layer = operation.find("conv") != std::string_view::npos || operation == "linear" || operation == "addmm" ||
-                     operation == "batch_norm" || operation == "contiguous" || operation == "cat";
-  return layer || keeps_channels(producer);
-}
-
 // One attempt to fold a norm: moves affines from node to node until every one is absorbed.
 class Search {
  public:
@@ -84,6 +61,7 @@ class Search {
       if (decline) return decline;
     }
     if (const auto decline = why_not_bounded()) return decline;
+    if (const auto decline = why_not_in_dtype()) return decline;
     if (const auto decline = why_not_in_range()) return decline;
     return why_not_in_time();
   }
@@ -214,8 +192,12 @@ class Search {
       const auto* bound = std::get_if<Bound>(&edit);
       return bound != nullptr && bound->node == node;
     });
+    if (const auto decline = take(pass, {node, use.offset}, Way::forward, std::nullopt, alone || !may_return_its_input(node))) {
+      return decline;
+    }
+    // Last, since it makes another node of this one.
     if (in_place && !replaced && !owns_input_) plan_.edits.push_back(Detach{node});
-    return take(pass, {node, use.offset}, Way::forward, std::nullopt, alone || !may_return_its_input(node));
+    return std::nullopt;
   }
 
   void take(const Absorb& absorb) {
@@ -331,8 +313,7 @@ class Search {
     return Decline{Reason::value_in_container, norm_.node(), "the norm's input goes where it could be changed unseen"};
   }
 
-  // Bounds stand beside the norm, so that nothing before it can become one. They have the norm's dtype, and so must the value, which the
-  // layers that take the affine tell.
+  // Bounds stand beside the norm, so that nothing before it can become one.
   std::optional<Decline> why_not_bounded() const {
     bool bounded = false;
     for (const Edit& edit : plan_.edits) {
@@ -343,10 +324,35 @@ class Search {
       return Decline{Reason::scale_not_positive, bound->node,
                      fmt::format("{} before the norm would have to become a bound", bound->node->kind().toQualString())};
     }
+    return bounded ? why_not_bounded_in_dtype() : std::nullopt;
+  }
+
+  // Bounds have the norm's dtype, and so must the value, which the layers that take the affine tell.
+  std::optional<Decline> why_not_bounded_in_dtype() const {
+    bool told = dtype_of(norm_.input(), known_.store) == norm_.dtype;
     for (const Edit& edit : plan_.edits) {
       const auto* set = std::get_if<SetInput>(&edit);
-      if (!bounded || set == nullptr || set->tensor.scalar_type() == norm_.dtype) continue;
+      if (set == nullptr) continue;
+      told |= is_layer(set->node);
+      if (set->tensor.scalar_type() == norm_.dtype) continue;
       return Decline{Reason::dtypes_differ, set->node, "a norm in another dtype than its input can't become a bound"};
+    }
+    if (told) return std::nullopt;
+    return Decline{Reason::dtypes_differ, norm_.node(), "nothing tells whether its input has the norm's dtype, as a bound will"};
+  }
+
+  // batch_norm may be wider than its input, and then its output is as narrow as that. A sum or product of narrow and wide values is wide,
+  // where what goes into a narrow layer would be cut off.
+  std::optional<Decline> why_not_in_dtype() const {
+    const auto dtype = dtype_of(norm_.input(), known_.store);
+    if (!norm_.along_channels && !readers_.empty() && dtype != norm_.dtype) {
+      return Decline{Reason::dtypes_differ, norm_.node(), "nothing tells whether its input has the dtype of its constants"};
+    }
+    for (const Edit& edit : plan_.edits) {
+      const auto* set = std::get_if<SetInput>(&edit);
+      if (set == nullptr || !is_layer(set->node) || !set->node->isBefore(norm_.node())) continue;
+      if (set->tensor.scalar_type() == norm_.dtype || set->tensor.scalar_type() == dtype) continue;
+      return Decline{Reason::dtypes_differ, set->node, "the norm may read a wider value than this layer makes"};
     }
     return std::nullopt;
   }
@@ -372,7 +378,7 @@ class Search {
 
   std::optional<Decline> why_not_in_time() const {
     for (const jit::Node* writer : writers_.nodes) {
-      if (writer->isBefore(norm_.node())) continue;
+      if (writer->isBefore(norm_.nodes.front())) continue;
       // In a loop, what comes later comes before the next round.
       const bool in_order = writer->owningBlock() == norm_.node()->owningBlock();
       for (const jit::Node* reader : readers_) {

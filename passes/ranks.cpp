@@ -57,8 +57,9 @@ bool raises(const jit::Block* block) {
   return std::any_of(nodes.begin(), nodes.end(), [](const jit::Node* node) { return node->kind() == jit::prim::RaiseException; });
 }
 
-bool changes_ranks_in_place(const jit::Graph& graph) {
-  static const std::unordered_set<std::string> names = {"squeeze_", "unsqueeze_", "resize_", "resize_as_", "set_", "as_strided_"};
+bool changes_dimensions_in_place(const jit::Graph& graph) {
+  static const std::unordered_set<std::string> names = {"squeeze_",    "unsqueeze_", "resize_",   "resize_as_", "set_",
+                                                        "as_strided_", "transpose_", "swapaxes_", "swapdims_",  "t_"};
   bool found = false;
   for_each_node(const_cast<jit::Graph&>(graph).block(), [&found](const jit::Node* node) {
     found |= node->kind().is_aten() && names.count(node->kind().toUnqualString()) != 0;
@@ -82,8 +83,8 @@ Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>&
                   const auto traced = rank_of_type(input);
                   return !traced || traced == of(input);
                 });
-  // A value that changes its rank in place has none that could be told; then every rank is checked where it matters.
-  if (!changes_ranks_in_place(graph)) read(graph.block());
+  // A value that changes its dimensions in place has none that could be told; then every rank is checked where it matters.
+  if (!changes_dimensions_in_place(graph)) read(graph.block());
 }
 
 std::optional<int64_t> Ranks::of(const jit::Value* value) const {

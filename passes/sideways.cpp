@@ -75,25 +75,24 @@ bool is_free_memory(const jit::Value* value) {
   return false;
 }
 
-// The sums that a value goes into, as long as nobody else reads them.
+// The sums of a value and numbers, and the first one of tensors behind them. What is left of that one takes its place, with the size, the
+// dtype and the order in memory that the convolution among its addends has; a later sum could not tell them.
 struct Sums {
   std::vector<jit::Node*> of_numbers;  // first the sums of the value and a number
   double number = 0;                   // these numbers together
-  std::optional<Replace> removal;      // what takes the value out of the first sum of tensors
-  std::vector<Addend> beside;          // what is added to the value; how often it counts for each time that the value does
+  std::optional<Replace> removal;      // what takes the value out of the sum of tensors
+  std::vector<Addend> beside;          // what is added to the value there; how often it counts for each time that the value does
 };
 
 Sums sums_above(jit::Value* value) {
   Sums sums;
   double weight = 1;
   for (auto reader = only_reader(value); reader && is_sum(reader->user); reader = only_reader(value)) {
-    // Without the value, a sum may have another size, which nobody must ask for.
-    if (sums.removal && value->uses().size() != 1) break;
     jit::Node* sum = reader->user;
     const double rest_weight = weight_in_sum(sum, 1 - reader->offset);
     jit::Value* rest = sum->input(1 - reader->offset);
     const auto number = constant_number(rest);
-    if (number && (reader->offset != 0 || sums.removal)) break;
+    if (number && reader->offset != 0) break;
     value = sum->output();
     if (number) {
       sums.of_numbers.push_back(sum);
@@ -101,10 +100,11 @@ Sums sums_above(jit::Value* value) {
       continue;
     }
     // What is left of the first sum takes its place as it is, also as memory that may be written to.
-    if (!sums.removal && (rest_weight != 1 || !is_free_memory(rest))) break;
-    if (!sums.removal) sums.removal = Replace{sum, rest};
+    if (rest_weight != 1 || !is_free_memory(rest) || is_in_loop_behind(sum, rest->node())) break;
+    sums.removal = Replace{sum, rest};
     weight *= weight_in_sum(sum, reader->offset);
     for (const Addend& addend : addends_of(rest, rest_weight)) sums.beside.push_back({addend.value, addend.weight / weight});
+    break;
   }
   return sums;
 }
@@ -163,14 +163,15 @@ bool reads_the_same(const Norm& norm, const jit::Node* conv) {
   const Writers writers = writers_of(norm.input(), norm.node());
   if (writers.unknown) return false;
   return std::all_of(writers.nodes.begin(), writers.nodes.end(),
-                     [&](const jit::Node* writer) { return writer->isBefore(norm.node()) == writer->isBefore(conv); });
+                     [&](const jit::Node* writer) { return writer->isBefore(norm.nodes.front()) == writer->isBefore(conv); });
 }
 
 }  // namespace
 
 std::optional<Plan> plan_sideways(const Norm& norm, const algebra::Affine& affine, const Knowledge& known) {
-  Sums sums = sums_above(norm.node()->output(0));
-  if (!sums.removal) return std::nullopt;
+  const Sums sums = sums_above(norm.node()->output(0));
+  const auto lies_in_order = [](const Addend& addend) { return is_dense(addend.value); };
+  if (!sums.removal || !std::all_of(sums.beside.begin(), sums.beside.end(), lies_in_order)) return std::nullopt;
   for (const Addend& addend : sums.beside) {
     jit::Node* conv = addend.value->node();
     if (!is_forward_conv(conv) || conv->input(0) != norm.input() || !reads_the_same(norm, conv)) continue;

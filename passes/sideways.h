@@ -6,6 +6,8 @@
 //             W' = W with scale[o] added to the middle tap of output o's own input, b' = b + shift. Where the sum counts the norm p times
 //             and the convolution q times, p/q * scale and p/q * shift are added.
 // Conditions  nobody but the sum reads the norm, nobody but sums the convolution and the sums between them
+//             what is added to the norm may take the place of the sum: the convolution is in it, all of it is dense in memory, and it is
+//             memory of its own, made in each round of a loop
 //             the convolution reads x itself, has as many outputs as inputs, stride 1, odd kernels, and keeps the size of x by
 //             zero padding: then its middle tap reads the pixel itself, and never padding
 //             weights as in kernel_rule.h

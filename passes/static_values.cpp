@@ -5,6 +5,9 @@
 #include <string>
 #include <unordered_set>
 
+#include "memory.h"
+#include "operators.h"
+
 namespace bnfold {
 
 namespace jit = torch::jit;
@@ -16,6 +19,13 @@ bool is_pure(const jit::Node* node) {
       "add",     "sub",        "mul", "div",  "rsqrt",   "sqrt",      "pow",     "neg",        "exp",    "abs",
       "sigmoid", "reciprocal", "to",  "view", "reshape", "unsqueeze", "squeeze", "contiguous", "expand", "softplus"};
   return node->kind().is_aten() && node->outputs().size() == 1 && names.count(node->kind().toUnqualString()) != 0;
+}
+
+// What the store knows of memory is that of leaves. A tensor that is computed from them is no constant where it is written in place.
+bool is_written(const jit::Value* value) {
+  if (may_return_its_input(value->node())) return false;
+  const Writers writers = writers_of(value, nullptr);
+  return writers.unknown || !writers.nodes.empty();
 }
 
 class Evaluation {
@@ -31,7 +41,7 @@ class Evaluation {
     if (const auto constant = jit::toIValue(value)) return constant;
     jit::Node* node = value->node();
     if (node->kind() == jit::prim::ListConstruct) return list(node);
-    if (!is_pure(node) || --steps_ < 0) return std::nullopt;
+    if (!is_pure(node) || is_written(value) || --steps_ < 0) return std::nullopt;
     jit::Stack stack;
     for (jit::Value* input : node->inputs()) {
       const auto operand = of(input);

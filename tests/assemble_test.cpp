@@ -70,6 +70,28 @@ TEST(Assemble, KeepsTiedParametersTied) {
       result.attr("a").toModule().attr("weight").toTensor().is_same(result.attr("b").toModule().attr("weight").toTensor()));
 }
 
+// Counts in a, multiplies by b, which lies in the same memory.
+void expect_counted(const at::Tensor& a, const at::Tensor& b) {
+  Model model;
+  model.buffer("a.count", a).buffer("b.count", b).forward("self.a.count.add_(1)\nreturn x * self.b.count");
+  jit::Module result = rebuilt(model.module);
+  for (const double count : {2, 3}) {
+    EXPECT_EQ(result.forward({at::ones({2}, at::kDouble)}).toTensor()[0].item<double>(), count);
+  }
+  EXPECT_EQ(a[0].item<double>(), 1);
+}
+
+TEST(Assemble, KeepsTiedBuffersTied) {
+  const at::Tensor count = at::ones({2}, at::kDouble);
+  expect_counted(count, count);
+}
+
+TEST(Assemble, KeepsTheOverlapOfBuffers) {
+  const at::Tensor count = at::ones({2}, at::kDouble);
+  expect_counted(count, count.narrow(0, 0, 1));
+  expect_counted(count, count.detach());
+}
+
 TEST(Assemble, KeepsDefaultArguments) {
   Model model;
   model.parameter("weight", at::full({2}, 3, at::kDouble));

@@ -122,6 +122,13 @@ INSTANTIATE_TEST_SUITE_P(Broadcast, ExtentsOf,
                                            // 1 may become whatever the other has
                                            Case{"y.mean([1], True) + x", {unknown, unknown, unknown, unknown}}));
 
+TEST(Extents, OfOneChannelThatTensorsClampAreNotOne) {
+  EXPECT_EQ(Flattened("return torch.clamp(y, min=0.5)").sizes(2), (Sizes{unknown, 4}));
+  for (const char* bounds : {"min=y", "max=y", "y, y"}) {
+    EXPECT_NE(Flattened(fmt::format("return torch.clamp(y.mean([1], True), {})", bounds)).sizes(2)[1], 1) << bounds;
+  }
+}
+
 TEST(Extents, OfThePiecesOfAChunk) {
   EXPECT_EQ(Flattened("a, b, c = torch.chunk(torch.cat([y, y], 1), 3, 1)\nreturn a").sizes(2), (Sizes{unknown, 3}));
   EXPECT_EQ(Flattened("a, b, c = torch.chunk(torch.cat([y, y], 1), 3, 1)\nreturn c").sizes(2), (Sizes{unknown, 2}));

@@ -97,6 +97,48 @@ TEST_F(FindNorms, DeclinesStatisticsThatAnotherNormTrains) {
   EXPECT_EQ(result.report.kept[1].reason, Reason::norm_parameters_not_static);
 }
 
+// conv --> norm, with the statistics that another spelling of the norm reads, and writes where `training`
+Model beside_another_norm(Model model, const std::string& conv, const std::string& operation, const std::string& training,
+                          const std::string& behind) {
+  const std::string call = fmt::format(
+      "torch.{}(x.repeat([1, 2, 1, 1])[:, :4], None, None, self.block.norm.running_mean, self.block.norm.running_var, {}, 0.1, "
+      "1e-05{})",
+      operation, training, behind);
+  return model.forward(conv + "z = " + call + "[0]\nreturn z.mean() * " + batch_norm("block.norm", "y"));
+}
+
+TEST_F(FindNorms, FoldsANormWhoseStatisticsAnotherOneReads) {
+  for (const auto& [operation, behind] : {std::pair{"native_batch_norm", ""}, std::pair{"_batch_norm_impl_index", ", True"}}) {
+    const Model model = beside_another_norm(conv(), kConv, operation, "False", behind);
+    const FoldResult result = fold(model.module);
+    EXPECT_EQ(result.report.folded.size(), 1U) << operation;
+    expect_same_output(model.module, result.module, {x});
+  }
+}
+
+TEST_F(FindNorms, DeclinesStatisticsThatANormOfAnotherSpellingTrains) {
+  for (const char* training : {"True", "x.size(0) > 1"}) {
+    for (const auto& [operation, behind] : {std::pair{"native_batch_norm", ""}, std::pair{"_batch_norm_impl_index", ", True"}}) {
+      expect_kept(beside_another_norm(conv(), kConv, operation, training, behind).module, {}, "block.norm",
+                  Reason::norm_parameters_not_static, "running_mean");
+    }
+  }
+}
+
+TEST_F(FindNorms, FindsAFactorThatIsComputedOfAParameter) {
+  Model model = conv().forward(kConv + std::string("factor = self.block.norm.weight * 2\nreturn y * factor.view([4, 1, 1])"));
+  const FoldResult result = expect_unharmed(model.module, {x});
+  ASSERT_EQ(result.report.scales.size(), 1U);
+  EXPECT_EQ(result.report.scales[0].name, "block.norm");
+}
+
+TEST_F(FindNorms, FindsNoStaticFactorBecauseItIsWrittenInPlace) {
+  Model model = conv().forward(
+      kConv + std::string("factor = self.block.norm.weight * 2\nfactor.add_(1.0)\nreturn y * factor.view([4, 1, 1])"));
+  const FoldResult result = expect_unharmed(model.module, {x});
+  EXPECT_EQ(result.report.scales.size() + result.report.folded.size() + result.report.kept.size(), 0U);
+}
+
 TEST_F(FindNorms, DeclinesNanAndInfiniteMeans) {
   for (const double value : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     const Model model = conv_then_norm();

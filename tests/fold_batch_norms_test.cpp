@@ -144,6 +144,50 @@ TEST_F(FoldBatchNorms, SurvivesSavingAndLoading) {
   EXPECT_EQ(state_names(loaded), (std::vector<std::string>{"conv.weight", "conv.bias"}));
 }
 
+// A product with a matrix at the root, which gets a bias, beside a method of this name.
+Model root_with_method(const std::string& name) {
+  Model model;
+  model.parameter("weight", at::randn({3, 4}, at::kDouble)).norm("norm", 4);
+  model.forward("return " + batch_norm("norm", "torch.mm(x, self.weight)"));
+  return model.define("def " + name + "(self, x):\n  return x * 2\n");
+}
+
+TEST_F(FoldBatchNorms, NamesABiasOfTheRootAfterItsWeight) {
+  const FoldResult result = expect_folded(root_with_method("twice").module, {at::randn({5, 3}, at::kDouble)}, "norm", "weight");
+  EXPECT_EQ(state_names(result.module), (std::vector<std::string>{"weight", "bias"}));
+}
+
+TEST_F(FoldBatchNorms, GivesABiasAnotherNameThanAMethod) {
+  const Model model = root_with_method("bias");
+  const at::Tensor rows = at::randn({5, 3}, at::kDouble);
+  const FoldResult result = expect_folded(model.module, {rows}, "norm", "weight");
+  ASSERT_EQ(state_names(result.module).size(), 2U);
+  EXPECT_NE(state_names(result.module)[1], "bias");
+  std::stringstream file;
+  result.module.save(file);
+  const jit::Module loaded = jit::load(file);
+  expect_same_output(model.module, loaded, {rows});
+  EXPECT_TRUE(at::equal(loaded.get_method("bias")({rows}).toTensor(), rows * 2));
+}
+
+// norm --> conv
+Model norm_then_conv() {
+  Model model;
+  model.layer("conv", {5, 3, 1, 1}, 5).norm("norm", 3);
+  return model.forward("return " + test::conv("conv", batch_norm("norm", "x")));
+}
+
+TEST_F(FoldBatchNorms, LeavesTheDtypesOfTheOriginalWhereTheResultIsCast) {
+  for (const bool shifts : {true, false}) {
+    Model model = norm_then_conv();
+    if (!shifts) without_shift(model);
+    FoldResult result = expect_folded(model.module, {x}, "norm", "conv");
+    result.module.to(at::kHalf);
+    for (const at::Tensor& tensor : model.module.parameters()) EXPECT_EQ(tensor.scalar_type(), at::kDouble) << shifts;
+    for (const at::Tensor& tensor : model.module.buffers()) EXPECT_EQ(tensor.scalar_type(), at::kDouble) << shifts;
+  }
+}
+
 TEST_F(FoldBatchNorms, CanBePutIntoEvalModeAndFrozen) {
   const Model model = conv_then_norm();
   jit::Module folded = fold(model.module).module;

@@ -85,6 +85,15 @@ TEST_F(Freeze, FoldsAsItRunsWhileThePassIsRegistered) {
   expect_same_output(module, frozen, {x});
 }
 
+TEST_F(Freeze, LeavesAFactorThatIsWrittenInPlaceAsItRuns) {
+  Model model;
+  model.layer("conv", {5, 4, 1, 1}, 5).parameter("scale", random_scale(5));
+  model.forward("factor = self.scale * 2\nfactor.add_(1.0)\nreturn " + conv("conv", "x") + " * factor.view([5, 1, 1])");
+  const jit::Module frozen = jit::freeze(model.module);
+  register_pass();
+  expect_same_output(model.module, frozen, {x});
+}
+
 TEST_F(Freeze, LeavesAModuleThatIsNotFrozenAlone) {
   register_pass();
   EXPECT_EQ(norms_that_run(pre_activation().module), 1);

@@ -110,6 +110,37 @@ TEST_F(Planner, FoldsTwoNormsInARow) {
   EXPECT_EQ(result.report.folded.size(), 2U);
 }
 
+// What returns its input where there is nothing to do, though its schema does not say so.
+class HandsOn : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  // u --> norm --> behind; `operation` makes of u what is written into then
+  static Model beside(const std::string& operation) {
+    Model model;
+    model.layer("conv", {4, 3, 1, 1}, 4).layer("behind", {5, 4, 1, 1}, 5).norm("norm", 4);
+    return model.forward(fmt::format("u = torch.tanh({})\ny = {}\nv = {}\nv.add_(1.0)\nreturn {}, v", conv("conv", "x"),
+                                     batch_norm("norm", "u"), operation, conv("behind", "y")));
+  }
+
+  const at::Tensor x = at::randn({2, 3, 6, 6}, at::kDouble);
+};
+
+TEST_P(HandsOn, DeclinesAWriteIntoWhatMayBeTheNormsInput) {
+  expect_stopped(beside(GetParam()).module, {x}, "norm", "forward", Reason::value_changed_in_place, "aten::add_");
+}
+
+INSTANTIATE_TEST_SUITE_P(Operators, HandsOn,
+                         ::testing::Values("torch.atleast_1d(u)", "torch.atleast_2d(u)", "torch.atleast_3d(u)",
+                                           "u.sum_to_size([2, 4, 6, 6])", "u.to_dense()", "u.unsafe_chunk(1)[0]",
+                                           "u.unsafe_split(2)[0]"));
+
+using Copies = HandsOn;
+
+TEST_F(Copies, LetTheNormFoldBesideAWriteIntoThem) {
+  for (const char* copy : {"u.clone()", "torch.relu(u)"}) expect_folded(beside(copy).module, {x}, "norm", "behind");
+}
+
 // A residual block whose norm stands behind an activation: its scale must be divided out of the stream, which others read.
 class Rescaling : public ::testing::Test {
  protected:

@@ -119,6 +119,21 @@ TEST_F(RanksOf, AProductWithASumOfEverythingKeepsTheRank) {
   EXPECT_EQ(rank("y"), 3);
 }
 
+TEST_F(RanksOf, AClampByNumbersKeepsTheRank) {
+  read(
+      "  %n : NoneType = prim::Constant()\n  %l : float = prim::Constant[value=0.1]()\n  %y : Tensor = aten::clamp(%x, %l, %n)\n",
+      {3});
+  EXPECT_EQ(rank("y"), 3);
+}
+
+TEST_F(RanksOf, AClampByTensorsMayHaveMoreDimensions) {
+  for (const char* clamp :
+       {"aten::clamp(%x, %w, %n)", "aten::clamp(%x, %n, %w)", "aten::clamp_min(%x, %w)", "aten::clamp_max(%x, %w)"}) {
+    read("  %n : NoneType = prim::Constant()\n  %y : Tensor = " + std::string(clamp) + "\n", {3});
+    EXPECT_EQ(rank("y"), std::nullopt) << clamp;
+  }
+}
+
 TEST_F(RanksOf, ReshapeAsHasTheRankOfTheOther) {
   read("  %v : Tensor = aten::reshape_as(%w, %x)\n  %y : Tensor = aten::relu(%v)\n", {3, 2});
   EXPECT_EQ(rank("w"), 2);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <set>
 
 #include "bnfold/bnfold.h"
@@ -49,6 +50,14 @@ TEST(Report, AsTable) {
             "  bn3  value_has_other_readers  (net.py:12)\n"
             "      also read by aten::add\n"
             "      forward: value_is_output, the normalized value is an output (net.py:14)\n");
+}
+
+TEST(Report, AsTableInColors) {
+  const std::string table = example().to_table(100, /*colored=*/true);
+  EXPECT_NE(table.find("\x1b[33m             2\x1b[0m  of"), std::string::npos);
+  EXPECT_NE(table.find("\x1b[33mvalue_has_other_readers\x1b[0m"), std::string::npos);
+  const std::regex escapes("\x1b\\[[0-9]+m");
+  EXPECT_EQ(std::regex_replace(table, escapes, ""), example().to_table());
 }
 
 TEST(Reasons, EachHasANameOfItsOwnAndASentence) {

@@ -58,10 +58,35 @@ TEST_F(Sideways, DeclinesAConvolutionThatCountsSeveralTimes) {
   expect_left(beside("return b - c"));
 }
 
-TEST_F(Sideways, TakesAConvolutionFurtherUpThatCountsSeveralTimes) {
-  expect_sideways(beside("return torch.sub(b + torch.sigmoid(x), c, alpha=2)"));
-  expect_sideways(beside("return torch.sub(torch.sub(torch.sigmoid(x), b, alpha=3), c, alpha=0.5)"));
+TEST_F(Sideways, TakesAConvolutionBesideWhichItCountsSeveralTimes) {
+  expect_sideways(beside("return torch.sub(c, b, alpha=3)"));
+  expect_sideways(beside("return torch.sub(torch.sub(c, b, alpha=3), torch.sigmoid(x), alpha=0.5)"));
   expect_sideways(beside("return torch.sigmoid(x) - (c - b)"));
+}
+
+TEST_F(Sideways, DeclinesAConvolutionFurtherUpBecauseTheSizeOfWhatIsLeftIsNotKnown) {
+  expect_left(beside("return torch.sub(b + torch.sigmoid(x), c, alpha=2)"));
+  expect_left(beside("return torch.sub(torch.sub(torch.sigmoid(x), b, alpha=3), c, alpha=0.5)"));
+}
+
+TEST_F(Sideways, TakesAConvolutionThatCountsSeveralTimesBesideAnother) {
+  const std::string other = "d = " + conv("conv", "torch.tanh(x)", 1) + "\n";
+  expect_sideways(beside(other + "return b + torch.sub(d, c, alpha=2)"));
+  expect_sideways(beside(other + "return torch.sub(torch.add(d, c, alpha=3), b, alpha=0.5)"));
+}
+
+TEST_F(Sideways, DeclinesAGateInThePlaceOfTheSum) {
+  const std::string gate = "b = b + torch.sigmoid(x.mean([2, 3], True))\n";
+  expect_left(beside(gate + "return b + c"));
+  expect_left(beside(gate + "b += c\nreturn b"));
+}
+
+TEST_F(Sideways, DeclinesAnAddendOfAnotherDtypeInThePlaceOfTheSum) {
+  expect_left(beside("b = b + torch.sigmoid(x).half()\nb += c\nreturn b"));
+}
+
+TEST_F(Sideways, DeclinesAPermutedAddendInThePlaceOfTheSum) {
+  expect_left(beside("b = b + torch.sigmoid(x.transpose(2, 3))\nb = b + c\nreturn b.view([2, -1])"));
 }
 
 TEST_F(Sideways, TakesTheNumberThatASumStartedWith) {
@@ -126,6 +151,24 @@ TEST_F(Sideways, DeclinesAnotherReaderOfEither) {
   expect_left(beside("return b + c, b"));
   expect_left(beside("return b + c, c"));
   expect_left(beside("d = c + x\nreturn b + d, d"));
+}
+
+// Each round of a loop writes into the sum of the norm of x and y.
+Model sum_in_a_loop(const std::string& before, const std::string& in_loop) {
+  Model model;
+  model.layer("conv", {4, 4, 3, 3}, 4).norm("norm", 4);
+  return model.forward(
+      fmt::format("y = {}\nout = x * 0\nfor i in range(x.size(0)):\n  {}\n  z = {} + y\n  z.mul_(2.0)\n"
+                  "  out = out + z\nreturn out",
+                  before, in_loop, batch_norm("norm", "x")));
+}
+
+TEST_F(Sideways, GoesIntoAConvolutionInTheSameLoop) {
+  expect_sideways(sum_in_a_loop("x", "y = " + conv("conv", "x", 1)));
+}
+
+TEST_F(Sideways, DeclinesAConvolutionBeforeTheLoop) {
+  expect_left(sum_in_a_loop(conv("conv", "x", 1), "out = out * 2"));
 }
 
 TEST_F(Sideways, DeclinesWhereTheInputIsWrittenBetween) {

@@ -35,6 +35,46 @@ class StaticValues : public ::testing::Test {
     EXPECT_EQ(count_nodes(result.module, "aten::mul"), 0);
   }
 
+  // Nothing is a norm there.
+  void expect_nothing(const Model& model) const { expect_nothing(model, x); }
+  void expect_nothing(const Model& model, const at::Tensor& input) const {
+    const Report report = expect_unharmed(model.module, {input}).report;
+    EXPECT_EQ(report.folded.size() + report.scales.size() + report.kept.size(), 0U) << report.to_table();
+  }
+
+  // first --> tanh --> u; the statements, which make y of u; conv of y, and u
+  Model around(const std::string& statements, const std::string& behind = "") const {
+    Model model;
+    model.layer("first", {3, 3, 1, 1}, 3).layer("conv", {4, 3, 3, 3}, 4).norm("norm", 3);
+    return model.forward(fmt::format("u = torch.tanh({})\n{}{}\nz = {}\n{}return z, u", conv("first", "x"), frozen, statements,
+                                     conv("conv", "y"), behind));
+  }
+
+  // conv in `layer` --> product with a scale in `factor` --> `last`, a norm or a layer that reads y, in `wide`
+  static Model scaled(at::ScalarType layer, at::ScalarType factor, at::ScalarType wide, const std::string& last) {
+    Model model;
+    model.layer("conv", {4, 3, 1, 1}, 4).layer("last", {5, 4, 1, 1}, 5).norm("norm", 4);
+    model.parameter("scale", (at::rand({1, 4, 1, 1}, at::kDouble) + 0.5).to(factor));
+    for (const char* name : {"last", "norm"}) model.module.attr(name).toModule().to(wide);
+    model.module.attr("conv").toModule().to(layer);
+    return model.forward(fmt::format("y = {} * self.scale\nreturn {}", conv("conv", "x"), last));
+  }
+
+  // conv * scale + shift, each in its dtype
+  static Model scaled_and_shifted(at::ScalarType layer, at::ScalarType scale, at::ScalarType shift) {
+    Model model;
+    model.layer("conv", {4, 3, 1, 1}, 4).parameter("scale", (at::rand({1, 4, 1, 1}, at::kDouble) + 0.5).to(scale));
+    model.parameter("shift", at::rand({1, 4, 1, 1}, at::kDouble).to(shift)).module.attr("conv").toModule().to(layer);
+    return model.forward(fmt::format("return {} * self.scale + self.shift", conv("conv", "x")));
+  }
+
+  // A factor for each channel.
+  const std::string computed = "factor = self.norm.weight * (self.norm.running_var + 1e-5).rsqrt()\n";
+
+  // y becomes a sum of products with the factor, one a round; what comes behind it ends the round.
+  const std::string loop =
+      "y = x.sum()\nfor i in range(x.size(0)):\n  y = y + " + conv("conv", "x") + " * factor.view([4, 1, 1])\n  ";
+
   const std::string frozen = fmt::format("scale = {} * ({} + 1e-5).rsqrt()\nshift = {} - {} * scale\n", seen("self.norm.weight"),
                                          seen("self.norm.running_var"), seen("self.norm.bias"), seen("self.norm.running_mean"));
   const at::Tensor x = at::randn({2, 3, 6, 6}, at::kDouble);
@@ -100,6 +140,100 @@ TEST_F(StaticValues, FoldsALayerScaleBehindALinearLayer) {
   ASSERT_EQ(result.report.scales.size(), 1U);
   EXPECT_EQ(result.report.scales[0].name, "gamma");
   EXPECT_EQ(result.report.scales[0].into, "linear");
+}
+
+TEST_F(StaticValues, FoldsAFactorThatIsComputedOfConstants) {
+  expect_scale(behind_conv(computed + "y = y * factor.view([4, 1, 1])"));
+  expect_scale(behind_conv(computed + "seen = factor.view([4, 1, 1])\ny = y * seen"));
+  expect_scale(behind_conv(computed + loop + "y = y + 1"));
+}
+
+TEST_F(StaticValues, DeclinesAStaticFactorBecauseItIsWrittenInPlace) {
+  for (const char* write : {"factor.add_(1.0)", "factor[0] = 5.0", "factor.view([2, 2]).mul_(2.0)"}) {
+    expect_nothing(behind_conv(computed + write + "\ny = y * factor.view([4, 1, 1])"));
+  }
+}
+
+TEST_F(StaticValues, DeclinesAViewOfAStaticFactorBecauseTheFactorIsWrittenInPlace) {
+  expect_nothing(behind_conv(computed + "seen = factor.view([4, 1, 1])\nfactor[0] = 5.0\ny = y * seen"));
+}
+
+TEST_F(StaticValues, DeclinesAStaticFactorBecauseWhatItIsComputedOfIsWrittenInPlace) {
+  expect_nothing(
+      behind_conv("variance = self.norm.running_var + 1e-5\nvariance.mul_(2.0)\n"
+                  "y = y * (self.norm.weight * variance.rsqrt()).view([4, 1, 1])"));
+}
+
+TEST_F(StaticValues, DeclinesAStaticFactorBecauseALoopWritesItInPlace) {
+  expect_nothing(behind_conv(computed + loop + "factor.mul_(0.5)"));
+}
+
+TEST_F(StaticValues, DeclinesAFrozenBatchNormWhoseScaleIsWrittenInPlace) {
+  expect_nothing(behind_conv(frozen + "scale.add_(1.0)\ny = y * scale + shift"));
+}
+
+TEST_F(StaticValues, DeclinesAFrozenBatchNormWhoseShiftIsWrittenInPlace) {
+  const Model model = behind_conv(frozen + "shift.clamp_(max=0.7)\ny = y * scale + shift");
+  EXPECT_EQ(expect_unharmed(model.module, {x}).report.folded.size(), 0U);
+}
+
+TEST_F(StaticValues, FoldsAFrozenBatchNormWhoseInputIsWrittenBehindTheLayer) {
+  const FoldResult result = expect_unharmed(around("p = u * scale\ny = p + shift", "u.add_(1.0)\n").module, {x}, with_rank(4));
+  ASSERT_EQ(result.report.folded.size(), 1U);
+  EXPECT_EQ(result.report.folded[0].direction, Direction::forward);
+}
+
+TEST_F(StaticValues, DeclinesAFrozenBatchNormWhoseInputIsWrittenBetweenProductAndSum) {
+  expect_stopped(around("p = u * scale\nu.add_(1.0)\ny = p + shift").module, {x}, "norm", "forward",
+                 Reason::value_changed_in_place, "aten::add_", with_rank(4));
+}
+
+TEST_F(StaticValues, FoldsAScaleBeforeANormOrALayer) {
+  for (const std::string& last : {batch_norm("norm", "y"), conv("last", "y")}) {
+    const Model model = scaled(at::kDouble, at::kDouble, at::kDouble, last);
+    EXPECT_EQ(expect_unharmed(model.module, {x}).report.scales.size(), 1U) << last;
+  }
+}
+
+TEST_F(StaticValues, DeclinesAScaleThatIsWiderThanItsLayer) {
+  for (const std::string& last : {std::string("y"), batch_norm("norm", "y"), conv("last", "y")}) {
+    const Model model = scaled(at::kHalf, at::kFloat, at::kFloat, last);
+    const FoldResult result = expect_unharmed(model.module, {x});
+    EXPECT_EQ(result.report.scales.size() + result.report.folded.size(), 0U) << last;
+    expect_same_output_in_own_dtype(model.module, result.module, {x.to(at::kHalf)}, 5e-3);
+  }
+}
+
+TEST_F(StaticValues, FoldsAScaleAndAShiftOfOneDtype) {
+  for (const at::ScalarType dtype : {at::kDouble, at::kHalf}) {
+    const Model model = scaled_and_shifted(dtype, dtype, dtype);
+    const FoldResult result = expect_unharmed(model.module, {x});
+    EXPECT_EQ(result.report.folded.size(), 1U);
+    expect_same_output_in_own_dtype(model.module, result.module, {x.to(dtype)}, 5e-3);
+  }
+}
+
+TEST_F(StaticValues, DeclinesAShiftThatIsWiderThanItsScale) {
+  const Model model = scaled_and_shifted(at::kHalf, at::kHalf, at::kFloat);
+  const FoldResult result = expect_unharmed(model.module, {x});
+  EXPECT_EQ(result.report.folded.size(), 0U);
+  expect_same_output_in_own_dtype(model.module, result.module, {x.to(at::kHalf)}, 5e-3);
+}
+
+// conv --> u, after `write` --> product with a scale --> last
+Model scale_of_what_is_written(const std::string& write) {
+  Model model;
+  model.layer("conv", {4, 3, 1, 1}, 4).layer("last", {5, 4, 1, 1}, 5).parameter("scale", random_scale(4).view({4, 1, 1}));
+  return model.forward(fmt::format("u = {}\n{}\nreturn {}", conv("conv", "x"), write, conv("last", "(u * self.scale)")));
+}
+
+TEST_F(StaticValues, FoldsAScaleWhoseInputIsWrittenInPlace) {
+  const FoldResult result = expect_unharmed(scale_of_what_is_written("u.relu_()").module, {x.narrow(2, 0, 1)});
+  EXPECT_EQ(result.report.scales.size(), 1U);
+}
+
+TEST_F(StaticValues, DeclinesAScaleWhoseInputIsTransposedInPlace) {
+  expect_nothing(scale_of_what_is_written("u.transpose_(1, 2)"), x.narrow(2, 0, 1));
 }
 
 TEST_F(StaticValues, KeepsNoRecordOfALayerScaleThatStays) {

@@ -4,6 +4,7 @@
 //            norm(scale, shift) of u, + k*v --> y            after   (u + k * v/scale) --> norm(scale, shift) --> y
 //
 // Formula     scale * (u + k*v) + shift = (scale*u + shift) + k * (scale*v). A static addend takes its part itself: b' = scale*b + shift.
+//             A number c becomes 0: scale * (u + k*c) + shift = scale*u + (scale*k*c + shift), (scale*u + shift) + k*c likewise.
 //             (scale*u + shift) + k*v = scale * (u + k * v/scale) + shift; where the affine is missing in v, with u/scale and k*shift.
 // Conditions  alpha, k, is a constant                                      operand_not_constant
 //             before it: scale differs from 0, or is 1                     scale_not_invertible
@@ -40,6 +41,15 @@ std::optional<double> number_added(const Site& site) {
   return tensor->item<double>();
 }
 
+// The edit that leaves the number out, which the affine takes in: with it, scale*u + (scale*c + shift - c) + c would have the rounding
+// error of c.
+Edit without_number(const Site& site) {
+  jit::Value* value = site.node->input(1);
+  if (value->type()->kind() != c10::TypeKind::TensorType) return SetNumber{site.node, 1, 0};
+  const at::Tensor zero = at::zeros_like(*site.known.store.read(value));
+  return SetInput{site.node, 1, zero, value, attribute_name(site.known.store, value)};
+}
+
 Answer into_static_addend(const Site& site, const StaticOperand& addend, double factor) {
   const algebra::Affine& affine = site.affine;
   const at::Tensor& tensor = addend.tensor;
@@ -67,9 +77,9 @@ Answer add_backward(const Site& site) {
   const auto factor = factor_of(node);
   if (!factor || *factor == 0) return Decline{Reason::operand_not_constant, node, "alpha is not a constant"};
   if (const auto number = number_added(site)) {
-    // scale * (u + c) + shift = (scale * u + scale * c + shift - c) + c
-    const at::Tensor rest = (site.affine.scale - 1) * (*number * *factor);
-    return to_input(site, {site.affine.scale, site.affine.shift + rest});
+    Pass pass = to_input(site, {site.affine.scale, site.affine.shift + site.affine.scale * (*number * *factor)});
+    pass.edits.push_back(without_number(site));
+    return pass;
   }
   if (node->input(1)->type()->kind() != c10::TypeKind::TensorType) {
     return Decline{Reason::operand_not_constant, node, "the addend is computed while the module runs"};
@@ -93,7 +103,9 @@ Answer add_forward(const Site& site) {
   if (!factor) return Decline{Reason::operand_not_constant, node, "alpha is not a constant"};
   const at::Tensor share = site.place == 1 ? site.affine.shift * *factor : site.affine.shift;
   if (const auto number = site.place == 0 ? number_added(site) : std::nullopt) {
-    return to_output(site, {site.affine.scale, site.affine.shift + (1 - site.affine.scale) * (*number * *factor)});
+    Pass pass = to_output(site, {site.affine.scale, site.affine.shift + *number * *factor});
+    pass.edits.push_back(without_number(site));
+    return pass;
   }
   if (node->input(1)->type()->kind() != c10::TypeKind::TensorType) {
     return Decline{Reason::operand_not_constant, node, "the addend is computed while the module runs"};

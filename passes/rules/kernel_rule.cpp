@@ -107,7 +107,7 @@ Answer write_layer(const Site& site, const KernelInputs& inputs, const Layer& la
   const std::string weight_name = attribute_name(store, weight);
   Absorb absorb{{SetInput{site.node, inputs.weight, folded.weight, weight, weight_name, layer.weight.views}},
                 store.layer(weight)};
-  if (!folded.bias.defined()) return absorb;
+  if (!folded.bias.defined() || folded.bias.is_same(kernel.bias)) return absorb;
   const bool had_bias = layer.bias && store.read(layer.bias->leaf)->defined();
   jit::Value* beside = had_bias ? layer.bias->leaf : weight;
   const std::string name = had_bias ? attribute_name(store, layer.bias->leaf) : bias_name(weight_name);
@@ -124,6 +124,11 @@ Answer absorb_into_outputs(const Site& site, const KernelInputs& inputs, int64_t
   if (!site.affine.varies_only_along(channel_dimension)) {
     return Decline{Reason::affine_varies_elsewhere, site.node,
                    fmt::format("the norm's channels are not dimension {} of the output", channel_dimension)};
+  }
+  for (const Edit& edit : site.planned) {
+    const auto* added = std::get_if<AddToOutput>(&edit);
+    if (added == nullptr || added->node != site.node) continue;
+    return Decline{Reason::value_has_other_readers, site.node, "what is added behind the layer would have to be scaled, too"};
   }
   const auto read = read_layer(site, inputs);
   if (const auto* decline = std::get_if<Decline>(&read)) return *decline;

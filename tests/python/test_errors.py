@@ -170,6 +170,48 @@ def test_save_replaces_what_was_there(module, tmp_path):
     assert torch.equal(bnfold.load(path)(torch.ones(1, 3, 9, 9).double()), module(torch.ones(1, 3, 9, 9).double()))
 
 
+class Listed(nn.Module):
+    """A list that holds a weight, and may write it."""
+
+    def __init__(self, held: torch.Tensor | None = None):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+        self.norm = nn.BatchNorm2d(5)
+        self.held = [self.conv.weight if held is None else held]
+
+    def forward(self, x):
+        self.held[0].mul_(2)
+        return self.norm(self.conv(x))
+
+
+class Overlapping(nn.Module):
+    """A buffer over the memory of a parameter."""
+
+    def __init__(self, written: bool):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+        self.norm = nn.BatchNorm2d(5)
+        self.scale = nn.Parameter(torch.ones(4))
+        self.register_buffer("first", self.scale.detach()[:1])
+        self.written = written
+
+    def forward(self, x):
+        if self.written:
+            self.first.add_(1)
+        return self.norm(self.conv(x)) * self.scale.sum()
+
+
+def test_memory_that_two_attributes_share():
+    for module in (Listed(), Overlapping(written=True)):
+        with pytest.raises(bnfold.Error, match="share memory that may be written.*give each its own"):
+            bnfold.fold(torch.jit.script(module.eval()))
+
+
+@pytest.mark.parametrize("module", [Listed(torch.ones(1)), Overlapping(written=False)])
+def test_memory_of_their_own(module):
+    assert len(bnfold.fold(torch.jit.script(module.eval())).report.folded) == 1
+
+
 def import_bnfold(**environment: str) -> subprocess.CompletedProcess:
     variables = {**os.environ, "PYTHONPATH": str(PACKAGES), **environment}
     return subprocess.run([sys.executable, "-W", "ignore", "-c", "import bnfold"], env=variables, capture_output=True, text=True)

@@ -189,6 +189,53 @@ TEST_F(ActivationRule, DeclinesANormInAnotherDtypeThanItsInput) {
   expect_stopped(model.module, {}, "norm", "forward", Reason::dtypes_differ, "bound");
 }
 
+// first --> relu --> norm
+Model two_norms(const std::string& input) {
+  Model model;
+  model.layer("conv", {4, 4, 1, 1}, 4).norm("first", 4).norm("norm", 4);
+  return model.forward(fmt::format("y = torch.relu({})\nreturn {}", batch_norm("first", input), batch_norm("norm", "y")));
+}
+
+TEST_F(ActivationRule, BecomesABoundBetweenTwoNorms) {
+  const FoldResult result = expect_folded(two_norms("torch.tanh(" + conv("conv", "x") + ")").module, {x}, "first", "norm");
+  EXPECT_EQ(result.report.folded[0].direction, Direction::forward);
+}
+
+TEST_F(ActivationRule, DeclinesABoundBetweenTwoNormsWhoseInputMayBeNarrower) {
+  Model model = two_norms("x");
+  model.module.to(at::kFloat);
+  const FoldResult result = expect_stopped(model.module, {x}, "first", "forward", Reason::dtypes_differ);
+  expect_same_output_in_own_dtype(model.module, result.module, {x.to(at::kHalf)}, 5e-3);
+  expect_same_output_in_own_dtype(model.module, result.module, {x.to(at::kBFloat16)}, 4e-2);
+  expect_same_output_in_own_dtype(model.module, result.module, {x.to(at::kFloat)}, 1e-5);
+}
+
+// linear --> `call` of y --> norm --> linear
+Model between_linear_layers(const std::string& call, at::IntArrayRef bound) {
+  Model model;
+  model.layer("first", {8, 3}, 8).layer("linear", {5, 8}, 5).norm("norm", 8).parameter("bound", at::randn(bound, at::kDouble));
+  return model.forward(
+      fmt::format("y = torch.addmm(self.first.bias, x, self.first.weight.t())\ny = {}\n"
+                  "return torch.linear({}, self.linear.weight, self.linear.bias)",
+                  call, batch_norm("norm", "y")));
+}
+
+TEST_F(ActivationRule, KeepsTheRankWhereItsLimitsAreNumbers) {
+  for (const char* call : {"torch.clamp(y, -0.3, 0.9)", "torch.clamp_max(y, 0.4)"}) {
+    expect_folded(between_linear_layers(call, {8}).module, {at::randn({8, 3}, at::kDouble)}, "norm", "linear", with_rank(2));
+  }
+}
+
+TEST_F(ActivationRule, DeclinesANormBehindLimitsThatHaveMoreDimensions) {
+  const at::Tensor rows = at::randn({8, 3}, at::kDouble);
+  for (const char* call : {"torch.clamp(y, min=self.bound)", "torch.clamp(y, max=self.bound)",
+                           "torch.clamp(y, self.bound, self.bound + 1)", "torch.clamp_min(y, self.bound)"}) {
+    expect_kept(between_linear_layers(call, {1, 8, 1, 1}).module, {rows}, "norm", Reason::rank_unknown, "", with_rank(2));
+  }
+  expect_kept(between_linear_layers("torch.clamp_max(y, self.bound)", {2, 8, 8}).module, {rows}, "norm", Reason::rank_unknown, "",
+              with_rank(2));
+}
+
 TEST_F(ActivationRule, PassesLeakyReluUnderPositiveScalesWithoutShift) {
   for (const char* call : {"torch.leaky_relu(y, 0.1)", "torch.leaky_relu_(y, 0.1)", "torch.prelu(y, self.slope)"}) {
     Model model = before_conv(call, 1);

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "constants.h"
+#include "graph_walk.h"
 #include "support/expect.h"
 #include "support/model.h"
 
@@ -18,6 +20,21 @@ Model& with_shift_only(Model& model) {
   tensor_of(model, "running_mean").zero_();
   tensor_of(model, "running_var").fill_(1 - 1e-5);
   return model;
+}
+
+// The numbers that the graph of forward adds, without how often they count.
+std::vector<double> numbers_added(const torch::jit::Module& module) {
+  std::vector<double> numbers;
+  for_each_node(module.get_method("forward").graph()->block(), [&numbers](const torch::jit::Node* node) {
+    const std::string operation = node->kind().toUnqualString();
+    if (operation.rfind("add", 0) != 0 && operation.rfind("sub", 0) != 0) return;
+    if (const auto number = constant_number(node->input(1))) numbers.push_back(*number);
+  });
+  return numbers;
+}
+
+void expect_no_number_added(const torch::jit::Module& module) {
+  for (const double number : numbers_added(module)) EXPECT_EQ(number, 0) << *module.get_method("forward").graph();
 }
 
 class AddRule : public ::testing::Test {
@@ -86,6 +103,29 @@ TEST_F(AddRule, TakesANumber) {
   expect_folded(sum_then_norm("torch.sub(y, 2, alpha=3)").module, {x}, "norm", "linear");
 }
 
+TEST_F(AddRule, LeavesNoNumber) {
+  for (const char* sum : {"y + 2.5", "y.add_(2.5)", "torch.add(y, 3.0, alpha=2)", "torch.sub(y, 2, alpha=3)",
+                          "torch.sub(y + 5.0, -7, alpha=2).sub_(3.0)"}) {
+    const Model model = sum_then_norm(sum);
+    EXPECT_FALSE(numbers_added(model.module).empty());
+    expect_no_number_added(expect_folded(model.module, {x}, "norm", "linear").module);
+  }
+}
+
+TEST_F(AddRule, LeavesNoRoundingErrorOfALargeNumber) {
+  for (const char* sum : {"y + 10000.0", "y.add_(10000)", "torch.sub(y, 5000.0, alpha=-2)", "y + self.shift.bias"}) {
+    Model model = sum_then_norm(sum, {});
+    model.module.attr("shift").toModule().attr("bias").toTensor().fill_(10000);
+    const at::Tensor weight = model.module.attr("linear").toModule().attr("weight").toTensor().mul_(2000);
+    const at::Tensor sample = at::mm(at::randn({64, 3}, at::kDouble), weight) + 10000;
+    tensor_of(model, "running_mean").copy_(sample.mean(0));
+    tensor_of(model, "running_var").copy_(sample.var(0));
+    model.module.to(at::kFloat);
+    const FoldResult result = expect_folded(model.module, {x}, "norm", "linear");
+    expect_same_output_in_own_dtype(model.module, result.module, {x.to(at::kFloat)}, 1e-5);
+  }
+}
+
 TEST_F(AddRule, DeclinesANumberThatIsComputed) {
   expect_kept(sum_then_norm("y + x.size(0)").module, {x}, "norm", Reason::operand_not_constant, "addend");
 }
@@ -122,6 +162,35 @@ TEST_F(AddRule, DeclinesWhereTheNormWorksAlongAnotherDimension) {
 TEST_F(AddRule, GivesBothComputedAddendsTheScale) {
   for (const char* sum : {"u + v", "u.add_(v)", "torch.add(u, v, alpha=3)", "u - v", "u.sub_(v)", "torch.sub(u, v, alpha=2)"}) {
     expect_folded(two_convs(sum).module, {image}, "norm", "conv2, conv1");
+  }
+}
+
+// conv1 in `narrow` of x, its weights large, and conv2 in `wide` of z; a norm in `wide` with a large scale of what joins u and v
+Model two_dtypes(at::ScalarType narrow, at::ScalarType wide, const std::string& joined) {
+  Model model;
+  model.layer("conv1", {4, 3, 1, 1}, 4).layer("conv2", {4, 3, 1, 1}, 4).norm("norm", 4);
+  model.module.attr("conv1").toModule().attr("weight").toTensor().mul_(10);
+  tensor_of(model, "weight").fill_(1000);
+  tensor_of(model, "running_var").fill_(1);
+  model.define(fmt::format("def forward(self, x, z):\n  u = {}\n  v = {}\n  y = {}\n  return {}\n", conv("conv1", "x"),
+                           conv("conv2", "z"), joined, batch_norm("norm", "y")));
+  model.module.to(wide);
+  model.module.attr("conv1").toModule().to(narrow);
+  return model;
+}
+
+TEST_F(AddRule, GivesTheScaleToTwoAddendsOfOneDtype) {
+  const at::Tensor large = image * 20;
+  expect_folded(two_dtypes(at::kDouble, at::kDouble, "u + v").module, {large, large}, "norm", "conv2, conv1");
+  expect_folded(two_dtypes(at::kFloat, at::kFloat, "u + v").module, {large, large}, "norm", "conv2, conv1");
+}
+
+TEST_F(AddRule, DeclinesANarrowAddendWhoseScaledValuesWouldLeaveItsRange) {
+  const at::Tensor large = image * 20;
+  for (const char* sum : {"u + v", "v + u", "v.sub_(u)"}) {
+    const Model model = two_dtypes(at::kHalf, at::kFloat, sum);
+    const FoldResult result = expect_kept(model.module, {large, large}, "norm", Reason::dtypes_differ);
+    expect_same_output_in_own_dtype(model.module, result.module, {large.to(at::kHalf), large.to(at::kFloat)}, 5e-3);
   }
 }
 
@@ -186,6 +255,27 @@ TEST_F(AddForward, TakesTheInPlaceFormsToo) {
 TEST_F(AddForward, TakesANumber) {
   expect_folded(before_conv("y + 2.5").module, {image}, "norm", "conv");
   expect_folded(before_conv("torch.sub(y, 2.5, alpha=3).add_(1)").module, {image}, "norm", "conv");
+}
+
+TEST_F(AddForward, LeavesNoNumber) {
+  for (const char* sum : {"y + 2.5", "y.add_(2.5)", "torch.add(y, 3.0, alpha=2)", "torch.sub(y, 2.5, alpha=3).add_(1)"}) {
+    const Model model = before_conv(sum);
+    EXPECT_FALSE(numbers_added(model.module).empty());
+    expect_no_number_added(expect_folded(model.module, {image}, "norm", "conv").module);
+  }
+}
+
+TEST_F(AddForward, LeavesNoRoundingErrorOfANumberThatIsLargeBesideTheInput) {
+  const at::Tensor small = image * 1e-3;
+  for (const char* sum : {"y + 100.0", "torch.add(y, 50, alpha=2)", "y.sub_(-100.0)"}) {
+    Model model = before_conv(sum);
+    tensor_of(model, "weight").mul_(30);
+    tensor_of(model, "running_mean").mul_(1e-3);
+    tensor_of(model, "running_var").fill_(1e-8);
+    model.module.to(at::kFloat);
+    const FoldResult result = expect_folded(model.module, {small}, "norm", "conv");
+    expect_same_output_in_own_dtype(model.module, result.module, {small.to(at::kFloat)}, 1e-5);
+  }
 }
 
 TEST_F(AddForward, DeclinesANumberThatIsComputed) {

@@ -84,6 +84,27 @@ TEST_F(MatmulForward, AbsorbsTwiceWhereTheNormIsConcatenatedWithItself) {
                 options);
 }
 
+// y, the norm of one row, plus what `layer` and linear make of y as rows of their own; then the layer last
+Model beside_its_own_layers(const std::string& layer) {
+  Model model;
+  model.layer("product", {4, 4}).layer("linear", {4, 4}, 4).layer("last", {3, 4}, 3).norm("norm", 4);
+  tensor_of(model, "weight").abs_().add_(0.1);
+  return model.forward(
+      fmt::format("y = {}\ny = y + torch.cat([{}, torch.linear(y, self.linear.weight, self.linear.bias)], 0)\n"
+                  "return torch.linear(y, self.last.weight, self.last.bias)",
+                  batch_norm("norm", "x"), layer));
+}
+
+TEST_F(MatmulForward, LinearTakesAScaleInAndGivesItsInverse) {
+  expect_folded(beside_its_own_layers("torch.linear(y, self.product.weight, self.linear.bias)").module,
+                {at::randn({1, 4}, at::kDouble)}, "norm", "product, linear, last", with_rank(2));
+}
+
+TEST_F(MatmulForward, DeclinesToTakeAScaleInAndGiveItsInverseWhereItsShiftIsAddedBehind) {
+  expect_stopped(beside_its_own_layers("torch.mm(y, self.product.weight)").module, {at::randn({1, 4}, at::kDouble)}, "norm",
+                 "forward", Reason::value_has_other_readers, "added behind", with_rank(2));
+}
+
 TEST_F(MatmulForward, DeclinesANormThatIsTheRightOperand) {
   const Model model = norm_then_product("torch.matmul(self.linear.weight, y)", {5, 4});
   expect_stopped(model.module, {x}, "norm", "forward", Reason::weight_not_static, "left operand");

@@ -50,13 +50,24 @@ c10::IValue in_double(const c10::IValue& value) {
   return copy.is_floating_point() ? copy.to(at::kDouble) : copy;
 }
 
-at::Tensor flat_output(jit::Module module, const Inputs& inputs) {
+c10::IValue as_it_is(const c10::IValue& value) {
+  return value.isTensor() ? c10::IValue(value.toTensor().clone()) : value;
+}
+
+// The tensor that the module returns, or those in its tuple, for copies of the inputs.
+std::vector<at::Tensor> outputs_of(jit::Module module, const Inputs& inputs, c10::IValue (*copy)(const c10::IValue&)) {
   Inputs own;
-  for (const c10::IValue& input : inputs) own.push_back(in_double(input));
+  for (const c10::IValue& input : inputs) own.push_back(copy(input));
   const c10::IValue output = module.forward(own);
-  if (output.isTensor()) return output.toTensor().flatten();
+  if (output.isTensor()) return {output.toTensor()};
   std::vector<at::Tensor> parts;
-  for (const c10::IValue& part : output.toTupleRef().elements()) parts.push_back(part.toTensor().flatten().to(at::kDouble));
+  for (const c10::IValue& part : output.toTupleRef().elements()) parts.push_back(part.toTensor());
+  return parts;
+}
+
+at::Tensor flat_output(const jit::Module& module, const Inputs& inputs) {
+  std::vector<at::Tensor> parts;
+  for (const at::Tensor& part : outputs_of(module, inputs, in_double)) parts.push_back(part.flatten().to(at::kDouble));
   return at::cat(parts);
 }
 
@@ -106,6 +117,23 @@ void expect_same_output(const jit::Module& original, const jit::Module& folded, 
     const double magnitude = expected.numel() == 0 ? 0 : expected.abs().max().item<double>();
     const double error = expected.numel() == 0 ? 0 : (expected - actual).abs().max().item<double>();
     EXPECT_LE(error, allowed * magnitude) << "run " << run;
+  }
+}
+
+void expect_same_output_in_own_dtype(const jit::Module& original, const jit::Module& folded, const Inputs& inputs,
+                                     double allowed) {
+  const at::NoGradGuard no_grad;
+  jit::Module reference = original.deepcopy();
+  reference.to(at::kDouble);
+  const std::vector<at::Tensor> exact = outputs_of(reference, inputs, in_double);
+  const std::vector<at::Tensor> before = outputs_of(original.deepcopy(), inputs, as_it_is);
+  const std::vector<at::Tensor> after = outputs_of(folded.deepcopy(), inputs, as_it_is);
+  ASSERT_EQ(before.size(), after.size());
+  for (size_t i = 0; i < after.size(); ++i) {
+    EXPECT_EQ(before[i].scalar_type(), after[i].scalar_type()) << "output " << i;
+    ASSERT_EQ(before[i].sizes(), after[i].sizes()) << "output " << i;
+    const double error = (after[i].to(at::kDouble) - exact[i]).abs().max().item<double>();
+    EXPECT_LE(error, allowed * exact[i].abs().max().item<double>()) << "output " << i;
   }
 }
 

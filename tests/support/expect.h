@@ -36,6 +36,11 @@ FoldResult expect_unharmed(const torch::jit::Module& module, const Inputs& input
 // Expects that both modules return the same on `inputs`, compared in double with `original` as the reference, three runs.
 void expect_same_output(const torch::jit::Module& original, const torch::jit::Module& folded, const Inputs& inputs);
 
+// Expects that both modules return tensors of the same dtypes and sizes on `inputs` as they are, and that the values of `folded` differ
+// from those of `original` in double by no more than `allowed` of the largest of these.
+void expect_same_output_in_own_dtype(const torch::jit::Module& original, const torch::jit::Module& folded, const Inputs& inputs,
+                                     double allowed);
+
 // How many nodes of kind "aten::batch_norm" there are in the graphs of the module's methods.
 int64_t count_nodes(const torch::jit::Module& module, const std::string& kind);
 
