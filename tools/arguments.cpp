@@ -52,7 +52,7 @@ void describe(CLI::App& app, Arguments& arguments) {
   app.add_flag("--explain", arguments.explain, "list where each norm went, and what the reasons for keeping one mean");
   app.add_option("--json", arguments.json, "write the report as JSON, - for standard output")->type_name("FILE");
   app.add_option("--plot", arguments.plot,
-                 "draw the layers before and after, and where each norm went, with Graphviz: as .svg, .pdf, .png or .dot")
+                 "draw with Graphviz the layers before and after and where each norm went: .svg, .pdf, .png or .dot")
       ->type_name("FILE");
   app.add_option_function<std::string>(
          "--completion",

@@ -57,11 +57,10 @@ std::string for_bash(const std::vector<Option>& options) {
       "  if [[ $word == -* ]]; then\n"
       "    mapfile -t COMPREPLY < <(compgen -W '{}' -- \"$word\")\n"
       "  else\n"
-      "    compopt -o filenames 2> /dev/null\n"
       "    mapfile -t COMPREPLY < <(compgen -f -- \"$word\")\n"
       "  fi\n"
       "}}\n"
-      "complete -F _bnfold bnfold\n",
+      "complete -o filenames -F _bnfold bnfold\n",
       fmt::join(shells(), " "), with_free_value, names);
 }
 
@@ -75,7 +74,7 @@ std::string for_zsh(const std::vector<Option>& options) {
     } else if (is_of(option, "SHELL")) {
       text += fmt::format(":shell:({})", fmt::join(shells(), " "));
     } else if (!option.value.empty()) {
-      text += fmt::format(":{}: ", quoted(option.value.substr(0, option.value.find_first_of(" [")), ":"));
+      text += fmt::format(":{}: ", option.value.substr(0, option.value.find_first_of(" [:")));
     }
     text += "'";
   }

@@ -8,10 +8,6 @@
 
 #include "failure.h"
 
-std::string first_line(const std::string& text) {
-  return text.substr(0, text.find('\n'));
-}
-
 void write_text(const std::string& path, const std::string& what, const std::string& text) {
   errno = 0;
   std::FILE* file = path == "-" ? stdout : std::fopen(path.c_str(), "w");

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,3 +77,9 @@ class Report:
 
     def __str__(self) -> str:
         return self.table.rstrip()
+
+    def __rich__(self) -> Group:
+        """What rich shows: ``rich.print(report)``, in colors, and as wide as the terminal."""
+        from ._rich import rendered
+
+        return rendered(self)

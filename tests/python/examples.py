@@ -6,10 +6,13 @@ import importlib.util
 import re
 import sys
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from calibrate import calibrate
+from torch import nn
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -29,6 +32,25 @@ def blocks(document: str) -> list[Block]:
         else:
             found.append(Block(heading, match[2], match[3]))
     return found
+
+
+def save_model(path: Path) -> None:
+    """The model that the documents speak of, for images of 3 channels."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    calibrate(model.eval(), (torch.randn(2, 3, 64, 64),))
+    torch.jit.script(model).save(str(path))
+
+
+def program(blocks: Iterable[Block]) -> tuple[str, str]:
+    """The Python blocks as one program, and what it prints by the blocks of text or JSON behind them."""
+    blocks = list(blocks)
+    code = "\n".join(block.code for block in blocks if block.language == "python")
+    return code, "".join(block.code for block in blocks if block.language in ("text", "json"))
+
+
+def without_varying_figures(output: str) -> str:
+    """Rounding depends on the machine, and the number of nodes on the version of PyTorch."""
+    return re.sub(r"\d\.\de-\d+|graph nodes .*|\"nodes_\w+\": \d+", "...", output)
 
 
 def run(code: str, folder: Path, **variables: object) -> types.ModuleType:

@@ -10,10 +10,7 @@ from pathlib import Path
 
 import examples
 import pytest
-import torch
-from calibrate import calibrate
 from tested import LIBRARY, PROGRAM
-from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = examples.blocks("howto.md")
@@ -27,9 +24,7 @@ def of(language: str) -> list:
 def folder(tmp_path, monkeypatch):
     """Where the blocks run, with the model that they speak of."""
     monkeypatch.chdir(tmp_path)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
-    calibrate(model.eval(), (torch.randn(2, 3, 64, 64),))
-    torch.jit.script(model).save("model.pt")
+    examples.save_model(tmp_path / "model.pt")
     return tmp_path
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -278,7 +280,7 @@ def test_help(bnfold):
     for option in ("--input", "--check", "--bench", "--frozen", "--strict", "--explain", "--json", "--version"):
         assert option in text
     assert "Examples:\n  bnfold resnet50.pt folded.pt" in text
-    codes = ("0 done", "1 the check failed", "2 wrong usage", "3 IN can't be loaded", "4 --strict", "5 OUT or the report can't be written")
+    codes = ("0 done", "1 the check failed", "2 wrong usage", "3 IN can't be loaded", "4 --strict", "5 OUT, the report or the picture can't be written")
     for code in codes:
         assert code in text
     assert max(map(len, text.splitlines())) <= 130
@@ -463,3 +465,100 @@ def test_a_report_that_cannot_be_written(bnfold, tmp_path):
     assert_says(result, r"no/report\.json: .*written")
     # Who asked for a report and did not get one should not find a result either.
     assert written(tmp_path) == []
+
+
+def on_terminal(command: list[Any], stream: str, **variables: str) -> str:
+    """What the program writes to `stream`, which is a terminal."""
+    ours, theirs = pty.openpty()
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: theirs}
+    environment = {**VARIABLES, "TERM": "xterm", **variables}
+    process = subprocess.Popen([str(one) for one in [PROGRAM, *command]], env=environment, **streams)
+    os.close(theirs)
+    written = b""
+    try:
+        while part := os.read(ours, 4096):
+            written += part
+    except OSError:  # how a terminal ends that nobody writes to any more
+        pass
+    os.close(ours)
+    assert process.wait() == DONE
+    return written.decode()
+
+
+def test_a_terminal_shows_colors(models, tmp_path):
+    command = [models / "kept.pt", tmp_path / "out.pt"]
+    assert "\x1b[33moperator_not_affine\x1b[0m" in on_terminal(command, "stdout", NO_COLOR="")
+    assert "\x1b" not in on_terminal(command, "stdout", NO_COLOR="1")
+    assert "\x1b" not in on_terminal(command, "stdout", TERM="dumb")
+
+
+def test_a_pipe_shows_no_colors(bnfold):
+    assert "\x1b" not in bnfold("kept", "out.pt", code=DONE).stdout
+
+
+def test_a_terminal_shows_progress(models, tmp_path):
+    shown = on_terminal([models / "plain.pt", tmp_path / "out.pt", *IMAGE, "--bench", "2"], "stderr")
+    for step in ("loading", "folding", "checking on input 1 of 1", "measuring, run 2 of 2", "writing"):
+        assert f"\r\x1b[K{step}" in shown
+    assert shown.endswith("\r\x1b[K")
+    assert on_terminal([models / "plain.pt", tmp_path / "out.pt"], "stderr", TERM="dumb") == ""
+
+
+OPTIONS = ("--help", "--version", "--input", "--check", "--bench", "--frozen", "--strict", "--explain", "--json", "--plot", "--completion")
+
+
+def test_completion_in_bash(bnfold, tmp_path):
+    script = bnfold("--completion", "bash", code=DONE).stdout
+    (tmp_path / "model.pt").touch()
+
+    def completed(*words: str) -> list[str]:
+        line = f"COMP_WORDS=(bnfold {' '.join(words)}); COMP_CWORD={len(words)}; "
+        command = f"{script}\n{line} _bnfold; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        run = subprocess.run(["bash", "-euc", command], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return run.stdout.split()
+
+    assert completed("--ch") == ["--check"]
+    assert sorted(completed("--")) == sorted(OPTIONS)
+    assert completed("mo") == ["model.pt"]
+    assert completed("--json", "mo") == ["model.pt"]
+    assert completed("--check", "mo") == []
+    assert completed("--completion", "f") == ["fish"]
+
+
+@pytest.mark.parametrize(("shell", "check"), [("zsh", ("-n",)), ("fish", ("--no-execute",))])
+def test_completion_in_other_shells(shell, check, bnfold, tmp_path):
+    script = bnfold("--completion", shell, code=DONE).stdout
+    for option in OPTIONS:
+        assert option in script or f"-l {option[2:]} " in script
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell} to read its completion")
+    (tmp_path / "completion").write_text(script)
+    subprocess.run([shell, *check, str(tmp_path / "completion")], check=True)
+
+
+def test_completion_for_no_shell(bnfold):
+    assert "tcsh not in {bash,zsh,fish}" in bnfold("--completion", "tcsh", code=USAGE).stderr
+
+
+def test_plot(bnfold, tmp_path):
+    bnfold("kept", "out.pt", "--plot", "graph.svg", code=DONE)
+    picture = (tmp_path / "graph.svg").read_text()
+    assert picture.startswith("<?xml") and "operator_not_affine" in picture and (tmp_path / "out.pt").exists()
+
+
+def test_plot_as_text_needs_no_graphviz(bnfold, tmp_path, monkeypatch):
+    monkeypatch.setitem(VARIABLES, "PATH", "")
+    bnfold("kept", "out.pt", "--plot", "graph.dot", code=DONE)
+    assert (tmp_path / "graph.dot").read_text().startswith("digraph bnfold {")
+
+
+def test_plot_without_graphviz(bnfold, tmp_path, monkeypatch):
+    monkeypatch.setitem(VARIABLES, "PATH", "")
+    assert "install graphviz" in bnfold("kept", "out.pt", "--plot", "graph.svg", code=CANNOT_WRITE).stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("path", "sentence"), [("graph.jpeg2", "can't tell the format"), ("out.pt", "is a module")])
+def test_plot_into_what_is_no_picture(path, sentence, bnfold, tmp_path):
+    assert sentence in bnfold("kept", "out.pt", "--plot", path, code=USAGE).stderr
+    assert list(tmp_path.iterdir()) == []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 
 import pytest
 import torch
 import zoo
 from cases import double, prepared
+from rich.console import Console
 from torch import nn
 
 import bnfold
@@ -61,6 +64,15 @@ def test_as_dict_is_json(report):
     assert bnfold.Report.from_json(json.dumps(content)) == report
     assert content["folded"] == [{"name": "norm", "direction": "backward", "into": "conv"}]
     assert set(content["kept"][0]) == {"name", "reason", "detail", "source", "obstacles"}
+
+
+def test_rich_shows_the_figures_and_every_obstacle(report):
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(report)
+    shown = console.export_text()
+    assert re.search(r"norms +2 +1 +1 backward", shown)
+    assert re.search(rf"parameters +{report.parameters_before} +{report.parameters_after} +-10", shown)
+    assert re.search(r"late +backward +operator_not_affine +sigmoid is curved \(test_report.py:\d+\)\n +forward +value_is_output", shown)
 
 
 def test_obstacles_name_every_way(report):
