@@ -207,11 +207,12 @@ class Assembler {
   }
 
   at::Tensor copy_over_one_storage(const at::Tensor& tensor) {
-    if (tensor.layout() != at::kStrided || tensor.is_quantized() || !tensor.has_storage()) return tensor.detach().clone();
-    const at::Tensor all = at::empty({0}, tensor.options()).set_(tensor.storage());
-    at::Tensor& storage = storages_[tensor.storage().unsafeGetStorageImpl()];
-    if (!storage.defined()) storage = all.clone();
-    return storage.as_strided(tensor.sizes(), tensor.strides(), tensor.storage_offset());
+    const bool plain = tensor.layout() == at::kStrided && tensor.has_storage() && !tensor.is_quantized() && !tensor.is_neg() &&
+                       !tensor.is_conj();
+    if (!plain) return tensor.detach().clone();
+    at::Tensor& copy = storages_[tensor.storage().unsafeGetStorageImpl()];
+    if (!copy.defined()) copy = at::empty({0}, tensor.options()).set_(tensor.storage()).clone();
+    return at::empty({0}, tensor.options()).set_(copy.storage(), tensor.storage_offset(), tensor.sizes(), tensor.strides());
   }
 
   void add_method(jit::Module& root, const Program::Method& method) {

@@ -12,6 +12,13 @@ std::optional<int64_t> constant_int(const jit::Value* value) {
   return constant->toInt();
 }
 
+std::optional<int64_t> constant_dimension(const jit::Value* value, std::optional<int64_t> rank) {
+  auto dimension = constant_int(value);
+  if (dimension && *dimension < 0 && rank) *dimension += *rank;
+  if (!dimension || *dimension < 0 || (rank && *dimension >= *rank)) return std::nullopt;
+  return dimension;
+}
+
 std::optional<bool> constant_bool(const jit::Value* value) {
   const auto constant = jit::toIValue(value);
   if (!constant || !constant->isBool()) return std::nullopt;

@@ -14,6 +14,10 @@ std::optional<int64_t> constant_int(const torch::jit::Value* value);
 std::optional<bool> constant_bool(const torch::jit::Value* value);
 std::optional<double> constant_number(const torch::jit::Value* value);  // of whatever numeric type
 
+// The dimension, counted from the front, that a constant names; nothing where a value of rank `rank` has no such dimension, or where it
+// counts from the end of a value whose rank is not known.
+std::optional<int64_t> constant_dimension(const torch::jit::Value* value, std::optional<int64_t> rank);
+
 // A constant list, or one that is made of constants.
 std::optional<std::vector<int64_t>> constant_ints(const torch::jit::Value* value);
 

@@ -25,9 +25,9 @@ bool keeps_dtype(const jit::Node* node) {
   return ((keeps_sizes(node) || keeps_channels(node)) && !is_one_of(node, casts)) || is_one_of(node, views);
 }
 
-class Search {
+class Walk {
  public:
-  explicit Search(const ParameterStore& store) : store_(store) {}
+  explicit Walk(const ParameterStore& store) : store_(store) {}
 
   std::optional<at::ScalarType> of(const jit::Value* value) {
     static const Names promoting = {"add", "add_", "sub", "sub_", "mul", "mul_"};
@@ -84,7 +84,7 @@ bool is_layer(const jit::Node* node) {
 }
 
 std::optional<at::ScalarType> dtype_of(const jit::Value* value, const ParameterStore& store) {
-  return Search(store).of(value);
+  return Walk(store).of(value);
 }
 
 }  // namespace bnfold

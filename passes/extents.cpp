@@ -29,8 +29,8 @@ std::optional<int64_t> dimension_before(const jit::Node* node, int64_t dimension
     return wrapped(order->at(dimension), order->size());
   }
   const bool is_t = node->kind() == jit::aten::t;
-  const auto first = is_t ? 0 : wrapped(constant_int(node->input(1)), rank);
-  const auto second = is_t ? 1 : wrapped(constant_int(node->input(2)), rank);
+  const auto first = is_t ? 0 : constant_dimension(node->input(1), rank);
+  const auto second = is_t ? 1 : constant_dimension(node->input(2), rank);
   if (!first || !second) return std::nullopt;
   if (dimension == *first) return second;
   if (dimension == *second) return first;
@@ -85,7 +85,7 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
       const auto padding = constant_ints(node->input(1));
       if (!padding || !rank || dimension >= *rank - static_cast<int64_t>(padding->size()) / 2) return std::nullopt;
     } else if (operation == "slice" || operation == "narrow") {
-      const auto cut = wrapped(constant_int(node->namedInput("dim")), rank);
+      const auto cut = constant_dimension(node->namedInput("dim"), rank);
       if (!cut || *cut == dimension) return std::nullopt;
     } else if (operation.rfind("adaptive_", 0) == 0 && rank && dimension >= *rank - spatial_dimensions(node)) {
       const auto sizes = constant_ints(node->input(1));
@@ -132,7 +132,7 @@ std::optional<int64_t> Extents::of_weight(const jit::Node* node, int64_t dimensi
 
 std::optional<int64_t> Extents::of_concatenation(const jit::Node* node, int64_t dimension) const {
   const jit::Node* list = node->input(0)->node();
-  const auto joined = wrapped(constant_int(node->input(1)), ranks_.of(node->output()));
+  const auto joined = constant_dimension(node->input(1), ranks_.of(node->output()));
   if (list->kind() != jit::prim::ListConstruct || !joined) return std::nullopt;
   int64_t total = 0;
   for (const jit::Value* part : list->inputs()) {
@@ -160,7 +160,7 @@ std::optional<int64_t> Extents::of_broadcast(const jit::Node* node, int64_t dime
 std::optional<int64_t> Extents::of_piece(const jit::Node* node, size_t output, int64_t dimension) const {
   if (node->kind() != jit::aten::chunk) return std::nullopt;
   const auto pieces = constant_int(node->input(1));
-  const auto cut = wrapped(constant_int(node->input(2)), ranks_.of(node->input(0)));
+  const auto cut = constant_dimension(node->input(2), ranks_.of(node->input(0)));
   const auto whole = of(node->input(0), dimension);
   if (!pieces || !cut || !whole) return std::nullopt;
   if (*cut != dimension) return whole;

@@ -1,5 +1,7 @@
 #include "fold_graph.h"
 
+#include <fmt/format.h>
+
 #include "apply.h"
 #include "bounds_in_place.h"
 #include "find_norms.h"
@@ -12,6 +14,18 @@ namespace bnfold {
 namespace jit = torch::jit;
 
 namespace {
+
+// "file.py:12" of a node, empty where the module does not tell.
+std::string source_of(const jit::Node* node) {
+  // A module that was loaded from a file knows the code that was written into it, and from that the code it was made of.
+  const jit::SourceRange& written = node->sourceRange();
+  const auto generating = written.findSourceRangeThatGenerated();
+  const auto place = (generating ? *generating : written).file_line_col();
+  if (!place) return "";
+  const auto& [file, line, column] = *place;
+  const size_t slash = file.rfind('/');
+  return fmt::format("{}:{}", slash == std::string::npos ? file : file.substr(slash + 1), line);
+}
 
 KeptNorm kept(const Norm& norm, const Refusal& refusal) {
   const Decline& main = refusal.main();

@@ -251,7 +251,8 @@ std::string to_graphviz(const jit::Module& original, const FoldResult& result) {
   const Drawing after(result.module, fates, "after");
   return fmt::format(
       "digraph bnfold {{\n"
-      "  graph [label = <{}>, labelloc = t, fontname = Helvetica, bgcolor = white, nslimit = 2, nslimit1 = 2, mclimit = 0.3, nodesep = 0.15, ranksep = 0.3];\n"
+      "  graph [label = <{}>, labelloc = t, fontname = Helvetica, bgcolor = white, nodesep = 0.15, ranksep = 0.3];\n"
+      "  graph [nslimit = 2, nslimit1 = 2, mclimit = 0.3];\n"
       "  node [shape = box, fontname = Helvetica, fontsize = 10, height = 0.3, margin = \"0.1,0.03\"];\n"
       "  edge [arrowsize = 0.6];\n"
       "{}{}{}}}\n",

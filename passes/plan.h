@@ -44,7 +44,4 @@ struct Refusal {
 // others make of them, only where nothing else helps.
 std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, const Ranks& ranks);
 
-// "file.py:12" of a node, empty where the module does not tell.
-std::string source_of(const torch::jit::Node* node);
-
 }  // namespace bnfold

@@ -92,6 +92,18 @@ TEST(Assemble, KeepsTheOverlapOfBuffers) {
   expect_counted(count, count.detach());
 }
 
+TEST(Assemble, KeepsBuffersThatAreOtherViewsOfOneMemory) {
+  const at::Tensor values = at::arange(1, 5, at::kDouble);
+  Model model;
+  model.buffer("values", values).buffer("negative", values._neg_view()).buffer("bits", values.view(at::kLong));
+  model.forward("return x * self.values, x * self.negative, self.bits");
+  jit::Module result = rebuilt(model.module);
+  const auto outputs = result.forward({at::ones({4}, at::kDouble)}).toTuple();
+  EXPECT_TRUE(outputs->elements()[0].toTensor().equal(values));
+  EXPECT_TRUE(outputs->elements()[1].toTensor().equal(-values));
+  EXPECT_TRUE(outputs->elements()[2].toTensor().equal(values.view(at::kLong)));
+}
+
 TEST(Assemble, KeepsDefaultArguments) {
   Model model;
   model.parameter("weight", at::full({2}, 3, at::kDouble));

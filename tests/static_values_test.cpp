@@ -204,6 +204,16 @@ TEST_F(StaticValues, DeclinesAScaleThatIsWiderThanItsLayer) {
   }
 }
 
+TEST_F(StaticValues, DeclinesAScaleThatIsWiderThanWhatTheNormBeforeItReads) {
+  Model model;
+  model.norm("first", 3).parameter("scale", random_scale(3).view({3, 1, 1}));
+  model.forward("return " + batch_norm("first", "x") + " * self.scale");
+  model.module.to(at::kFloat);
+  const FoldResult result = expect_unharmed(model.module, {x});
+  EXPECT_EQ(result.report.scales.size(), 0U);
+  expect_same_output_in_own_dtype(model.module, result.module, {x.to(at::kHalf)}, 5e-3);
+}
+
 TEST_F(StaticValues, FoldsAScaleAndAShiftOfOneDtype) {
   for (const at::ScalarType dtype : {at::kDouble, at::kHalf}) {
     const Model model = scaled_and_shifted(dtype, dtype, dtype);

@@ -49,10 +49,11 @@ std::variant<Parts, Decline> parts_of(const Site& site, int64_t total) {
   if (list->kind() != jit::prim::ListConstruct || site.node->input(0)->uses().size() != 1) {
     return Decline{Reason::list_not_visible, site.node, "its list is built elsewhere"};
   }
-  auto dimension = constant_int(site.node->input(1));
-  if (!dimension) return Decline{Reason::operand_not_constant, site.node, "its dimension is computed while the module runs"};
-  if (*dimension < 0) *dimension += site.affine.rank();
-  if (*dimension < 0 || *dimension >= site.affine.rank()) {
+  if (!constant_int(site.node->input(1))) {
+    return Decline{Reason::operand_not_constant, site.node, "its dimension is computed while the module runs"};
+  }
+  const auto dimension = constant_dimension(site.node->input(1), site.affine.rank());
+  if (!dimension) {
     return Decline{Reason::rank_unknown, site.node, fmt::format("its dimension does not fit rank {}", site.affine.rank())};
   }
   const auto sizes = sizes_of(site, list->inputs(), *dimension, total < 0 ? -1 : site.affine.size_along(*dimension));
@@ -61,10 +62,8 @@ std::variant<Parts, Decline> parts_of(const Site& site, int64_t total) {
 }
 
 bool is_constant_along_it(const Site& site) {
-  const auto dimension = constant_int(site.node->input(1));
-  if (!dimension) return false;
-  const int64_t wrapped = *dimension < 0 ? *dimension + site.affine.rank() : *dimension;
-  return wrapped >= 0 && wrapped < site.affine.rank() && site.affine.size_along(wrapped) == 1;
+  const auto dimension = constant_dimension(site.node->input(1), site.affine.rank());
+  return dimension && site.affine.size_along(*dimension) == 1;
 }
 
 }  // namespace

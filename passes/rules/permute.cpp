@@ -27,11 +27,11 @@ std::vector<int64_t> order_of(const jit::Node* node, int64_t rank) {
   int64_t first = 0;
   int64_t second = 1;
   if (node->kind() != jit::aten::t) {
-    const auto from = jit::toIValue(node->input(1));
-    const auto to = jit::toIValue(node->input(2));
-    if (!from || !from->isInt() || !to || !to->isInt()) return {};
-    first = from->toInt();
-    second = to->toInt();
+    const auto from = constant_int(node->input(1));
+    const auto to = constant_int(node->input(2));
+    if (!from || !to) return {};
+    first = *from;
+    second = *to;
   }
   std::vector<int64_t> order(rank);
   std::iota(order.begin(), order.end(), 0);

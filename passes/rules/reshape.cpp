@@ -233,12 +233,9 @@ struct Flattened {
 };
 
 std::optional<Flattened> flattened(const Site& site, std::optional<int64_t> rank) {
-  auto first = constant_int(site.node->namedInput("start_dim"));
-  auto last = constant_int(site.node->namedInput("end_dim"));
+  const auto first = constant_dimension(site.node->namedInput("start_dim"), rank);
+  const auto last = constant_dimension(site.node->namedInput("end_dim"), rank);
   if (!first || !last) return std::nullopt;
-  if ((*first < 0 || *last < 0) && !rank) return std::nullopt;
-  if (*first < 0) *first += *rank;
-  if (*last < 0) *last += *rank;
   return Flattened{*first, *last};
 }
 
@@ -247,7 +244,7 @@ std::optional<Flattened> flattened(const Site& site, std::optional<int64_t> rank
 Answer flatten_forward(const Site& site) {
   const int64_t rank = site.affine.rank();
   const auto dimensions = flattened(site, rank);
-  if (!dimensions || dimensions->last >= rank || dimensions->first > dimensions->last) {
+  if (!dimensions || dimensions->first > dimensions->last) {
     return Decline{Reason::operand_not_constant, site.node, "the flattened dimensions are not constants that fit its input"};
   }
   std::vector<int64_t> sizes;

@@ -17,10 +17,7 @@ namespace jit = torch::jit;
 namespace {
 
 std::optional<int64_t> cut_dimension(const Site& site) {
-  auto dimension = constant_int(site.node->namedInput("dim"));
-  if (dimension && *dimension < 0) *dimension += site.affine.rank();
-  if (!dimension || *dimension < 0 || *dimension >= site.affine.rank()) return std::nullopt;
-  return dimension;
+  return constant_dimension(site.node->namedInput("dim"), site.affine.rank());
 }
 
 Decline not_constant(const Site& site) {

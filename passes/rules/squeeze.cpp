@@ -16,11 +16,7 @@ namespace {
 
 // The dimension, counted in the longer one of input and output, whose rank is `rank`.
 std::optional<int64_t> dimension_of(const jit::Node* node, int64_t rank) {
-  if (!has_argument(node, "dim")) return std::nullopt;
-  auto dimension = constant_int(node->namedInput("dim"));
-  if (dimension && *dimension < 0) *dimension += rank;
-  if (!dimension || *dimension < 0 || *dimension >= rank) return std::nullopt;
-  return dimension;
+  return has_argument(node, "dim") ? constant_dimension(node->namedInput("dim"), rank) : std::nullopt;
 }
 
 Decline not_constant(const Site& site) {

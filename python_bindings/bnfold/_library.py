@@ -29,7 +29,7 @@ def _find() -> Path:
         if candidate.is_file():
             return candidate
     places = " or ".join(str(candidate) for candidate in candidates)
-    raise ImportError(f"{_NAME} is not at {places}; build it with scripts/demo.sh, or set {_VARIABLE} to its path")
+    raise ImportError(f"{_NAME} is not at {places}; build it with scripts/setup.sh, or set {_VARIABLE} to its path")
 
 
 def _require_matching_torch(library: Path) -> None:

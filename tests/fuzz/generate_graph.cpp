@@ -86,6 +86,8 @@ class Generator {
                                                                          {8, &Generator::layer},
                                                                          {8, &Generator::activation},
                                                                          {6, &Generator::sum},
+                                                                         {4, &Generator::beside},
+                                                                         {2, &Generator::tensor_bounds},
                                                                          {4, &Generator::product},
                                                                          {4, &Generator::constant_affine},
                                                                          {4, &Generator::pool},
@@ -323,13 +325,18 @@ class Generator {
     if (choices_.one_in(2)) sizes.erase(sizes.begin());
     const std::string path = writer_.layer("affine");
     Name scale = writer_.tensor(path + ".scale", {Content::scales, sizes});
-    if (choices_.one_in(3)) {
+    const bool scale_is_computed = choices_.one_in(3);
+    if (scale_is_computed) {
       const Name variance = writer_.tensor(path + ".variance", {Content::variances, sizes}, true);
       const Name sum = writer_.node("aten::add", {variance, writer_.number(1e-5), writer_.integer(1)});
       scale = writer_.node("aten::mul", {scale, writer_.node("aten::rsqrt", {sum})});
     }
+    // Static no more: it is written in place, before the product or behind it.
+    const size_t written = scale_is_computed ? choices_.below(6) : 0;
+    if (written == 4) writer_.node("aten::add_", {scale, writer_.number(1), writer_.integer(1)});
     const bool left = choices_.one_in(3);
     const Name product = writer_.node("aten::mul", left ? Names{scale, value.name} : Names{value.name, scale});
+    if (written == 5) writer_.node("aten::mul_", {scale, writer_.number(0.5)});
     if (choices_.one_in(3)) return {product, value.sizes};
     const Name shift = writer_.tensor(path + ".shift", {Content::shifts, sizes});
     const Name alpha = writer_.integer(choices_.one_in(6) ? 2 : 1);
@@ -369,6 +376,31 @@ class Generator {
     return {writer_.node("aten::" + kind, inputs), value.sizes};
   }
 
+  // Clamped between tensors, of the rank of the value or of a larger one, which the result takes over.
+  Value tensor_bounds(const Value& value) {
+    if (value.rank() < 2) return activation(value);
+    Value output = value;
+    Sizes sizes(static_cast<size_t>(value.rank()), 1);
+    sizes[1] = value.channels();
+    if (value.rank() < 4 && choices_.one_in(2)) {
+      sizes.insert(sizes.begin() + 2, 2, 1);
+      output.sizes.insert(output.sizes.begin(), {1, value.channels()});
+    }
+    const Name low = writer_.tensor(writer_.layer("bounds") + ".low", {Content::shifts, sizes});
+    switch (choices_.below(4)) {
+      case 0:
+        output.name = writer_.node("aten::clamp", {value.name, low, writer_.none()});
+        break;
+      case 1:
+        output.name = writer_.node("aten::clamp",
+                                   {value.name, low, writer_.node("aten::add", {low, writer_.number(1), writer_.integer(1)})});
+        break;
+      default:
+        output.name = writer_.node(choices_.one_in(2) ? "aten::clamp_min" : "aten::clamp_max", {value.name, low});
+    }
+    return output;
+  }
+
   Value sum(const Value& value) {
     const std::string kind = choices_.one_of<std::string>({"aten::add", "aten::add", "aten::sub", "aten::rsub"});
     const Name alpha = choices_.one_in(5) ? writer_.number(-0.5) : writer_.integer(1);
@@ -383,6 +415,30 @@ class Generator {
     return {writer_.node(kind, {value.name, other.name, alpha}), value.sizes};
   }
 
+  // A norm and a convolution of one value in a sum of three, the third of which may be smaller than it, or in another order.
+  Value beside(const Value& value) {
+    if (value.rank() != 4) return sum(value);
+    const Convolution conv{value.channels(), 3, 1, 1, 1, 1, false};
+    Name first = norm(value).name;
+    Name last = call(conv, value.name, {value.channels(), value.channels(), 3, 3}, 2);
+    if (choices_.one_in(4)) std::swap(first, last);
+    const Name two = writer_.node("aten::add", {first, third(value), writer_.integer(1)});
+    const Name alpha = writer_.integer(choices_.one_in(5) ? 2 : 1);
+    if (choices_.one_in(2)) return {writer_.node("aten::add_", {two, last, alpha}), value.sizes};
+    return {writer_.node("aten::add", choices_.one_in(3) ? Names{last, two, alpha} : Names{two, last, alpha}), value.sizes};
+  }
+
+  Name third(const Value& value) {
+    const size_t kind = choices_.below(3);
+    Name addend = value.name;
+    if (kind == 0) {
+      addend = writer_.node("aten::mean", {value.name, writer_.integers({2, 3}), writer_.flag(true), writer_.none()});
+    } else if (kind == 1 && value.sizes[2] == value.sizes[3]) {
+      addend = writer_.node("aten::transpose", {value.name, writer_.integer(2), writer_.integer(3)});
+    }
+    return writer_.node("aten::sigmoid", {addend});
+  }
+
   Value product(const Value& value) {
     if (choices_.one_in(4)) return {writer_.node("aten::div", {value.name, writer_.number(4)}), value.sizes};
     if (choices_.one_in(4)) return {writer_.node("aten::mul", {value.name, writer_.number(-1.5)}), value.sizes};
@@ -395,27 +451,41 @@ class Generator {
     return {writer_.node("aten::mul", choices_.one_in(2) ? Names{gate, value.name} : Names{value.name, gate}), value.sizes};
   }
 
+  // The value itself, from an operator whose schema does not say so.
+  Name unsaid_alias(const Value& value) {
+    switch (choices_.below(3)) {
+      case 0:
+        return writer_.node("aten::atleast_1d", {value.name});
+      case 1:
+        return writer_.node("aten::sum_to_size", {value.name, writer_.node("aten::size", {value.name}, "int[]")});
+      default: {
+        const Name list = writer_.node("aten::unsafe_chunk", {value.name, writer_.integer(1), writer_.integer(0)}, "Tensor[]");
+        return writer_.node("aten::__getitem__", {list, writer_.integer(0)});
+      }
+    }
+  }
+
   Value in_place(const Value& value) {
-    const Name none_yet = value.name;
-    Name written = none_yet;
+    const Name target = choices_.one_in(4) ? unsaid_alias(value) : value.name;
+    Name written = target;
     switch (choices_.below(6)) {
       case 0:
-        written = writer_.node("aten::relu_", {value.name});
+        written = writer_.node("aten::relu_", {target});
         break;
       case 1:
-        written = writer_.node("aten::mul_", {value.name, writer_.number(0.5)});
+        written = writer_.node("aten::mul_", {target, writer_.number(0.5)});
         break;
       case 2:
-        written = writer_.node("aten::clamp_", {value.name, writer_.number(-1), writer_.number(1)});
+        written = writer_.node("aten::clamp_", {target, writer_.number(-1), writer_.number(1)});
         break;
       case 3:
-        written = writer_.node("aten::copy_", {value.name, pick_like(value).value_or(value).name, writer_.flag(false)});
+        written = writer_.node("aten::copy_", {target, pick_like(value).value_or(value).name, writer_.flag(false)});
         break;
       case 4:
-        written = writer_.node("aten::silu_", {value.name});
+        written = writer_.node("aten::silu_", {target});
         break;
       default:
-        written = writer_.node("aten::add_", {value.name, pick_like(value).value_or(value).name, writer_.integer(1)});
+        written = writer_.node("aten::add_", {target, pick_like(value).value_or(value).name, writer_.integer(1)});
     }
     return {choices_.one_in(2) ? value.name : written, value.sizes};
   }

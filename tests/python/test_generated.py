@@ -10,7 +10,7 @@ from generator.properties import check
 from generator.run import Run, Unsuitable
 from generator.statistics import Statistics
 
-MODELS, SEED = 280, 0
+MODELS, SEED = 400, 0
 
 # The reasons that the models have to come upon. The others need tensors that no generated model has, or a norm that can't run.
 REASONS = {
@@ -62,8 +62,12 @@ FOLDS = program("return self.norm(self.conv(x))", CONV, NORM)
 
 
 @pytest.mark.parametrize(
-    "run", [Run(), Run(spelling="traced"), Run(seed=1, frozen=True), Run(hints="inputs"), Run(hints="ranks"), Run(dtype="float32")]
-)
+    "run",
+    [
+        Run(), Run(spelling="traced"), Run(seed=1, frozen=True), Run(hints="inputs"), Run(hints="ranks"), Run(dtype="float32"), Run(dtype="float16"),
+        Run(dtype="bfloat16"), Run(dtype="float32", cancels=True),
+    ],
+)  # fmt: skip
 def test_a_model_is_checked_in_every_way_of_running_it(run):
     assert len(check(FOLDS.source(), run).report.folded) == 1
 

@@ -61,7 +61,7 @@ def chain(b: Builder, x: str, most: int = 3) -> str:
 PASSES_AN_AFFINE: tuple[Step, ...] = (
     operators.activation, operators.pool, operators.pad, operators.interpolate, operators.reduce, operators.shuffle, operators.permute, operators.squeeze,
     operators.reshape, operators.concat, operators.parts, operators.number, operators.gate, operators.identity, operators.leaky, operators.pair,
-    operators.parameter, operators.curve, operators.expand, operators.part,
+    operators.parameter, operators.curve, operators.expand, operators.part, operators.bounds, layers.written_scale,
 )  # fmt: skip
 
 

@@ -255,6 +255,31 @@ def norm_by_hand(b: Builder) -> None:
     b.let(b.choose(f"{x} * {scale}.view({sizes}) + {shift}", f"{shift} + {scale}.view({sizes}) * {x}", f"{x} * {scale}.view({sizes}) - {shift}"))
 
 
+def written_scale(b: Builder) -> None:
+    """A scale that is made of buffers alone, and written in place: before its product, behind it, or in each round of a loop."""
+    x = b.value(2, 3, 4, 5)
+    channels, rank = b.size(x)[1], b.rank(x)
+    weight, variance = b.buffer(f"torch.randn({channels})"), b.buffer(f"torch.rand({channels}) + 0.5")
+    scale = b.let(b.choose(f"{weight} * torch.rsqrt({variance} + 1e-5)", f"{weight} * 2.0", f"({variance} + 0.1).rsqrt()"), see=False)
+    view = f"{scale}.view({spread(1, channels, *[1] * (rank - 2))})"
+    write = b.choose("{k}.add_(1)", "{k}[0] = 5.0", "{k}.mul_(0.5)", "{k}.clamp_(max=0.7)", "{k} += 1.0", "{k}[1:].zero_()").format(k=scale)
+    kind = b.choose("before", "viewed", "behind", "loop", "shift")
+    if kind == "viewed":
+        view = b.let(view, see=False)
+    if kind == "loop":
+        target = b.let(f"{x}.clone()", see=False)
+        with b.block(b.choose("for _ in range(2):", f"for _ in range({x}.shape[0]):")):
+            b.write(f"{target} = {target} * {view}")
+            b.write(write)
+        b.values.append(target)
+        return
+    if kind != "behind":
+        b.write(write)
+    b.let(f"{x} + {view}" if kind == "shift" else b.choose(f"{x} * {view}", f"{view} * {x}"))
+    if kind == "behind":
+        b.write(write)
+
+
 def layer_scale(b: Builder) -> None:
     x = b.value(2, 3, 4, 5)
     dimension = b.choose(1, 1, 1, b.rank(x) - 1)

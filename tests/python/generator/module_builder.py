@@ -61,6 +61,8 @@ class Builder:
         self.arguments: tuple[str, ...] = ()  # those of forward that are no values, where they are seen
         self.rounds_to_float = False
         self.leaves_out_the_batch = False
+        self.cancels = False
+        self.narrow = ""  # the dtype of some parts, beside float
         self.namespace: dict[str, Any] = {
             "self": self.module, "torch": torch, "nn": nn, "F": F, "FrozenBatchNorm2d": FrozenBatchNorm2d,
             "List": List, "Optional": Optional,
@@ -221,6 +223,7 @@ class Builder:
         yield inner
         self.rounds_to_float |= inner.rounds_to_float
         self.leaves_out_the_batch |= inner.leaves_out_the_batch
+        self.cancels |= inner.cancels
 
     def add_class(self, made: Class) -> None:
         self._run(made.source())

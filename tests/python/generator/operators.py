@@ -21,14 +21,22 @@ CURVES = (
     "torch.tanh({x})", "{x}.tanh_()", "F.elu({x})", "F.selu({x})", "F.celu({x})", "torch.erf({x})", "torch.square({x})",
     "torch.sigmoid({x})", "{x}.sigmoid_()", "F.hardsigmoid({x})", "F.softplus({x})", "F.logsigmoid({x})", "F.softmax({x}, 1)",
     "F.log_softmax({x}, -1)", "torch.exp({x}.clamp(max=3.0))", "torch.sqrt({x}.abs())", "{x}.abs()", "-{x}", "torch.log({x}.abs() + 1.0)",
-    "torch.sin({x})", "{x}.pow(2)", "F.threshold({x}, 0.1, 0.2)", "F.softsign({x})", "F.rrelu({x})", "torch.where({x} > 0, {x}, {x} * 0.5)",
-    "{x}.masked_fill({x} > 1, 0.5)", "F.normalize({x}, dim=1)", "F.glu({x}, 1)", "{x}.cumsum(1)", "F.hardshrink({x})",
+    "torch.sin({x})", "{x}.pow(2)", "F.softsign({x})", "F.rrelu({x})", "torch.where({x} > 0, {x}, {x} * 0.5)", "F.normalize({x}, dim=1)", "F.glu({x}, 1)",
+    "{x}.cumsum(1)",
 )  # fmt: skip
+# Where these jump, rounding becomes a difference.
+JUMPS = ("F.threshold({x}, 0.1, 0.2)", "{x}.masked_fill({x} > 1, 0.5)", "F.hardshrink({x})")
 
 IDENTITIES = (
     "F.dropout({x}, 0.5, False)", "F.dropout({x}, 0.5, self.training)", "F.alpha_dropout({x}, 0.5, False)", "F.dropout2d({x}, 0.3, self.training)",
     "{x}.contiguous()", "{x}.detach()", "{x}.clone()", "{x}.to({x}.dtype)", "{x}.type_as({x})", "{x}.to({x}.device)", "{x}.view_as({x})",
     "{x}.reshape_as({x})", "{x}.expand_as({x})", "{x}.contiguous(memory_format=torch.channels_last)", "torch.ops.aten.alias({x})",
+)  # fmt: skip
+
+# These return the value itself, and their schema does not say so.
+UNSAID_ALIASES = (
+    "torch.atleast_1d({x})", "torch.atleast_3d({x})", "{x}.sum_to_size({x}.shape)", "{x}.to_dense()", "torch.unsafe_chunk({x}, 1)[0]",
+    "torch.unsafe_split({x}, {x}.shape[0])[0]",
 )  # fmt: skip
 
 ACTIVATION_LAYERS = (
@@ -41,6 +49,18 @@ def activation(b: Builder) -> None:
     b.let(b.choose(*ACTIVATIONS).format(x=b.value()))
 
 
+def bounds(b: Builder) -> None:
+    """Clamped between tensors, of the rank of the value, of a smaller one, or of a larger one, which the result takes over."""
+    x = b.value(2, 3, 4, 5)
+    channels, rank = b.size(x)[1], b.rank(x)
+    size = b.choose((1, channels, *[1] * (rank - 2)), (channels, *[1] * (rank - 2)), (1, 1, channels, *[1] * (rank - 2)), (1, channels, *[1] * rank))
+    p = b.parameter(*size)
+    b.let(
+        b.choose("torch.clamp({x}, {p}, {p} + 1.0)", "torch.clamp({x}, min={p})", "{x}.clamp(max={p})", "torch.clamp_min({x}, {p})",
+                 "torch.clamp_max({x}, {p})", "{x}.clamp_({p}, {p} + 1.0)").format(x=x, p=p)
+    )  # fmt: skip
+
+
 def leaky(b: Builder) -> None:
     x = b.value(2, 3, 4, 5)
     if b.chance(3):
@@ -50,7 +70,7 @@ def leaky(b: Builder) -> None:
 
 
 def curve(b: Builder) -> None:
-    b.let(b.choose(*CURVES).format(x=b.value()))
+    b.let(b.choose(*CURVES, *(() if b.narrow else JUMPS)).format(x=b.value()))
 
 
 def identity(b: Builder) -> None:
@@ -113,17 +133,42 @@ def gate(b: Builder) -> None:
     b.let(b.choose(f"{x} * {opened}", f"{opened} * {x}", f"{x}.mul_({opened})"))
 
 
+def _norm(b: Builder, x: str, options: str = "") -> str:
+    return b.layer("norm", f"nn.BatchNorm{b.rank(x) - 2}d({b.size(x)[1]}{options})")
+
+
+def _conv(b: Builder, x: str, options: str = "3, padding=1") -> str:
+    """A convolution that keeps the size."""
+    channels = b.size(x)[1]
+    return b.layer("conv", f"nn.Conv{b.rank(x) - 2}d({channels}, {channels}, {options})")
+
+
+def large_number(b: Builder) -> None:
+    """A number beside which the value is small, or would be on the other side of the norm: added there, it takes digits along."""
+    x, n = b.value(3, 4, 5), b.choose(1e4, -300.0, 1e5, -1e4)
+    b.cancels = True
+    add = b.choose("{x} + {n}", "{x} - {n}", "{x}.add_({n})", "{n} + {x}", "torch.sub({x}, {n})", "{x} + torch.tensor({n})")
+    if b.chance(5):
+        conv = _conv(b, x, b.choose("1", "3, padding=1"))
+        b.init(f"{conv}.weight.data.mul_({abs(n)})")
+        y = b.let(add.format(x=b.let(f"{conv}({x})", see=False), n=n), see=False)
+        b.call(_norm(b, y), y)
+    else:
+        small = b.let(f"{x} * 1e-4", see=False)
+        y = b.let(add.format(x=b.let(f"{_norm(b, small, ', eps=1e-12')}({small})", see=False), n=n), see=False)
+        b.call(_conv(b, y, b.choose("1", "3")), y)
+
+
 def residual(b: Builder) -> None:
     """A value plus what layers and norms make of it."""
     x = b.value(3, 4, 5)
-    dimensions, channels = b.rank(x) - 2, b.size(x)[1]
     y = x
     for _ in range(b.choose(1, 2, 3)):
         kind = b.choose("conv", "norm", "norm", "act")
         if kind == "conv":
-            y = b.call(b.layer("conv", f"nn.Conv{dimensions}d({channels}, {channels}, 3, padding=1)"), y)
+            y = b.call(_conv(b, y), y)
         elif kind == "norm":
-            y = b.call(b.layer("norm", f"nn.BatchNorm{dimensions}d({channels})"), y)
+            y = b.call(_norm(b, y), y)
         else:
             y = b.let(b.choose("F.relu({x})", "F.relu({x}, inplace=True)", "F.gelu({x})", "F.relu6({x})").format(x=y))
     b.let(b.choose(f"{x} + {y}", f"{y} + {x}", f"{y}.add_({x})", f"torch.add({x}, {y})", f"{x} - {y}"))
@@ -132,14 +177,44 @@ def residual(b: Builder) -> None:
 def beside(b: Builder) -> None:
     """A norm and a convolution of one value, added: RepVGG."""
     x = b.value(3, 4, 5)
-    dimensions, channels = b.rank(x) - 2, b.size(x)[1]
-    y = b.call(b.layer("norm", f"nn.BatchNorm{dimensions}d({channels})"), x)
-    groups = b.choose(1, channels)
-    conv = b.layer("conv", f"nn.Conv{dimensions}d({channels}, {channels}, {b.choose('3, padding=1', '1', '3, padding=2, dilation=2')}, groups={groups})")
-    z = b.call(conv, x)
+    y = b.call(_norm(b, x), x)
+    groups = b.choose(1, b.size(x)[1])
+    z = b.call(_conv(b, x, f"{b.choose('3, padding=1', '1', '3, padding=2, dilation=2')}, groups={groups}"), x)
     if b.chance(5):
-        z = b.call(b.layer("norm", f"nn.BatchNorm{dimensions}d({channels})"), z)
+        z = b.call(_norm(b, z), z)
     b.let(b.choose(f"{y} + {z}", f"{z} + {y}", f"{y}.add_({z})", f"torch.add({z}, {y}, alpha=2)", f"{z} - {y}"))
+
+
+def beside_another(b: Builder) -> None:
+    """As beside, with a third addend, that is smaller, narrower or in another order than the sum."""
+    x = b.value(3, 4, 5)
+    norm, conv = _norm(b, x), _conv(b, x)
+    space = list(range(2, b.rank(x)))
+    half = f"torch.sigmoid({{x}}).to(torch.{b.narrow})" if b.narrow else "({x} > 0).to(torch.float16)"
+    text = b.choose("torch.sigmoid({x}.mean({s}, keepdim=True))", "torch.exp({x}.transpose(-1, -2))", "torch.tanh({x})[:, :1]",
+                    "torch.sigmoid({x}.transpose(-1, -2))", half, "torch.sigmoid({x})")  # fmt: skip
+    third = b.let(text.format(x=x, s=space), see=False)
+    y = b.let(b.choose(f"{norm}({x}) + {third}", f"{third} + {norm}({x})", f"{norm}({x}) - {third}", f"{conv}({x}) + {third}"), see=False)
+    other = norm if conv in b.lines[-1] else conv
+    z = b.let(b.choose("{y} + {o}({x})", "{y}.add_({o}({x}))", "{o}({x}) + {y}", "torch.sub({y}, {o}({x}), alpha=2)", "{o}({x}) - {y}")
+              .format(y=y, o=other, x=x))  # fmt: skip
+    if b.chance(3):
+        b.let(f"{z}.view({x}.shape[0], -1)")
+
+
+def beside_in_a_loop(b: Builder) -> None:
+    """As beside, where each round writes into a sum, and the convolution runs in each or before the first."""
+    x = b.value(3, 4, 5)
+    norm, conv = _norm(b, x), _conv(b, x)
+    total = b.let(f"torch.zeros_like({x})", see=False)
+    before = b.chance(5)
+    z = b.let(f"{conv}({x})", see=False) if before else f"{conv}({x})"
+    gate = f" + {b.let(f'{x}.mean(1, keepdim=True)', see=False)}" if b.chance(3) else ""
+    with b.block(b.choose("for _ in range(2):", f"for _ in range({x}.shape[0]):")):
+        y = b.let(b.choose(f"{norm}({x}){gate} + {z}", f"{z} + {norm}({x}){gate}"))
+        b.write(b.choose(f"{y}.mul_(2.0)", f"{y}.relu_()", f"{y} *= 0.5", f"{y}[:, 0] = 0.5"))
+        b.write(f"{total} = {total} + {y}")
+    b.values.append(total)
 
 
 # ---- pooling and the like
@@ -307,3 +382,12 @@ def write(b: Builder) -> None:
         b.choose("{x}[:, 0] = 0.5", "{x}[:, 1:].mul_(2.0)", "{x}.mul_(0.9)", "{x}.add_(0.1)", "{x}[0] = {y}[0]", "{x}.copy_({y})", "{x}[:, :1].zero_()",
                  "{x} += {y}", "{x} *= 0.5", "F.relu({x}, inplace=True)", "{x}[:, -1] += 1.0", "{x}.select(1, 0).relu_()").format(x=x, y=y)
     )  # fmt: skip
+
+
+def write_unsaid(b: Builder) -> None:
+    """Writes into what an operator returned, which is the value that a norm read before."""
+    x = b.value(3, 4, 5)
+    y = b.call(_norm(b, x), x)
+    same = b.let(b.choose(*UNSAID_ALIASES).format(x=x))
+    b.write(b.choose("{x}.add_(1.0)", "{x}.mul_(0.5)", "{x}.relu_()", "{x}[:, 0] = 0.5", "{x} += 1.0").format(x=same))
+    b.call(_conv(b, y, b.choose("1", "3, padding=1")), y)

@@ -72,6 +72,10 @@ class Program:
     rounds_to_float: bool = False
     #: a convolution reads a value without a batch
     leaves_out_the_batch: bool = False
+    #: it adds numbers beside which values are small
+    cancels: bool = False
+    #: the dtype of some parts, beside float
+    narrow: str = ""
 
     def __str__(self) -> str:
         return self.source()

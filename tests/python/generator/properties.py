@@ -16,10 +16,12 @@ import bnfold
 from .graphs import eval_norms, norms_in, training_norms
 from .run import Prepared, Run, Unsuitable, quietly
 
-# In double, relative to the largest output; in float that of bnfold.check.
-EXACT, FLOAT = 1e-9, 1e-4
+# In double, relative to the largest output; in float that of bnfold.check, and one that notices digits lost to a large number.
+EXACT, FLOAT, CANCELLING = 1e-9, 1e-4, 1e-5
 # Above what rounding makes: the errors that the original has in float, and those of bounds.
 TIMES_ROUNDING = 10
+# In half and bfloat16 nothing more than this tells anything.
+NARROW = 0.3
 # What a folded module says to an input of another rank than it was folded for, where nothing proved the rank.
 RANK_CHECK = "a batch norm was folded into this layer for inputs of rank"
 # The modules that are refused, by sentences that the documentation has.
@@ -90,6 +92,10 @@ def _difference(one: Any, other: Any) -> float:
     return float(difference.nan_to_num(float("inf"), float("inf")).max()) if one.numel() else 0.0
 
 
+def dtypes_of(values: list[Any]) -> list[Optional[torch.dtype]]:
+    return [value.dtype if isinstance(value, torch.Tensor) else None for value in values]
+
+
 class Check:
     """One model in one run."""
 
@@ -98,7 +104,7 @@ class Check:
         self.run = run
         self.module = self.prepared.module
         self._others: dict[str, list[tuple[Any, ...]]] = {}
-        self.tolerance = FLOAT if run.rounds else EXACT
+        self.tolerance = self._narrow_tolerance() if run.is_narrow else FLOAT if run.rounds else EXACT
 
     def outcome(self) -> Outcome:
         expected = {method: self._reference(method) for method in self.prepared.methods}
@@ -142,6 +148,8 @@ class Check:
 
     def _allow_rounding(self, report: bnfold.Report) -> None:
         """Norms in a row that become bounds multiply the rounding of these by all of their scales: docs/checking.md."""
+        if self.run.is_narrow:
+            return
         modules, gain = dict(self.prepared.model.named_modules()), 1.0
         for norm in report.folded:
             module = modules.get(norm.name)
@@ -153,6 +161,30 @@ class Check:
         if self.tolerance > 100 * FLOAT:
             raise Unsuitable("large: the scales of its norms multiply rounding until it shows")
 
+    def _narrow_tolerance(self) -> float:
+        """How far the outputs move where each weight does, by as much as the narrow dtype rounds it."""
+        epsilon = torch.finfo(getattr(torch, self.run.dtype)).eps
+        errors = [epsilon]
+        for method in self.prepared.methods:
+            exact = execute(self.prepared.model, method, self.prepared.inputs())
+            for seed in range(3):
+                moved = execute(self._moved(epsilon, seed), method, self.prepared.inputs())
+                if isinstance(exact, Exception) or isinstance(moved, Exception):
+                    raise Unsuitable(f"run: {exact}")
+                errors.append(error_between(exact.outputs + exact.arguments, moved.outputs + moved.arguments))
+        tolerance = TIMES_ROUNDING * max(errors)
+        if not tolerance <= NARROW:
+            raise Unsuitable("large: rounding shows in what a narrow dtype computes")
+        return tolerance
+
+    def _moved(self, epsilon: float, seed: int) -> torch.nn.Module:
+        generator = torch.Generator().manual_seed(seed)
+        moved = copy.deepcopy(self.prepared.model)
+        for value in moved.state_dict().values():
+            if _is_float(value):
+                value.mul_(1 + epsilon * (2 * torch.rand(value.shape, generator=generator) - 1))
+        return moved
+
     # ---- the reference
 
     def _reference(self, method: str) -> Executed:
@@ -161,8 +193,10 @@ class Check:
         eager, scripted = (execute(module, method, inputs, 2) for module in (self.prepared.model, self.module))
         if isinstance(eager, Exception) or isinstance(scripted, Exception):
             raise Unsuitable(f"run: {eager if isinstance(eager, Exception) else scripted}")
-        if self.run.dtype == "float64" and error_between(eager.outputs + eager.arguments, scripted.outputs + scripted.arguments) > self.tolerance:
+        if self.run.dtype != "float32" and error_between(eager.outputs + eager.arguments, scripted.outputs + scripted.arguments) > self.tolerance:
             raise Unsuitable("torch: TorchScript and eager differ")
+        if dtypes_of(eager.outputs) != dtypes_of(scripted.outputs):
+            raise Unsuitable("torch: TorchScript and eager differ in a dtype")
         left = [[state[name] for name in sorted(state)] for state in (eager.state, scripted.state)]
         if not self.run.frozen and error_between(*left) > FLOAT:
             # Its optimizer drops a norm that trains where nobody reads its output, but not in the first run.
@@ -185,7 +219,9 @@ class Check:
     def _assert_equal(self, expected: Execution, actual: Execution, what: str) -> None:
         assert not isinstance(actual, Exception), f"{what} raises {actual}"
         assert isinstance(expected, Executed)
-        error = error_between(expected.outputs[: len(actual.outputs)], actual.outputs)
+        outputs = expected.outputs[: len(actual.outputs)]
+        assert dtypes_of(outputs) == dtypes_of(actual.outputs), f"the output of {what} has another dtype"
+        error = error_between(outputs, actual.outputs)
         assert error <= self.tolerance, f"the output of {what} is off by {error:.1e}"
         error = error_between(expected.arguments, actual.arguments)
         assert error <= self.tolerance, f"{what} leaves other inputs, off by {error:.1e}"
@@ -259,7 +295,8 @@ class Check:
         if isinstance(reference, Exception) or isinstance(original, Exception) or self._refuses_rank(mine):
             return
         assert not isinstance(mine, Exception), f"the folded module raises {mine} in float"
-        tolerance = max(FLOAT, self.tolerance, TIMES_ROUNDING * error_between(reference.outputs, original.outputs))
+        assert dtypes_of(original.outputs) == dtypes_of(mine.outputs), "the output of the folded module has another dtype"
+        tolerance = max(CANCELLING if self.run.cancels else FLOAT, self.tolerance, TIMES_ROUNDING * error_between(reference.outputs, original.outputs))
         error = error_between(reference.outputs, mine.outputs)
         assert error <= tolerance, f"off by {error:.1e} in float, where {tolerance:.1e} is the tolerance"
 

@@ -22,8 +22,13 @@ class Run:
     spelling: str = "scripted"  #: or "traced"
     frozen: bool = False  #: torch.jit.freeze before the fold
     hints: str = "none"  #: "inputs" or "ranks" tell the fold the ranks of the inputs
-    dtype: str = "float64"  #: or "float32"
+    dtype: str = "float64"  #: or "float32"; "float16" and "bfloat16" are those of parts of a module in float
     rounds: bool = False  #: the module casts to float on its way, so that two equal ones differ by as much
+    cancels: bool = False  #: the module adds numbers beside which values are small
+
+    @property
+    def is_narrow(self) -> bool:
+        return self.dtype in ("float16", "bfloat16")
 
 
 class Unsuitable(Exception):
@@ -36,7 +41,7 @@ class Prepared:
     def __init__(self, source: str, run: Run):
         self.run = run
         self.source: ModuleType = load(source)
-        self.dtype = getattr(torch, run.dtype)
+        self.dtype = torch.float32 if run.is_narrow else getattr(torch, run.dtype)
         self._inputs: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         try:
             self.model = self._model()
@@ -54,15 +59,18 @@ class Prepared:
 
     def _model(self) -> nn.Module:
         torch.manual_seed(self.run.seed)
+        dtype = self.dtype if self.run.is_narrow else torch.float64
         try:
-            model = self.source.Model().double().eval()
-            calibrate(model, self.inputs(dtype=torch.float64), self.run.seed)
+            model = self.source.Model().eval()
+            if not self.run.is_narrow:
+                model = model.double()
+            calibrate(model, self.inputs(dtype=dtype), self.run.seed)
             if hasattr(model, "set_statistics"):
                 model.set_statistics()
-            copy.deepcopy(model)(*self.inputs(dtype=torch.float64))
+            copy.deepcopy(model)(*self.inputs(dtype=dtype))
         except Exception as error:
             raise Unsuitable(f"eager: {error}") from error
-        return model.to(self.dtype)
+        return model if self.run.is_narrow else model.to(self.dtype)
 
     def _script_module(self) -> torch.jit.ScriptModule:
         try:

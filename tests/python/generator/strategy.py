@@ -6,7 +6,7 @@ from typing import Callable
 
 from hypothesis import strategies as st
 
-from . import control, layers, operators
+from . import control, dtypes, layers, operators
 from .module_builder import Builder, Names, Unfit
 from .program import Class, Input, Method, Program, argument_names, made, signature
 from .run import Run
@@ -20,12 +20,28 @@ STEPS: dict[Callable[[Builder], None], int] = {
     layers.norm_by_hand: 2, layers.layer_scale: 2, layers.instance_norm: 1, layers.other_norm: 1,
     operators.gate: 2, operators.beside: 2, operators.pool: 4, operators.reduce: 2, operators.interpolate: 2, operators.pad: 3, operators.parts: 3,
     operators.part: 2, operators.reshape: 3, operators.permute: 2, operators.squeeze: 1, operators.expand: 1, operators.shuffle: 3, operators.cast: 1,
-    operators.write: 3,
+    operators.write: 3, operators.write_unsaid: 3, operators.bounds: 2, operators.beside_another: 4, operators.beside_in_a_loop: 2, layers.written_scale: 2,
+    operators.large_number: 3,
     control.between: 40, control.branch: 3, control.loop: 2, control.module_list: 2, control.gathering: 1, control.structure: 1, control.optional: 1, control.helper: 2,
     control.task: 1, control.submodule: 2,
 }  # fmt: skip
+# Those of a program with narrow parts: no tests of values, which rounding decides there.
+NARROW_STEPS: dict[Callable[[Builder], None], int] = {
+    dtypes.layer: 24, dtypes.constants: 8, dtypes.cast: 4, control.between: 10,
+    **{step: STEPS[step] for step in (
+        layers.conv, layers.norm, layers.linear, layers.norm_by_hand, layers.layer_scale, layers.functional_norm, operators.activation, operators.pair,
+        operators.residual, operators.concat, operators.number, operators.parameter, operators.leaky, operators.curve, operators.identity, operators.beside,
+        operators.beside_another, operators.pool, operators.pad, operators.parts, operators.reshape, operators.permute, operators.write, layers.written_scale,
+    )},
+}  # fmt: skip
 MEAN_STEPS = 12
-_STEPS = tuple(step for step, weight in STEPS.items() for _ in range(weight))
+
+
+def _repeated(weights: dict[Callable[[Builder], None], int]) -> tuple[Callable[[Builder], None], ...]:
+    return tuple(step for step, weight in weights.items() for _ in range(weight))
+
+
+_STEPS, _NARROW_STEPS = _repeated(STEPS), _repeated(NARROW_STEPS)
 
 SIZES = (
     "batch, 4, side, side", "batch, 3, side, side", "batch, 4, side", "batch, 6", "batch, 4", "batch, 8", "batch, 2, 4, side, side", "4, side, side", "batch, side, 4",
@@ -71,7 +87,7 @@ def _step(draw, b: Builder) -> bool:
         return False
     try:
         with b.attempt():
-            b.choose(*_STEPS)(b)
+            b.choose(*(_NARROW_STEPS if b.narrow else _STEPS))(b)
     except Unfit:
         pass
     return True
@@ -116,17 +132,27 @@ def _method(b: Builder, name: str, inputs: tuple[Input, ...], tuples: list[str],
     b.methods.append(Method(name, signature(inputs), tuple(lines), exported=name != "forward"))
 
 
+def _exported_name(b: Builder) -> str:
+    """A new name, or one that the fold would give to what it adds to a layer of the module."""
+    weights = [f"{name}_bias" for name in b.module._parameters]
+    norms = [f"{name}_lower_bound" for name, layer in b.module.named_children() if "BatchNorm" in type(layer).__name__]
+    taken = {method.name for method in b.methods}
+    others = [name for name in ("bias", "weight", *weights[:2], *norms[:2]) if name not in taken]
+    return b.choose(b.names.new("other"), *others)
+
+
 @st.composite
 def programs(draw, subject: Callable[[Builder], None] = layers.conv, most_steps: int = 16) -> Program:
     classes: list[Class] = []
     tuples: list[str] = []
     b = Builder(draw, Names(), classes, subject)
+    b.narrow = b.choose(*[""] * 14, "float16", "bfloat16")
     inputs = _inputs(b)
     _method(b, "forward", inputs, tuples, most_steps)
     for _ in range(b.choose(0, 0, 0, 0, 0, 0, 1, 2)):
         b.callables = [path for path in b.callables if not path.startswith("self.method")]
-        _method(b, b.names.new("other"), inputs, tuples, 5)
-    return Program(tuple(tuples), (*classes, b.finished("Model")), inputs, b.rounds_to_float, b.leaves_out_the_batch)
+        _method(b, _exported_name(b), inputs, tuples, 5)
+    return Program(tuple(tuples), (*classes, b.finished("Model")), inputs, b.rounds_to_float, b.leaves_out_the_batch, b.cancels, b.narrow)
 
 
 @st.composite
@@ -146,7 +172,15 @@ def runs(draw, program: Program) -> Run:
         # torch.jit.freeze makes constants of statistics that a run changes, and so a run would change the graph.
         frozen=not program.trains and choose(*[False] * 7, True, True, True),
         hints=choose(*hints),
-        # A mean of ten thousand deviations leaves few digits of a float.
-        dtype=choose(*["float64"] * 9, "float32") if "add_(1e4)" not in program.source() else "float64",
+        dtype=_dtype(program, choose),
         rounds=program.rounds_to_float,
+        cancels=program.cancels,
     )
+
+
+def _dtype(program: Program, choose: Callable[..., str]) -> str:
+    if program.narrow:
+        return program.narrow
+    if "running_mean.add_(1e4)" in program.source():  # a mean of ten thousand deviations leaves few digits of a float
+        return "float64"
+    return choose(*["float64"] * 2, *["float32"] * 8) if program.cancels else choose(*["float64"] * 9, "float32")
