@@ -23,6 +23,15 @@ c10::IValue deep_copy(const c10::IValue& value) try { return value.deepcopy(); }
   return value;
 }
 
+// What a list, a dict or an object holds; nothing where an object of a C++ class is among it, which can't be looked into.
+c10::IValue::HashAliasedIValues parts_of(const c10::IValue& value) try {
+  c10::IValue::HashAliasedIValues parts;
+  value.getSubValues(parts);
+  return parts;
+} catch (const c10::Error&) {
+  return {};
+}
+
 class Assembler {
  public:
   Assembler(const Program& program, const ParameterStore& store) : program_(program), store_(store) {}
@@ -183,9 +192,7 @@ class Assembler {
   }
 
   void require_none_of_it_held(const Copied& container) const {
-    c10::IValue::HashAliasedIValues held;
-    container.value.getSubValues(held);
-    for (const c10::IValue& value : held) {
+    for (const c10::IValue& value : parts_of(container.value)) {
       if (!value.isTensor() || storage_of(value) == nullptr) continue;
       for (const auto& parameter : program_.module.named_parameters()) {
         if (storage_of(parameter.value) == storage_of(value)) fail_of_overlap(container.path, parameter.name);

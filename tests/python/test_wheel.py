@@ -39,7 +39,7 @@ def wheel(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("wheel")
     # What is tested is what is in it: without optimization it compiles in half the time.
     settings = (f"build-dir={BUILD / 'wheel'}", "cmake.define.CMAKE_CXX_FLAGS_RELEASE=-O0")
-    options = ("--no-deps", "--no-build-isolation", *(part for setting in settings for part in ("-C", setting)), "-w", directory)
+    options = ("--no-deps", "--no-build-isolation", *(part for setting in settings for part in ("--config-settings", setting)), "-w", directory)
     done(sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", *options, ROOT)
     (path,) = directory.iterdir()
     return path
