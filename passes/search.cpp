@@ -334,7 +334,7 @@ class Search {
 
   // Bounds have the norm's dtype, and so must the value, which the layers that take the affine tell.
   std::optional<Decline> why_not_bounded_in_dtype() const {
-    bool told = dtype_of(norm_.input(), known_.store) == norm_.dtype;
+    bool told = false;
     for (const Edit& edit : plan_.edits) {
       const auto* set = std::get_if<SetInput>(&edit);
       const bool number = set != nullptr && set->tensor.dim() == 0;  // which takes the dtype of what it is added to
@@ -343,22 +343,22 @@ class Search {
       if (set->tensor.scalar_type() == norm_.dtype) continue;
       return Decline{Reason::dtypes_differ, set->node, "a norm in another dtype than its input can't become a bound"};
     }
-    if (told) return std::nullopt;
+    if (told || dtype_of(norm_.input(), known_.store) == norm_.dtype) return std::nullopt;
     return Decline{Reason::dtypes_differ, norm_.node(), "nothing tells whether its input has the norm's dtype, as a bound will"};
   }
 
   // batch_norm may be wider than its input, and then its output is as narrow as that. A sum or product of narrow and wide values is wide,
   // where what goes into a narrow layer would be cut off.
   std::optional<Decline> why_not_in_dtype() const {
-    const auto dtype = dtype_of(norm_.input(), known_.store);
     const bool told_by_layers = readers_.empty() && std::none_of(plan_.edits.begin(), plan_.edits.end(), is_of_a_norm);
-    if (!norm_.along_channels && !told_by_layers && dtype != norm_.dtype) {
+    if (!norm_.along_channels && !told_by_layers && dtype_of(norm_.input(), known_.store) != norm_.dtype) {
       return Decline{Reason::dtypes_differ, norm_.node(), "nothing tells whether its input has the dtype of its constants"};
     }
     for (const Edit& edit : plan_.edits) {
       const auto* set = std::get_if<SetInput>(&edit);
       if (set == nullptr || !is_layer(set->node) || !set->node->isBefore(norm_.node())) continue;
-      if (set->tensor.scalar_type() == norm_.dtype || set->tensor.scalar_type() == dtype) continue;
+      const at::ScalarType dtype = set->tensor.scalar_type();
+      if (dtype == norm_.dtype || dtype_of(norm_.input(), known_.store) == dtype) continue;
       return Decline{Reason::dtypes_differ, set->node, "the norm may read a wider value than this layer makes"};
     }
     return std::nullopt;
