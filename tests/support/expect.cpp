@@ -126,7 +126,14 @@ void expect_same_output_in_own_dtype(const jit::Module& original, const jit::Mod
   jit::Module reference = original.deepcopy();
   reference.to(at::kDouble);
   const std::vector<at::Tensor> exact = outputs_of(reference, inputs, in_double);
-  const std::vector<at::Tensor> before = outputs_of(original.deepcopy(), inputs, as_it_is);
+  std::vector<at::Tensor> before;
+  try {
+    before = outputs_of(original.deepcopy(), inputs, as_it_is);
+  } catch (const std::exception& error) {
+    const bool unsupported = std::string(error.what()).find("not implemented for 'Half'") != std::string::npos;
+    ASSERT_TRUE(unsupported) << error.what();
+    return;
+  }
   const std::vector<at::Tensor> after = outputs_of(folded.deepcopy(), inputs, as_it_is);
   ASSERT_EQ(before.size(), after.size());
   for (size_t i = 0; i < after.size(); ++i) {
