@@ -48,6 +48,7 @@ class Assembler {
 
  private:
   using Names = std::set<std::string>;
+  using Memory = std::unordered_map<const void*, std::string>;  // whose it is
 
   // A tensor that was added, under the name that it got.
   struct Addition {
@@ -177,40 +178,33 @@ class Assembler {
   // What is written through one name would no longer be read through another one: parameters stay where they are, buffers and what lists
   // hold are copied. Who writes into what a list holds can't be told.
   void require_no_lost_overlap() const {
-    std::unordered_map<const void*, std::string> parameters;
+    Memory parameters;
     for (const Copied& one : copied_) {
-      if (one.parameter) parameters.emplace(storage_of(one.value), one.path);
+      if (one.parameter) parameters.emplace(storage_of(one.value.toTensor()), one.path);
     }
+    const Memory all = memory_of_module();
     for (const Copied& one : copied_) {
       if (!one.value.isTensor()) {
-        require_none_of_it_held(one);
-      } else if (!one.parameter && storage_of(one.value) != nullptr && store_.is_written(one.value.toTensor())) {
-        const auto found = parameters.find(storage_of(one.value));
-        if (found != parameters.end()) fail_of_overlap(one.path, found->second);
+        for (const c10::IValue& part : parts_of(one.value)) require_elsewhere(one.path, part, all);
+      } else if (!one.parameter && store_.is_written(one.value.toTensor())) {
+        require_elsewhere(one.path, one.value, parameters);
       }
     }
   }
 
-  void require_none_of_it_held(const Copied& container) const {
-    for (const c10::IValue& value : parts_of(container.value)) {
-      if (!value.isTensor() || storage_of(value) == nullptr) continue;
-      for (const auto& parameter : program_.module.named_parameters()) {
-        if (storage_of(parameter.value) == storage_of(value)) fail_of_overlap(container.path, parameter.name);
-      }
-      for (const auto& buffer : program_.module.named_buffers()) {
-        if (storage_of(buffer.value) == storage_of(value)) fail_of_overlap(container.path, buffer.name);
-      }
-    }
+  Memory memory_of_module() const {
+    Memory memory;
+    for (const auto& parameter : program_.module.named_parameters()) memory.emplace(storage_of(parameter.value), parameter.name);
+    for (const auto& buffer : program_.module.named_buffers()) memory.emplace(storage_of(buffer.value), buffer.name);
+    return memory;
   }
 
-  static const void* storage_of(const c10::IValue& value) {
-    const at::Tensor& tensor = value.toTensor();
-    return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
-  }
-
-  [[noreturn]] static void fail_of_overlap(const std::string& one, const std::string& other) {
+  static void require_elsewhere(const std::string& path, const c10::IValue& value, const Memory& memory) {
+    const void* storage = value.isTensor() ? storage_of(value.toTensor()) : nullptr;
+    const auto found = storage == nullptr ? memory.end() : memory.find(storage);
+    if (found == memory.end()) return;
     throw Error(fmt::format("{} and {} share memory that may be written, which a folded module can't keep; give each its own",
-                            one, other));
+                            path, found->second));
   }
 
   at::Tensor copy_over_one_storage(const at::Tensor& tensor) {

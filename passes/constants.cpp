@@ -2,6 +2,10 @@
 
 #include <torch/csrc/jit/ir/constants.h>
 
+#include <algorithm>
+
+#include "operators.h"
+
 namespace bnfold {
 
 namespace jit = torch::jit;
@@ -49,6 +53,18 @@ std::optional<std::vector<int64_t>> constant_ints(const jit::Value* value) {
     numbers.push_back(*number);
   }
   return numbers;
+}
+
+bool is_list_of(const jit::Value* list, int64_t number) {
+  const auto numbers = constant_ints(list);
+  return numbers && std::all_of(numbers->begin(), numbers->end(), [number](int64_t one) { return one == number; });
+}
+
+std::optional<double> weight_in_sum(const jit::Node* sum, size_t place) {
+  if (place == 0) return 1;
+  const auto alpha = constant_number(sum->namedInput("alpha"));
+  if (!alpha) return std::nullopt;
+  return is_one_of(sum, {"sub", "sub_"}) ? -*alpha : *alpha;
 }
 
 bool has_argument(const jit::Node* node, const char* name) {

@@ -21,6 +21,12 @@ std::optional<int64_t> constant_dimension(const torch::jit::Value* value, std::o
 // A constant list, or one that is made of constants.
 std::optional<std::vector<int64_t>> constant_ints(const torch::jit::Value* value);
 
+// Whether it is such a list and holds `number` alone.
+bool is_list_of(const torch::jit::Value* list, int64_t number);
+
+// How often input `place` of a sum or difference counts; nothing where its alpha is computed.
+std::optional<double> weight_in_sum(const torch::jit::Node* sum, size_t place);
+
 // Whether the node has an argument of this name.
 bool has_argument(const torch::jit::Node* node, const char* name);
 

@@ -1,8 +1,5 @@
 #include "dtypes.h"
 
-#include <string>
-#include <unordered_set>
-
 #include "operators.h"
 
 namespace bnfold {
@@ -11,16 +8,10 @@ namespace jit = torch::jit;
 
 namespace {
 
-using Names = std::unordered_set<std::string>;
-
-bool is_one_of(const jit::Node* node, const Names& names) {
-  return node->kind().is_aten() && names.count(node->kind().toUnqualString()) != 0;
-}
-
 // The dtype of the output is that of the first input.
 bool keeps_dtype(const jit::Node* node) {
-  static const Names casts = {"to", "float", "half", "double", "softmax", "log_softmax", "cumsum"};
-  static const Names views = {"view",      "reshape", "flatten", "permute", "transpose",       "squeeze",
+  static const OperatorNames casts = {"to", "float", "half", "double", "softmax", "log_softmax", "cumsum"};
+  static const OperatorNames views = {"view",      "reshape", "flatten", "permute", "transpose",       "squeeze",
                               "unsqueeze", "slice",   "chunk",   "split",   "split_with_sizes"};
   return ((keeps_sizes(node) || keeps_channels(node)) && !is_one_of(node, casts)) || is_one_of(node, views);
 }
@@ -30,7 +21,7 @@ class Walk {
   explicit Walk(const ParameterStore& store) : store_(store) {}
 
   std::optional<at::ScalarType> of(const jit::Value* value) {
-    static const Names promoting = {"add", "add_", "sub", "sub_", "mul", "mul_"};
+    static const OperatorNames promoting = {"add", "add_", "sub", "sub_", "mul", "mul_"};
     while (--steps_ >= 0) {
       const jit::Node* node = value->node();
       if (is_layer(node)) return of_layer(node);

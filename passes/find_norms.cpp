@@ -95,10 +95,6 @@ std::variant<algebra::NormParameters, Decline> read_parameters(const jit::Node* 
   return norm;
 }
 
-bool is_normalizing(const jit::Node* node) {
-  return node->kind() == jit::aten::batch_norm || node->kind() == jit::aten::instance_norm;
-}
-
 Norm read_normalization(jit::Node* node, const ParameterStore& store) {
   Norm norm{Norm::batch_norm,        {node},    0, leaf_of(node), name_of(node, store), Decline{},
             /*along_channels=*/true, at::kFloat};
@@ -185,6 +181,10 @@ bool Norm::is_made_by(const jit::Node* node) const {
 algebra::Affine Norm::affine(int64_t rank) const {
   const auto& affine = std::get<algebra::Affine>(content);
   return along_channels ? algebra::along_channels(affine, rank) : algebra::broadcast_to_rank(affine, rank);
+}
+
+bool is_normalizing(const jit::Node* node) {
+  return node->kind() == jit::aten::batch_norm || node->kind() == jit::aten::instance_norm;
 }
 
 std::vector<jit::Node*> find_norms(const jit::Graph& graph) {

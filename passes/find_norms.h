@@ -38,6 +38,9 @@ struct Norm {
   algebra::Affine affine(int64_t rank) const;
 };
 
+// aten::batch_norm and aten::instance_norm.
+bool is_normalizing(const torch::jit::Node* node);
+
 // The nodes of `graph` that may be norms or constant scales, in its order, those in inner blocks and forked graphs too.
 std::vector<torch::jit::Node*> find_norms(const torch::jit::Graph& graph);
 

@@ -1,9 +1,9 @@
 #include "operators.h"
 
 #include <algorithm>
-#include <string>
 #include <string_view>
-#include <unordered_set>
+
+#include "constants.h"
 
 namespace bnfold {
 
@@ -11,15 +11,9 @@ namespace jit = torch::jit;
 
 namespace {
 
-using Names = std::unordered_set<std::string>;
-
-bool is_one_of(const jit::Node* node, const Names& names) {
-  return node->kind().is_aten() && names.count(node->kind().toUnqualString()) != 0;
-}
-
 // clamp with tensors as bounds, to whose sizes its input is broadcast
 bool broadcasts_bounds(const jit::Node* node) {
-  static const Names clamps = {"clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_"};
+  static const OperatorNames clamps = {"clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_"};
   const auto bounds = node->inputs().slice(1);
   return is_one_of(node, clamps) && std::any_of(bounds.begin(), bounds.end(), [](const jit::Value* bound) {
            return bound->type()->kind() == c10::TypeKind::TensorType;
@@ -28,19 +22,28 @@ bool broadcasts_bounds(const jit::Node* node) {
 
 }  // namespace
 
+bool is_one_of(const jit::Node* node, const OperatorNames& names) {
+  return node->kind().is_aten() && names.count(node->kind().toUnqualString()) != 0;
+}
+
 bool is_convolution(const jit::Node* node) {
   return node->kind().is_aten() && std::string_view(node->kind().toUnqualString()).find("conv") != std::string_view::npos;
 }
 
+std::optional<bool> is_transposed(const jit::Node* convolution) {
+  if (has_argument(convolution, "transposed")) return constant_bool(convolution->namedInput("transposed"));
+  return std::string_view(convolution->kind().toUnqualString()).substr(0, 14) == "conv_transpose";
+}
+
 bool is_dropout(const jit::Node* node) {
-  static const Names names = {"dropout",  "feature_dropout",  "alpha_dropout",  "feature_alpha_dropout",
+  static const OperatorNames names = {"dropout",  "feature_dropout",  "alpha_dropout",  "feature_alpha_dropout",
                               "dropout_", "feature_dropout_", "alpha_dropout_", "feature_alpha_dropout_"};
   return is_one_of(node, names);
 }
 
 bool keeps_sizes(const jit::Node* node) {
   // clang-format off: a line for each of them would hide the code around
-  static const Names names = {"relu",
+  static const OperatorNames names = {"relu",
                               "relu_",
                               "relu6",
                               "relu6_",
@@ -106,7 +109,7 @@ bool keeps_sizes(const jit::Node* node) {
 }
 
 bool keeps_channels(const jit::Node* node) {
-  static const Names names = {
+  static const OperatorNames names = {
       "max_pool1d",          "max_pool2d",          "max_pool3d",           "avg_pool1d",          "avg_pool2d",
       "avg_pool3d",          "adaptive_avg_pool1d", "adaptive_avg_pool2d",  "adaptive_avg_pool3d", "adaptive_max_pool1d",
       "adaptive_max_pool2d", "adaptive_max_pool3d", "upsample_nearest1d",   "upsample_nearest2d",  "upsample_nearest3d",
@@ -146,7 +149,7 @@ bool writes_into(const jit::Node* node, const jit::Value* value) {
 
 bool may_return_its_input(const jit::Node* node) {
   // Their schemas don't say so, but they return their input where there is nothing to do.
-  static const Names sometimes = {
+  static const OperatorNames sometimes = {
       "contiguous", "reshape",     "reshape_as", "flatten",      "to",           "float",
       "half",       "double",      "type_as",    "expand_as",    "atleast_1d",   "atleast_2d",
       "atleast_3d", "sum_to_size", "to_dense",   "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes"};

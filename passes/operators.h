@@ -3,10 +3,21 @@
 
 #include <torch/csrc/jit/ir/ir.h>
 
+#include <optional>
+#include <string>
+#include <unordered_set>
+
 namespace bnfold {
+
+using OperatorNames = std::unordered_set<std::string>;  // "conv2d": every overload of aten::conv2d
+
+bool is_one_of(const torch::jit::Node* node, const OperatorNames& names);
 
 // Convolutions and transposed ones, in all spellings.
 bool is_convolution(const torch::jit::Node* node);
+
+// Whether a convolution is a transposed one; nothing where that is computed.
+std::optional<bool> is_transposed(const torch::jit::Node* convolution);
 
 // Dropout of elements and of whole channels, alpha dropout, and those in place; whether it trains is its second argument, `train`.
 bool is_dropout(const torch::jit::Node* node);

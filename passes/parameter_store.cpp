@@ -11,10 +11,6 @@ namespace jit = torch::jit;
 
 namespace {
 
-const void* storage_of(const at::Tensor& tensor) {
-  return tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
-}
-
 // Freezing names a constant after the attribute that it was: "self.layer1.0.conv1.weight".
 std::string without_self(const std::string& name) {
   return name.rfind("self.", 0) == 0 ? name.substr(5) : name;
@@ -35,6 +31,10 @@ bool is_channels_last(const at::Tensor& tensor) {
 }
 
 }  // namespace
+
+const void* storage_of(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
+}
 
 ParameterStore::ParameterStore(const Program& program) {
   for (const std::string& name : program.preserved_values) assigned_.emplace(program.module._ivalue().get(), name);

@@ -19,6 +19,9 @@
 
 namespace bnfold {
 
+// The memory of a tensor, by its identity; null for one without memory of its own, or none.
+const void* storage_of(const at::Tensor& tensor);
+
 class ParameterStore {
  public:
   explicit ParameterStore(const Program& program);

@@ -41,7 +41,7 @@ bool is_neutral(const algebra::Affine& affine) {
 // A norm takes narrower values than its parameters, and tells nothing of their dtype.
 bool is_of_a_norm(const Edit& edit) {
   const auto* set = std::get_if<SetInput>(&edit);
-  return set != nullptr && (set->node->kind() == jit::aten::batch_norm || set->node->kind() == jit::aten::instance_norm);
+  return set != nullptr && is_normalizing(set->node);
 }
 
 // One attempt to fold a norm: moves affines from node to node until every one is absorbed.

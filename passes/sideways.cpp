@@ -3,8 +3,6 @@
 #include <torch/csrc/jit/ir/constants.h>
 
 #include <algorithm>
-#include <string_view>
-#include <unordered_set>
 
 #include "constants.h"
 #include "memory.h"
@@ -18,15 +16,7 @@ namespace jit = torch::jit;
 namespace {
 
 bool is_sum(const jit::Node* node) {
-  static const std::unordered_set<std::string_view> names = {"aten::add", "aten::add_", "aten::sub", "aten::sub_"};
-  return names.count(node->kind().toQualString()) != 0 && constant_number(node->namedInput("alpha")).value_or(0) != 0;
-}
-
-// How often input `place` of a sum counts.
-double weight_in_sum(const jit::Node* sum, size_t place) {
-  if (place == 0) return 1;
-  const double alpha = *constant_number(sum->namedInput("alpha"));
-  return std::string_view(sum->kind().toUnqualString()).substr(0, 3) == "sub" ? -alpha : alpha;
+  return is_one_of(node, {"add", "add_", "sub", "sub_"}) && weight_in_sum(node, 1).value_or(0) != 0;
 }
 
 // The only node that reads the contents of `value`, with the place; nothing where there are several.
@@ -60,7 +50,7 @@ std::vector<Addend> addends_of(jit::Value* value, double weight) {
       continue;
     }
     for (const size_t place : {size_t{0}, size_t{1}}) {
-      pending.push_back({const_cast<jit::Node*>(node)->input(place), addend.weight * weight_in_sum(node, place)});
+      pending.push_back({const_cast<jit::Node*>(node)->input(place), addend.weight * *weight_in_sum(node, place)});
     }
   }
   return addends;
@@ -89,7 +79,7 @@ Sums sums_above(jit::Value* value) {
   double weight = 1;
   for (auto reader = only_reader(value); reader && is_sum(reader->user); reader = only_reader(value)) {
     jit::Node* sum = reader->user;
-    const double rest_weight = weight_in_sum(sum, 1 - reader->offset);
+    const double rest_weight = *weight_in_sum(sum, 1 - reader->offset);
     jit::Value* rest = sum->input(1 - reader->offset);
     const auto number = constant_number(rest);
     if (number && reader->offset != 0) break;
@@ -102,7 +92,7 @@ Sums sums_above(jit::Value* value) {
     // What is left of the first sum takes its place as it is, also as memory that may be written to.
     if (rest_weight != 1 || !is_free_memory(rest) || is_in_loop_behind(sum, rest->node())) break;
     sums.removal = Replace{sum, rest};
-    weight *= weight_in_sum(sum, reader->offset);
+    weight *= *weight_in_sum(sum, reader->offset);
     for (const Addend& addend : addends_of(rest, rest_weight)) sums.beside.push_back({addend.value, addend.weight / weight});
     break;
   }
@@ -135,9 +125,7 @@ bool is_centred(const jit::Node* conv, const at::Tensor& weight) {
 }
 
 bool is_forward_conv(const jit::Node* node) {
-  const std::string_view operation = node->kind().is_aten() ? node->kind().toUnqualString() : "";
-  if (operation == "conv1d" || operation == "conv2d" || operation == "conv3d") return true;
-  return (operation == "_convolution" || operation == "convolution") && constant_bool(node->namedInput("transposed")) == false;
+  return is_one_of(node, {"conv1d", "conv2d", "conv3d", "_convolution", "convolution"}) && is_transposed(node) == false;
 }
 
 Answer absorb_beside(const Site& site) {

@@ -12,9 +12,6 @@
 //             the addends have the rank of the sum                         rank_unknown
 //             a static addend is of the value's dtype and varies where the affine does, or nowhere: affine_varies_elsewhere
 // Shapes      any that broadcast; a computed addend must not be broadcast along a dimension along which the affine varies.
-#include <algorithm>
-#include <string_view>
-
 #include "constants.h"
 #include "rules/kernel_rule.h"
 
@@ -23,14 +20,6 @@ namespace bnfold {
 namespace jit = torch::jit;
 
 namespace {
-
-// v counts `factor` times: alpha of add, its negative of sub.
-std::optional<double> factor_of(const jit::Node* node) {
-  const auto alpha = constant_number(node->namedInput("alpha"));
-  if (!alpha) return std::nullopt;
-  const std::string_view operation = node->kind().toUnqualString();
-  return operation.substr(0, 3) == "sub" ? -*alpha : *alpha;
-}
 
 // The number that the second addend is: a trace makes a tensor without dimensions of one.
 std::optional<double> number_added(const Site& site) {
@@ -74,7 +63,7 @@ Answer into_static_addend(const Site& site, const StaticOperand& addend, double 
 
 Answer add_backward(const Site& site) {
   jit::Node* node = site.node;
-  const auto factor = factor_of(node);
+  const auto factor = weight_in_sum(node, 1);
   if (!factor || *factor == 0) return Decline{Reason::operand_not_constant, node, "alpha is not a constant"};
   if (const auto number = number_added(site)) {
     Pass pass = to_input(site, {site.affine.scale, site.affine.shift + site.affine.scale * (*number * *factor)});
@@ -99,7 +88,7 @@ Answer add_backward(const Site& site) {
 
 Answer add_forward(const Site& site) {
   jit::Node* node = site.node;
-  const auto factor = factor_of(node);
+  const auto factor = weight_in_sum(node, 1);
   if (!factor) return Decline{Reason::operand_not_constant, node, "alpha is not a constant"};
   const at::Tensor share = site.place == 1 ? site.affine.shift * *factor : site.affine.shift;
   if (const auto number = site.place == 0 ? number_added(site) : std::nullopt) {

@@ -12,14 +12,15 @@
 // Conditions  the arguments `groups` and `transposed` are constants        operand_not_constant
 //             the input has a batch dimension: hints and proofs don't say
 //             otherwise, and where they say nothing, the module checks it  input_not_batched
-//             before it: the padding takes no shift                        shift_at_padding
 //             then those of absorb_into_outputs and absorb_into_inputs
+//             before it: the padding takes no shift                        shift_at_padding
 // Shapes      W [O, I/groups, ...] or, transposed, [I, O/groups, ...], b [O], value [N, channels, ...].
 #include <torch/csrc/jit/ir/constants.h>
 
 #include <algorithm>
 
 #include "constants.h"
+#include "operators.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
@@ -28,18 +29,6 @@ namespace jit = torch::jit;
 
 namespace {
 
-std::optional<bool> is_transposed(const jit::Node* node) {
-  if (!has_argument(node, "transposed")) {
-    return std::string_view(node->kind().toUnqualString()).substr(0, 14) == "conv_transpose";
-  }
-  return constant_bool(node->namedInput("transposed"));
-}
-
-bool all_equal(const jit::Value* list, int64_t number) {
-  const auto numbers = constant_ints(list);
-  return numbers && std::all_of(numbers->begin(), numbers->end(), [number](int64_t one) { return one == number; });
-}
-
 bool is_pointwise(const at::Tensor& weight) {
   return std::all_of(weight.sizes().begin() + 2, weight.sizes().end(), [](int64_t size) { return size == 1; });
 }
@@ -47,12 +36,12 @@ bool is_pointwise(const at::Tensor& weight) {
 // Whether every output is the sum over all taps.
 bool reads_every_tap(const jit::Node* node, const at::Tensor& weight, bool transposed) {
   if (transposed &&
-      (!is_pointwise(weight) || !all_equal(node->namedInput("stride"), 1) || !all_equal(node->namedInput("output_padding"), 0))) {
+      (!is_pointwise(weight) || !is_list_of(node->namedInput("stride"), 1) || !is_list_of(node->namedInput("output_padding"), 0))) {
     return false;
   }
   const auto padding = jit::toIValue(node->namedInput("padding"));
   if (padding && padding->isString()) return padding->toStringRef() == "valid" || is_pointwise(weight);
-  return all_equal(node->namedInput("padding"), 0);
+  return is_list_of(node->namedInput("padding"), 0);
 }
 
 std::variant<KernelInputs, Decline> kernel_inputs(const Site& site) {

@@ -43,6 +43,25 @@ std::optional<Decline> why_not_foldable(const Site& site, const at::Tensor& tens
   return std::nullopt;
 }
 
+enum class Side { outputs, inputs };
+
+// The layer, whose channels on that side lie along `channel_dimension` of the site's value and are those of the affine.
+std::variant<Layer, Decline> read_layer_along(const Site& site, const KernelInputs& inputs, int64_t channel_dimension, Side side) {
+  const bool outputs = side == Side::outputs;
+  if (!site.affine.varies_only_along(channel_dimension)) {
+    return Decline{Reason::affine_varies_elsewhere, site.node,
+                   fmt::format("the norm's channels are not dimension {} of the {}", channel_dimension, outputs ? "output" : "input")};
+  }
+  auto read = read_layer(site, inputs);
+  const auto* layer = std::get_if<Layer>(&read);
+  if (layer == nullptr) return read;
+  const int64_t channels = site.affine.size_along(channel_dimension);
+  const int64_t wanted = outputs ? layer->kernel.output_channels() : layer->kernel.input_channels();
+  if (channels == wanted || (channels == 1 && !site.from_batch_norm)) return read;
+  return Decline{Reason::channels_differ, site.node,
+                 fmt::format("{} channels {} the layer, the norm has {}", wanted, outputs ? "leave" : "enter", channels)};
+}
+
 }  // namespace
 
 bool StaticOperand::is_transposed() const {
@@ -121,44 +140,26 @@ Answer write_layer(const Site& site, const KernelInputs& inputs, const Layer& la
 }
 
 Answer absorb_into_outputs(const Site& site, const KernelInputs& inputs, int64_t channel_dimension) {
-  if (!site.affine.varies_only_along(channel_dimension)) {
-    return Decline{Reason::affine_varies_elsewhere, site.node,
-                   fmt::format("the norm's channels are not dimension {} of the output", channel_dimension)};
-  }
+  const auto read = read_layer_along(site, inputs, channel_dimension, Side::outputs);
+  if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
   for (const Edit& edit : site.planned) {
     const auto* added = std::get_if<AddToOutput>(&edit);
     if (added == nullptr || added->node != site.node) continue;
     return Decline{Reason::value_has_other_readers, site.node, "what is added behind the layer would have to be scaled, too"};
   }
-  const auto read = read_layer(site, inputs);
-  if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
   const Layer& layer = std::get<Layer>(read);
-  const int64_t channels = site.affine.size_along(channel_dimension);
-  if (channels != layer.kernel.output_channels() && (channels != 1 || site.from_batch_norm)) {
-    return Decline{Reason::channels_differ, site.node,
-                   fmt::format("{} channels leave the layer, the norm has {}", layer.kernel.output_channels(), channels)};
-  }
   return write_layer(site, inputs, layer,
                      algebra::scale_and_shift_outputs(layer.kernel, site.affine.scale.flatten(), site.affine.shift.flatten()));
 }
 
 Answer absorb_into_inputs(const Site& site, const KernelInputs& inputs, int64_t channel_dimension, bool takes_shift) {
-  if (!site.affine.varies_only_along(channel_dimension)) {
-    return Decline{Reason::affine_varies_elsewhere, site.node,
-                   fmt::format("the norm's channels are not dimension {} of the input", channel_dimension)};
-  }
+  const auto read = read_layer_along(site, inputs, channel_dimension, Side::inputs);
+  if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
   if (!takes_shift && algebra::has_shift(site.affine)) {
     return Decline{Reason::shift_at_padding, site.node,
                    "its outputs at the border read padding, to which the shift was not added"};
   }
-  const auto read = read_layer(site, inputs);
-  if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
   const Layer& layer = std::get<Layer>(read);
-  const int64_t channels = site.affine.size_along(channel_dimension);
-  if (channels != layer.kernel.input_channels() && (channels != 1 || site.from_batch_norm)) {
-    return Decline{Reason::channels_differ, site.node,
-                   fmt::format("{} channels enter the layer, the norm has {}", layer.kernel.input_channels(), channels)};
-  }
   return write_layer(site, inputs, layer,
                      algebra::scale_and_shift_inputs(layer.kernel, site.affine.scale.flatten(), site.affine.shift.flatten()));
 }

@@ -7,7 +7,6 @@
 //             average: a shift only where the weights sum to 1: padding is
 //             not counted and the divisor not overridden                   shift_at_padding
 //             maximum: scale >= 0                                          scale_not_positive
-#include <algorithm>
 #include <string_view>
 
 #include "constants.h"
@@ -20,17 +19,12 @@ namespace jit = torch::jit;
 
 namespace {
 
-bool is_zero(const jit::Value* list) {
-  const auto numbers = constant_ints(list);
-  return numbers && std::all_of(numbers->begin(), numbers->end(), [](int64_t number) { return number == 0; });
-}
-
 bool weights_sum_to_one(const jit::Node* node) {
   if (has_argument(node, "divisor_override") && node->namedInput("divisor_override")->type()->kind() != c10::TypeKind::NoneType) {
     return false;
   }
   if (!has_argument(node, "count_include_pad")) return true;
-  return is_zero(node->namedInput("padding")) || constant_bool(node->namedInput("count_include_pad")) == false;
+  return is_list_of(node->namedInput("padding"), 0) || constant_bool(node->namedInput("count_include_pad")) == false;
 }
 
 std::optional<Decline> why_not(const Site& site) {

@@ -112,7 +112,7 @@ const std::vector<Rule>& rule_table() {
        pad_forward},
       {"permute", {"aten::permute", "aten::transpose", "aten::t"}, permute_backward, permute_forward},
       {"reshape", {"aten::view", "aten::reshape", "aten::reshape_as", "aten::view_as"}, reshape_backward, reshape_forward},
-      {"reshape", {"aten::flatten"}, flatten_backward, flatten_forward},
+      {"flatten", {"aten::flatten"}, flatten_backward, flatten_forward},
       {"squeeze", {"aten::squeeze"}, squeeze_backward, squeeze_forward},
       {"squeeze", {"aten::unsqueeze"}, unsqueeze_backward, unsqueeze_forward},
       {"slice", {"aten::slice"}, nullptr, slice_forward},

@@ -7,75 +7,10 @@
 namespace bnfold::test {
 namespace {
 
-class FlattenRule : public ::testing::Test {
+class ReshapeRule : public ::testing::Test {
  protected:
   void SetUp() override { at::manual_seed(5); }
 
-  static Model through(const std::string& expression, int64_t channels = 5) {
-    Model model;
-    model.layer("linear", {5, 3}, 5).norm("norm", channels);
-    return model.forward(fmt::format("y = torch.linear(x, self.linear.weight, self.linear.bias)\ny = {}\nreturn {}", expression,
-                                     batch_norm("norm", "y")));
-  }
-
-  // norm of x --> expression --> linear with `features`
-  static Model before(const std::string& expression, int64_t features) {
-    Model model;
-    model.layer("linear", {5, features}, 5).norm("norm", 3);
-    return model.forward(fmt::format("y = {}\ny = {}\nreturn torch.linear(y, self.linear.weight, self.linear.bias)",
-                                     batch_norm("norm", "x"), expression));
-  }
-
-  const at::Tensor x = at::randn({4, 2, 3}, at::kDouble);
-  const at::Tensor image = at::randn({2, 3, 6, 6}, at::kDouble);
-};
-
-TEST_F(FlattenRule, LetsTheAffinePassFlattenedLeadingDimensions) {
-  expect_folded(through("y.flatten(0, 1)").module, {x}, "norm", "linear", with_rank(3));
-}
-
-TEST_F(FlattenRule, DeclinesDimensionsCountedFromTheBackWhichHideTheRank) {
-  expect_kept(through("y.flatten(0, -2)").module, {x}, "norm", Reason::rank_unknown, "", with_rank(3));
-}
-
-TEST_F(FlattenRule, DeclinesWhereTheChannelsAreFlattened) {
-  expect_kept(through("y.flatten(1, 2)", 10).module, {x}, "norm", Reason::affine_varies_elsewhere, "flattened");
-}
-
-TEST_F(FlattenRule, DeclinesDimensionsCountedFromTheBackOfAnUnknownRank) {
-  expect_kept(through("y.flatten(0, -2)").module, {x}, "norm", Reason::operand_not_constant, "flattened dimensions");
-}
-
-TEST_F(FlattenRule, SplitsTheChannelsOfADimensionThatJoinedKnownSizes) {
-  Model model;
-  model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 36);
-  model.forward(
-      fmt::format("y = torch.adaptive_avg_pool2d({}, [3, 3]).flatten(1)\nreturn {}", conv("conv", "x"), batch_norm("norm", "y")));
-  expect_kept(model.module, {image}, "norm", Reason::affine_varies_elsewhere);
-}
-
-TEST_F(FlattenRule, TakesANormBehindWhatIsOnePixel) {
-  Model model;
-  model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 4);
-  model.forward(
-      fmt::format("y = torch.adaptive_avg_pool2d({}, [1, 1]).flatten(1)\nreturn {}", conv("conv", "x"), batch_norm("norm", "y")));
-  expect_folded(model.module, {image}, "norm", "conv");
-}
-
-TEST_F(FlattenRule, RepeatsTheAffineForJoinedDimensionsOfKnownSize) {
-  expect_folded(before("torch.adaptive_avg_pool2d(y, [2, 3]).flatten(1)", 18).module, {image}, "norm", "linear", with_rank(4));
-}
-
-TEST_F(FlattenRule, DeclinesJoinedDimensionsOfUnknownSize) {
-  expect_stopped(before("y.flatten(1)", 108).module, {image}, "norm", "forward", Reason::sizes_unknown, "joins", with_rank(4));
-}
-
-TEST_F(FlattenRule, JoinsDimensionsBesideTheChannels) {
-  expect_folded(before("y.flatten(2).transpose(1, 2)", 3).module, {image}, "norm", "linear", with_rank(4));
-}
-
-class ReshapeRule : public FlattenRule {
- protected:
   static Model behind_conv(const std::string& expression, int64_t channels) {
     Model model;
     model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", channels);
@@ -89,6 +24,7 @@ class ReshapeRule : public FlattenRule {
                                      conv("conv", "y")));
   }
 
+  const at::Tensor image = at::randn({2, 3, 6, 6}, at::kDouble);
   const at::Tensor six = at::randn({2, 6, 5, 5}, at::kDouble);
   const std::string shuffle = "y.view(y.size(0), 2, 3, y.size(2), y.size(3)).transpose(1, 2).contiguous()";
 };
@@ -165,7 +101,11 @@ TEST_F(ReshapeRule, DeclinesAShuffleOfPixels) {
 }
 
 TEST_F(ReshapeRule, FlattensOnePixel) {
-  const Model model = before("torch.adaptive_avg_pool2d(y, [1, 1])\ny = y.reshape(y.size(0), -1)", 3);
+  Model model;
+  model.layer("linear", {5, 3}, 5).norm("norm", 3);
+  model.forward(fmt::format("y = torch.adaptive_avg_pool2d({}, [1, 1])\ny = y.reshape(y.size(0), -1)\n"
+                            "return torch.linear(y, self.linear.weight, self.linear.bias)",
+                            batch_norm("norm", "x")));
   expect_folded(model.module, {image}, "norm", "linear", with_rank(4));
 }
 
