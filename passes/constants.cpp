@@ -29,6 +29,12 @@ std::optional<bool> constant_bool(const jit::Value* value) {
   return constant->toBool();
 }
 
+std::optional<std::string> constant_string(const jit::Value* value) {
+  const auto constant = jit::toIValue(value);
+  if (!constant || !constant->isString()) return std::nullopt;
+  return constant->toStringRef();
+}
+
 std::optional<double> constant_number(const jit::Value* value) {
   const auto constant = jit::toIValue(value);
   if (!constant) return std::nullopt;
@@ -52,6 +58,13 @@ std::optional<std::vector<int64_t>> constant_ints(const jit::Value* value) {
     if (!number) return std::nullopt;
     numbers.push_back(*number);
   }
+  return numbers;
+}
+
+std::optional<std::vector<int64_t>> constant_ints_of_length(const jit::Value* list, size_t length) {
+  auto numbers = constant_ints(list);
+  if (numbers && numbers->size() == 1) numbers->resize(length, numbers->front());
+  if (!numbers || numbers->size() != length) return std::nullopt;
   return numbers;
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace bnfold {
@@ -12,6 +13,7 @@ namespace bnfold {
 // Nothing where the value is no constant of that type.
 std::optional<int64_t> constant_int(const torch::jit::Value* value);
 std::optional<bool> constant_bool(const torch::jit::Value* value);
+std::optional<std::string> constant_string(const torch::jit::Value* value);
 std::optional<double> constant_number(const torch::jit::Value* value);  // of whatever numeric type
 
 // The dimension, counted from the front, that a constant names; nothing where a value of rank `rank` has no such dimension, or where it
@@ -20,6 +22,9 @@ std::optional<int64_t> constant_dimension(const torch::jit::Value* value, std::o
 
 // A constant list, or one that is made of constants.
 std::optional<std::vector<int64_t>> constant_ints(const torch::jit::Value* value);
+
+// The same of `length` numbers, where one number stands for all of them.
+std::optional<std::vector<int64_t>> constant_ints_of_length(const torch::jit::Value* list, size_t length);
 
 // Whether it is such a list and holds `number` alone.
 bool is_list_of(const torch::jit::Value* list, int64_t number);

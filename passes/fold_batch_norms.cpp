@@ -1,6 +1,7 @@
 // The pipeline: what happens to a module, step by step.
 #include <fmt/format.h>
 #include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/passes/frozen_conv_folding.h>
 
 #include <algorithm>
 #include <mutex>
@@ -65,6 +66,14 @@ jit::Module frozen(const jit::Module& module, const c10::optional<std::vector<st
   return jit::freeze(module, preserved_attrs, optimize_numerics);
 }
 
+// What torch::jit::freeze does to numbers but for its folds of norms: those that bnfold keeps it takes into a layer all the same, whether
+// they train or not, and into a linear layer along whatever dimension.
+void fold_sums_and_products(const jit::Module& frozen) {
+  auto graph = frozen.get_method("forward").graph();
+  while (jit::FoldFrozenConvAddOrSub(graph) | jit::FoldFrozenConvMulOrDiv(graph)) {
+  }
+}
+
 }  // namespace
 
 FoldResult fold(const jit::Module& module, const Options& options) {
@@ -104,7 +113,8 @@ FoldResult freeze(const jit::Module& module, const c10::optional<std::vector<std
     TORCH_WARN("bnfold: frozen without folding: ", error.what());
     return result;
   }
-  result.module = frozen(result.module, preserved_attrs, optimize_numerics);
+  result.module = frozen(result.module, preserved_attrs, /*optimize_numerics=*/false);
+  if (optimize_numerics) fold_sums_and_products(result.module);
   return result;
 }
 

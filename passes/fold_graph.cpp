@@ -5,6 +5,7 @@
 #include "apply.h"
 #include "bounds_in_place.h"
 #include "find_norms.h"
+#include "parallel_convs.h"
 #include "plan.h"
 #include "ranks.h"
 #include "rules/kernel_rule.h"
@@ -68,6 +69,7 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
       moved = changed = true;
     }
   }
+  changed |= merge_parallel_convs(graph, store, report);
   if (changed) write_bounds_in_place(graph, store);
   report.kept.insert(report.kept.end(), left.begin(), left.end());
   return changed;

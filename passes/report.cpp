@@ -126,6 +126,8 @@ std::string Report::to_json() const {
                             {"obstacles", obstacles_of(norm)}});
   }
   json["scales"] = records_of(scales);
+  json["merged"] = Json::array();
+  for (const MergedConv& conv : merged) json["merged"].push_back({{"name", conv.name}, {"into", conv.into}});
   json["table"] = to_table();
   put(json, "before", before);
   put(json, "after", after);
@@ -140,6 +142,7 @@ std::string Report::to_table(int width, bool colored) const {
   const std::string count = painted(fmt::emphasis::bold | count_color, fmt::format("{:>14}", folded.size()));
   std::string table = fmt::format("{:<12} {}  of  {:>14}{}\n", "norms folded", count, norms, ways);
   if (!scales.empty()) table += fmt::format("{:<12} {:>13}\n", "scales folded", scales.size());
+  if (!merged.empty()) table += fmt::format("{:<12} {:>14}   convolutions into others of the same value\n", "merged", merged.size());
   table += count_line("parameters", before.parameters, after.parameters);
   table += count_line("buffers", before.buffers, after.buffers);
   table += size_line("size", readable_size(before.bytes), readable_size(after.bytes), "");

@@ -99,22 +99,14 @@ Sums sums_above(jit::Value* value) {
   return sums;
 }
 
-std::optional<std::vector<int64_t>> repeated(const jit::Value* list, size_t count) {
-  auto numbers = constant_ints(list);
-  if (numbers && numbers->size() == 1) numbers->resize(count, numbers->front());
-  if (!numbers || numbers->size() != count) return std::nullopt;
-  return numbers;
-}
-
 // Whether the middle tap of a convolution reads the pixel that it writes.
 bool is_centred(const jit::Node* conv, const at::Tensor& weight) {
   const auto spatial = static_cast<size_t>(weight.dim() - 2);
-  const auto stride = repeated(conv->namedInput("stride"), spatial);
-  const auto dilation = repeated(conv->namedInput("dilation"), spatial);
+  const auto stride = constant_ints_of_length(conv->namedInput("stride"), spatial);
+  const auto dilation = constant_ints_of_length(conv->namedInput("dilation"), spatial);
   if (!stride || !dilation) return false;
-  const auto padding_value = jit::toIValue(conv->namedInput("padding"));
-  const bool same = padding_value && padding_value->isString() && padding_value->toStringRef() == "same";
-  const auto padding = same ? std::nullopt : repeated(conv->namedInput("padding"), spatial);
+  const bool same = constant_string(conv->namedInput("padding")) == "same";
+  const auto padding = same ? std::nullopt : constant_ints_of_length(conv->namedInput("padding"), spatial);
   if (!same && !padding) return false;
   for (size_t i = 0; i < spatial; ++i) {
     const int64_t size = weight.size(static_cast<int64_t>(i) + 2);

@@ -38,4 +38,4 @@ done
 
 scripts/setup.sh
 echo "==> Fuzzing: models"
-PYTHONPATH=python_bindings:tests/python exec .venv/bin/python -m generator.fuzz "$models" "${options[@]}"
+PYTHONWARNINGS=ignore::FutureWarning PYTHONPATH=python_bindings:tests/python exec .venv/bin/python -m generator.fuzz "$models" "${options[@]}"

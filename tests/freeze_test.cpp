@@ -52,6 +52,32 @@ TEST_F(Freeze, LeavesTheNormThatStockFreezeLeaves) {
   EXPECT_EQ(count_nodes(jit::freeze(pre_activation().module), "aten::batch_norm"), 1);
 }
 
+TEST_F(Freeze, KeepsATrainingNormThatStockFreezeTakesIntoItsConvolution) {
+  Model model;
+  model.layer("conv", {5, 4, 1, 1}, 5).norm("norm", 5);
+  model.forward("return " + batch_norm("norm", conv("conv", "x"), /*training=*/true));
+  EXPECT_EQ(count_nodes(jit::freeze(model.module), "aten::batch_norm"), 0);
+  const FoldResult result = bnfold::freeze(model.module);
+  EXPECT_EQ(count_nodes(result.module, "aten::batch_norm"), 1);
+  expect_same_output(model.module, result.module, {x});
+}
+
+TEST_F(Freeze, KeepsANormThatStockFreezeTakesIntoALinearLayerAlongTheWrongDimension) {
+  Model model;
+  model.layer("linear", {4, 6}, 4).norm("norm", 4);
+  model.forward("return " + batch_norm("norm", "torch.linear(torch.max_pool2d(x, [1, 1]), self.linear.weight, self.linear.bias)"));
+  EXPECT_EQ(count_nodes(jit::freeze(model.module), "aten::batch_norm"), 0);
+  const FoldResult result = bnfold::freeze(model.module);
+  expect_same_output(model.module, result.module, {x});
+}
+
+TEST_F(Freeze, FoldsFactorsIntoConvolutions) {
+  Model model;
+  model.layer("conv", {5, 4, 1, 1}, 5).parameter("factor", at::full({1, 1, 1, 1}, 3.0, at::kDouble));
+  model.forward("return torch.sigmoid(" + conv("conv", "x") + " * self.factor)");
+  EXPECT_EQ(count_nodes(bnfold::freeze(model.module).module, "aten::mul"), 0);
+}
+
 TEST_F(Freeze, PreservesMethods) {
   Model model = pre_activation();
   model.define("def twice(self, x):\n  return self.forward(x) * 2\n");

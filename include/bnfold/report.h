@@ -92,14 +92,21 @@ struct Size {
   int64_t nodes = 0;       // of the graphs of every method kept, constants and attribute reads left out
 };
 
+// A convolution that became part of another one of the same value, to whose result its own was added.
+struct MergedConv {
+  std::string name;  // dotted path of the convolution
+  std::string into;  // and of the one that took it in
+};
+
 struct Report {
   std::vector<FoldedNorm> folded;
   std::vector<KeptNorm> kept;
   std::vector<FoldedNorm> scales;  // constant scales without a norm, as layer scales, that were folded too
+  std::vector<MergedConv> merged;
   Size before;
   Size after;
 
-  // A JSON object with the members folded, kept, scales, table (what to_table returns), parameters_before, parameters_after, and the same
+  // A JSON object with the members folded, kept, scales, merged, table (what to_table returns), parameters_before, parameters_after, and the same
   // for buffers, bytes and nodes.
   std::string to_json() const;
 

@@ -132,6 +132,24 @@ Kernel with_identity(const Kernel& kernel, const at::Tensor& scale, const at::Te
           kernel.groups};
 }
 
+Kernel sum_of_kernels(const Kernel& kernel, double weight, const Kernel& other, double other_weight) {
+  at::Tensor sum = kernel.weight.to(at::kDouble) * weight;
+  at::Tensor middle = sum;
+  for (int64_t dimension = 2; dimension < sum.dim(); ++dimension) {
+    const int64_t size = other.weight.size(dimension);
+    middle = middle.narrow(dimension, (sum.size(dimension) - size) / 2, size);
+  }
+  middle.add_(other.weight.to(at::kDouble), other_weight);
+  at::Tensor bias;
+  if (kernel.bias.defined()) bias = kernel.bias.to(at::kDouble) * weight;
+  if (other.bias.defined()) {
+    const at::Tensor share = other.bias.to(at::kDouble) * other_weight;
+    bias = bias.defined() ? bias + share : share;
+  }
+  const at::ScalarType dtype = kernel.weight.scalar_type();
+  return {sum.to(dtype), bias.defined() ? bias.to(dtype) : bias, kernel.layout, kernel.groups};
+}
+
 bool left_range(const at::Tensor& before, const at::Tensor& after) {
   // A sum is finite only where every term is, and takes an eighth of the time of asking each.
   if (std::isfinite(after.sum().item<double>())) return false;

@@ -49,6 +49,10 @@ Kernel scale_and_shift_inputs(const Kernel& kernel, const at::Tensor& scale, con
 // padding that keeps the size: scale[o] is added to the tap in the middle that reads input o. Scale and shift are [O] or [1].
 Kernel with_identity(const Kernel& kernel, const at::Tensor& scale, const at::Tensor& shift);
 
+// The kernel that computes weight * kernel(x) + other_weight * other(x), for output_first kernels of the same channels and groups: `other`
+// in the middle of `kernel`, zeros around it. No spatial size of `other` is larger, and each is smaller by an even number.
+Kernel sum_of_kernels(const Kernel& kernel, double weight, const Kernel& other, double other_weight);
+
 // Whether `after` has a NaN or an infinity where `before` had none: a folded value left the range of its dtype.
 bool left_range(const at::Tensor& before, const at::Tensor& after);
 

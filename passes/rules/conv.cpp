@@ -15,8 +15,6 @@
 //             then those of absorb_into_outputs and absorb_into_inputs
 //             before it: the padding takes no shift                        shift_at_padding
 // Shapes      W [O, I/groups, ...] or, transposed, [I, O/groups, ...], b [O], value [N, channels, ...].
-#include <torch/csrc/jit/ir/constants.h>
-
 #include <algorithm>
 
 #include "constants.h"
@@ -39,8 +37,8 @@ bool reads_every_tap(const jit::Node* node, const at::Tensor& weight, bool trans
       (!is_pointwise(weight) || !is_list_of(node->namedInput("stride"), 1) || !is_list_of(node->namedInput("output_padding"), 0))) {
     return false;
   }
-  const auto padding = jit::toIValue(node->namedInput("padding"));
-  if (padding && padding->isString()) return padding->toStringRef() == "valid" || is_pointwise(weight);
+  const auto mode = constant_string(node->namedInput("padding"));
+  if (mode) return *mode == "valid" || is_pointwise(weight);
   return is_list_of(node->namedInput("padding"), 0);
 }
 

@@ -24,10 +24,6 @@ bool casts_like_another(const jit::Node* node) {
          node->namedInput("dtype")->node()->kind() == jit::prim::dtype;
 }
 
-std::string bias_name(const std::string& weight_name) {
-  return weight_name == "weight" ? "bias" : weight_name + "_bias";
-}
-
 std::optional<Decline> why_not_foldable(const Site& site, const at::Tensor& tensor) {
   if (tensor.device() != site.affine.scale.device()) {
     return Decline{Reason::devices_differ, site.node,
@@ -82,6 +78,10 @@ std::optional<StaticOperand> static_operand(const ParameterStore& store, jit::Va
 std::string attribute_name(const ParameterStore& store, const jit::Value* leaf) {
   const std::string path = store.path(leaf);
   return path.substr(path.rfind('.') + 1);
+}
+
+std::string bias_name(const std::string& weight_name) {
+  return weight_name == "weight" ? "bias" : weight_name + "_bias";
 }
 
 std::optional<StaticOperand> static_operand(const Site& site, size_t input) {

@@ -25,6 +25,9 @@ std::optional<StaticOperand> static_operand(const Site& site, size_t input);
 // The name of a static value in its module: "weight" of "layer1.0.conv1.weight".
 std::string attribute_name(const ParameterStore& store, const torch::jit::Value* leaf);
 
+// The name that a new bias gets beside a weight: "bias" for "weight".
+std::string bias_name(const std::string& weight_name);
+
 // Which inputs of an operator are its weight and bias.
 struct KernelInputs {
   size_t weight;

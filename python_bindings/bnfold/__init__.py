@@ -15,7 +15,7 @@ from ._fold import FoldOptions, FoldResult, fold
 from ._freeze import freeze, report_of
 from ._library import ops as _ops
 from ._pass import pass_is_registered, register_pass, registered_pass, unregister_pass
-from ._report import FoldedNorm, KeptNorm, Obstacle, Report
+from ._report import FoldedNorm, KeptNorm, MergedConv, Obstacle, Report
 
 __version__: str = _ops.version()
 
@@ -28,6 +28,7 @@ __all__ = [
     "KeptNorm",
     "Obstacle",
     "LoadError",
+    "MergedConv",
     "Report",
     "SaveError",
     "check",

@@ -30,12 +30,24 @@ def freeze(mod: torch.jit.ScriptModule, preserved_attrs: Optional[list[str]] = N
         except Error as error:
             obstacle = error
     with without_deprecation_warnings():
-        frozen = torch.jit.freeze(folded, preserved_attrs, optimize_numerics)
+        frozen = torch.jit.freeze(folded, preserved_attrs, optimize_numerics and report is None)
     if obstacle is not None:
         warnings.warn(f"frozen without folding: {obstacle}", stacklevel=2)
     if report is not None:
         _reports[frozen] = report
+        if optimize_numerics:
+            _fold_sums_and_products(frozen, ["forward", *(preserved_attrs or [])])
     return frozen
+
+
+def _fold_sums_and_products(frozen: torch.jit.ScriptModule, names: list[str]) -> None:
+    """What torch.jit.freeze does to numbers but for its folds of norms: those that bnfold keeps it takes into a layer all the same, whether
+    they train or not, and into a linear layer along whatever dimension.
+    """
+    for name in filter(frozen._c._has_method, names):
+        graph = frozen._c._get_method(name).graph
+        while torch._C._jit_pass_fold_frozen_conv_add_or_sub(graph) or torch._C._jit_pass_fold_frozen_conv_mul_or_div(graph):
+            pass
 
 
 def report_of(frozen: torch.jit.ScriptModule) -> Report:

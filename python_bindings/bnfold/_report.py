@@ -47,12 +47,21 @@ class KeptNorm:
 
 
 @dataclasses.dataclass(frozen=True)
+class MergedConv:
+    """A convolution that became part of another one of the same value, to whose result its own was added."""
+
+    name: str  #: dotted path of the convolution
+    into: str  #: and of the one that took it in
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """``str(report)`` is a table for a terminal, ``report.as_dict()`` goes into JSON."""
 
     folded: tuple[FoldedNorm, ...]
     kept: tuple[KeptNorm, ...]
     scales: tuple[FoldedNorm, ...]  #: constant scales without a norm, as layer scales, that were folded too
+    merged: tuple[MergedConv, ...]  #: convolutions that became part of another one, to whose result theirs was added
     table: str = dataclasses.field(repr=False)  #: what ``str(report)`` returns
     parameters_before: int  #: elements of parameters; for a frozen module, of constants
     parameters_after: int
@@ -69,7 +78,8 @@ class Report:
         folded = tuple(FoldedNorm(**norm) for norm in content.pop("folded"))
         kept = tuple(KeptNorm.from_dict(norm) for norm in content.pop("kept"))
         scales = tuple(FoldedNorm(**scale) for scale in content.pop("scales"))
-        return cls(folded=folded, kept=kept, scales=scales, **content)
+        merged = tuple(MergedConv(**conv) for conv in content.pop("merged"))
+        return cls(folded=folded, kept=kept, scales=scales, merged=merged, **content)
 
     def as_dict(self) -> dict[str, Any]:
         """Lists, dicts, strings and integers only, with the members of this class."""

@@ -78,6 +78,7 @@ struct Tally {
   std::map<std::string_view, int> folded;
   std::map<std::string_view, int> kept;
   int scales = 0;
+  int merged = 0;
 
   void add(const fuzz::Outcome& outcome) {
     ++graphs;
@@ -87,6 +88,7 @@ struct Tally {
     for (const FoldedNorm& norm : outcome.report.folded) ++folded[name(norm.direction)];
     for (const KeptNorm& norm : outcome.report.kept) ++kept[name(norm.reason)];
     scales += static_cast<int>(outcome.report.scales.size());
+    merged += static_cast<int>(outcome.report.merged.size());
   }
 
   void print() const {
@@ -94,7 +96,7 @@ struct Tally {
         "{} graphs, {} of which torch can't run or does not run as written, {} with a rank that the folded module refused\n",
         graphs, refused_by_torch, rank_checked);
     for (const auto& [direction, count] : folded) fmt::print("{:7} norms folded {}\n", count, direction);
-    fmt::print("{:7} scales folded\n", scales);
+    fmt::print("{:7} scales folded\n{:7} convolutions merged\n", scales, merged);
     for (const auto& [reason, count] : kept) fmt::print("{:7} norms kept: {}\n", count, reason);
     for (const auto& [sentence, count] : refused) fmt::print("{:7} not folded: {}\n", count, sentence);
   }

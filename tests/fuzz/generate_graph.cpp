@@ -87,6 +87,7 @@ class Generator {
                                                                          {8, &Generator::activation},
                                                                          {6, &Generator::sum},
                                                                          {4, &Generator::beside},
+                                                                         {2, &Generator::parallel},
                                                                          {2, &Generator::tensor_bounds},
                                                                          {4, &Generator::product},
                                                                          {4, &Generator::constant_affine},
@@ -426,6 +427,22 @@ class Generator {
     const Name alpha = writer_.integer(choices_.one_in(5) ? 2 : 1);
     if (choices_.one_in(2)) return {writer_.node("aten::add_", {two, last, alpha}), value.sizes};
     return {writer_.node("aten::add", choices_.one_in(3) ? Names{last, two, alpha} : Names{two, last, alpha}), value.sizes};
+  }
+
+  // Two convolutions of one value, added, the second of which may have another kernel, and read the value after a write.
+  Value parallel(const Value& value) {
+    if (value.rank() != 4) return sum(value);
+    const auto same_size = [&] {
+      const int64_t kernel = choices_.one_of<int64_t>({1, 3, 3, 5});
+      const int64_t dilation = choices_.one_in(4) ? 2 : 1;
+      const Convolution conv{value.channels(), kernel, 1, dilation * (kernel / 2), dilation, 1, false};
+      return call(conv, value.name, {value.channels(), value.channels(), kernel, kernel}, 2);
+    };
+    Name first = same_size();
+    if (choices_.one_in(2)) first = norm({first, value.sizes}).name;
+    if (choices_.one_in(6)) writer_.node("aten::mul_", {value.name, writer_.number(0.5)});
+    const Name kind = choices_.one_of<std::string>({"aten::add", "aten::sub", "aten::add_"});
+    return {writer_.node(kind, {first, same_size(), writer_.integer(choices_.one_in(5) ? -2 : 1)}), value.sizes};
   }
 
   Name third(const Value& value) {

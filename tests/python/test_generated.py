@@ -49,6 +49,10 @@ def test_norms_go_in_every_direction(seen):
     assert set(seen.folded) == {"backward", "forward", "sideways"}
 
 
+def test_convolutions_are_merged(seen):
+    assert seen.merged["scripted"] and seen.merged["traced"]
+
+
 # ---- the generator itself
 
 

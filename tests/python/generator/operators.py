@@ -185,6 +185,19 @@ def beside(b: Builder) -> None:
     b.let(b.choose(f"{y} + {z}", f"{z} + {y}", f"{y}.add_({z})", f"torch.add({z}, {y}, alpha=2)", f"{z} - {y}"))
 
 
+def parallel(b: Builder) -> None:
+    """Two or three convolutions of one value, added, that may become one: MobileOne, ACNet."""
+    x = b.value(3, 4, 5)
+    total = ""
+    for _ in range(b.choose(2, 2, 3)):
+        y = b.let(f"{_conv(b, x, b.choose('3, padding=1', '1', '3, padding=2, dilation=2', '5, padding=2', '1, bias=False', '1, groups=1'))}({x})", see=False)
+        if b.chance(2):
+            y = b.call(_norm(b, y), y)
+        total = y if not total else b.let(b.choose(f"{total} + {y}", f"{y} - {total}", f"{total}.add_({y})", f"torch.add({y}, {total}, alpha=-2)"))
+        if b.chance(6):
+            b.write(b.choose(f"{x}.mul_(0.5)", f"{x}[:, 0] = 0.5"))
+
+
 def beside_another(b: Builder) -> None:
     """As beside, with a third addend, that is smaller, narrower or in another order than the sum."""
     x = b.value(3, 4, 5)

@@ -19,6 +19,7 @@ class Statistics:
     families: Counter[str] = dataclasses.field(default_factory=Counter)  #: of rules, that a folded norm met
     discarded: Counter[str] = dataclasses.field(default_factory=Counter)  #: by cause
     refused: Counter[str] = dataclasses.field(default_factory=Counter)
+    merged: Counter[str] = dataclasses.field(default_factory=Counter)  #: convolutions into others of the same value, by spelling of the run
     missed: Counter[str] = dataclasses.field(default_factory=Counter)  #: what torch.jit.freeze folds and bnfold keeps, by reason
     smallest_missed: dict[str, str] = dataclasses.field(default_factory=dict)
     checks_rank: int = 0
@@ -38,6 +39,7 @@ class Statistics:
         if outcome.report is None:
             return
         self.folded.update(norm.direction for norm in outcome.report.folded)
+        self.merged[run.spelling] += len(outcome.report.merged)
         self.kept.update(norm.reason for norm in outcome.report.kept)
         self.obstacles.update({obstacle.reason for norm in outcome.report.kept for obstacle in norm.obstacles})
         if not run.frozen:  # constants have no names by which to find them

@@ -18,7 +18,7 @@ STEPS: dict[Callable[[Builder], None], int] = {
     layers.transposed_conv: 2, layers.functional_conv: 2, layers.linear_along_channels: 2, layers.product: 3, layers.sequential: 3,
     layers.again: 3, layers.shared: 2, layers.weight_read_elsewhere: 1, layers.embedding: 2, layers.functional_norm: 3, layers.frozen_norm: 1,
     layers.norm_by_hand: 2, layers.layer_scale: 2, layers.instance_norm: 1, layers.other_norm: 1,
-    operators.gate: 2, operators.beside: 2, operators.pool: 4, operators.reduce: 2, operators.interpolate: 2, operators.pad: 3, operators.parts: 3,
+    operators.gate: 2, operators.beside: 2, operators.parallel: 2, operators.pool: 4, operators.reduce: 2, operators.interpolate: 2, operators.pad: 3, operators.parts: 3,
     operators.part: 2, operators.reshape: 3, operators.permute: 2, operators.squeeze: 1, operators.expand: 1, operators.shuffle: 3, operators.cast: 1,
     operators.write: 3, operators.write_unsaid: 3, operators.bounds: 2, operators.beside_another: 4, operators.beside_in_a_loop: 2, layers.written_scale: 2,
     operators.large_number: 3,

@@ -1,0 +1,197 @@
+// Two convolutions of the same value whose results are added become one, with the larger kernel: RepVGG, MobileOne, ACNet.
+//
+//   before   x --> conv(W, b) --> (+) --> y          after   x --> conv(W', b') --> y
+//            x --> conv(V, c) --> (+)
+//
+// Formula     W'[o, i, tap] = W[o, i, tap] + alpha * V[o, i, tap], with V in the middle of W and zeros around it; b' = b + alpha * c.
+//             Both have an output for each place of the kernel on the padded value. Where the places of both have one middle, V with zeros
+//             around it reads what it read before, and zeros of the padding too.
+// Conditions  neither result is read by anything but the sum
+//             no dimension of V is larger than that of W; each is smaller by an even number, so that they have one middle
+//             strides are equal, dilations too where both kernels have more than one tap
+//             both make the same sizes of every input: 2 * padding - dilation * (size - 1) is the same
+//             groups, dtype and device are the same, and nothing writes into x between the two
+// Shapes      W and V [O, I/groups, ...], b and c [O].
+#include "parallel_convs.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "algebra/kernel.h"
+#include "constants.h"
+#include "graph_walk.h"
+#include "memory.h"
+#include "operators.h"
+#include "rules/kernel_rule.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+// How a convolution moves along one spatial dimension.
+struct Window {
+  int64_t taps;
+  int64_t stride;
+  int64_t padding;
+  int64_t dilation;
+
+  // How many places there are for it beyond those for a single tap without padding.
+  int64_t excess() const { return 2 * padding - dilation * (taps - 1); }
+};
+
+struct Conv {
+  jit::Node* node;
+  StaticOperand weight;
+  StaticOperand bias;
+  int64_t groups;
+  std::vector<Window> windows;
+
+  algebra::Kernel kernel() const { return {weight.tensor, bias.tensor, algebra::KernelLayout::output_first, groups}; }
+};
+
+// The padding of each dimension, where 'same' puts as much at both sides.
+std::optional<std::vector<int64_t>> paddings(const jit::Node* node, const at::Tensor& weight, const std::vector<int64_t>& dilation) {
+  const jit::Value* padding = node->namedInput("padding");
+  const std::optional<std::string> mode = constant_string(padding);
+  if (!mode) return constant_ints_of_length(padding, dilation.size());
+  std::vector<int64_t> each(dilation.size(), 0);
+  for (size_t i = 0; i < each.size() && *mode == "same"; ++i) {
+    const int64_t whole = dilation[i] * (weight.size(static_cast<int64_t>(i) + 2) - 1);
+    if (whole % 2 != 0) return std::nullopt;
+    each[i] = whole / 2;
+  }
+  return each;
+}
+
+std::optional<std::vector<Window>> windows_of(const jit::Node* node, const at::Tensor& weight) {
+  const auto spatial = static_cast<size_t>(weight.dim() - 2);
+  const auto stride = constant_ints_of_length(node->namedInput("stride"), spatial);
+  const auto dilation = constant_ints_of_length(node->namedInput("dilation"), spatial);
+  const auto padding = dilation ? paddings(node, weight, *dilation) : std::nullopt;
+  if (!stride || !padding) return std::nullopt;
+  std::vector<Window> windows;
+  for (size_t i = 0; i < spatial; ++i) {
+    windows.push_back({weight.size(static_cast<int64_t>(i) + 2), stride->at(i), padding->at(i), dilation->at(i)});
+  }
+  return windows;
+}
+
+// The convolution that makes `value` for one reader alone; nothing where it is another operator, or computes its weights.
+std::optional<Conv> conv_of(const jit::Value* value, const ParameterStore& store) {
+  jit::Node* node = const_cast<jit::Value*>(value)->node();
+  const bool known = is_one_of(node, {"conv1d", "conv2d", "conv3d", "_convolution", "convolution"});
+  if (!known || is_transposed(node) != false || value->uses().size() != 1) return std::nullopt;
+  const auto weight = static_operand(store, node->namedInput("weight"));
+  const auto bias = static_operand(store, node->namedInput("bias"));
+  const auto groups = constant_int(node->namedInput("groups"));
+  if (!weight || !weight->tensor.defined() || !weight->views.empty() || !bias || !bias->views.empty() || !groups) {
+    return std::nullopt;
+  }
+  if (!algebra::is_plain_floating(weight->tensor) || weight->tensor.dim() < 3) return std::nullopt;
+  auto windows = windows_of(node, weight->tensor);
+  if (!windows) return std::nullopt;
+  return Conv{node, *weight, *bias, *groups, *std::move(windows)};
+}
+
+bool fits_into(const Window& small, const Window& large) {
+  const bool one_grid = small.taps == 1 || small.dilation == large.dilation;
+  return small.taps <= large.taps && (large.taps - small.taps) % 2 == 0 && one_grid && small.stride == large.stride &&
+         small.excess() == large.excess();
+}
+
+bool have_one_type(const at::Tensor& a, const at::Tensor& b) {
+  return !a.defined() || !b.defined() || (a.scalar_type() == b.scalar_type() && a.device() == b.device());
+}
+
+bool fits_into(const Conv& small, const Conv& large) {
+  const at::Tensor& a = small.weight.tensor;
+  const at::Tensor& b = large.weight.tensor;
+  return have_one_type(a, b) && have_one_type(small.bias.tensor, a) && have_one_type(large.bias.tensor, b) && a.dim() == b.dim() &&
+         a.size(0) == b.size(0) && a.size(1) == b.size(1) && small.groups == large.groups &&
+         std::equal(small.windows.begin(), small.windows.end(), large.windows.begin(),
+                    [](const Window& one, const Window& other) { return fits_into(one, other); });
+}
+
+bool read_the_same(const jit::Node* one, const jit::Node* other) {
+  if (one->input(0) != other->input(0)) return false;
+  const Writers writers = writers_of(one->input(0), /*norm=*/nullptr);
+  return !writers.unknown && std::all_of(writers.nodes.begin(), writers.nodes.end(), [&](const jit::Node* writer) {
+    return writer->isBefore(one) == writer->isBefore(other);
+  });
+}
+
+struct Merge {
+  jit::Node* sum;
+  Conv large;
+  Conv small;
+  algebra::Kernel kernel;  // of both
+};
+
+// What a sum becomes, where both addends are such convolutions.
+std::optional<Merge> plan_merge(jit::Node* sum, const ParameterStore& store) {
+  const auto weight = weight_in_sum(sum, 1);
+  auto first = conv_of(sum->input(0), store);
+  auto second = first && weight ? conv_of(sum->input(1), store) : std::nullopt;
+  if (!second || !read_the_same(first->node, second->node)) return std::nullopt;
+  for (const Conv* conv : {&*first, &*second}) {
+    if (conv->node->owningBlock() != sum->owningBlock()) return std::nullopt;
+  }
+  const bool swapped = !fits_into(*second, *first);
+  if (swapped && !fits_into(*first, *second)) return std::nullopt;
+  const Conv& large = swapped ? *second : *first;
+  const Conv& small = swapped ? *first : *second;
+  const auto kernel = algebra::sum_of_kernels(large.kernel(), swapped ? *weight : 1, small.kernel(), swapped ? 1 : *weight);
+  if (algebra::left_range(large.weight.tensor, kernel.weight) ||
+      (kernel.bias.defined() && algebra::left_range(large.bias.tensor, kernel.bias))) {
+    return std::nullopt;
+  }
+  return Merge{sum, large, small, kernel};
+}
+
+void apply(const Merge& merge, ParameterStore& store) {
+  jit::Node* node = merge.large.node;
+  jit::Value* weight = merge.large.weight.leaf;
+  const auto replace = [&](const char* argument, jit::Value* beside, const std::string& name, const at::Tensor& tensor) {
+    node->replaceInput(argument_index(node, argument), store.add(beside, name, tensor));
+  };
+  const std::string name = attribute_name(store, weight);
+  replace("weight", weight, name, merge.kernel.weight);
+  if (merge.kernel.bias.defined()) {
+    const bool had_bias = merge.large.bias.tensor.defined();
+    jit::Value* bias = merge.large.bias.leaf;
+    replace("bias", had_bias ? bias : weight, had_bias ? attribute_name(store, bias) : bias_name(name), merge.kernel.bias);
+  }
+  merge.sum->output()->replaceAllUsesWith(node->output());
+  merge.sum->destroy();
+  merge.small.node->destroy();
+}
+
+std::vector<jit::Node*> sums_of(const jit::Graph& graph) {
+  std::vector<jit::Node*> sums;
+  for_each_node(graph.block(), [&sums](jit::Node* node) {
+    const bool sum = is_one_of(node, {"add", "add_", "sub", "sub_"});
+    if (sum && node->input(1)->type()->kind() == c10::TypeKind::TensorType) sums.push_back(node);
+  });
+  return sums;
+}
+
+}  // namespace
+
+// In the order of the graph, so that a sum of three finds the first two merged.
+bool merge_parallel_convs(jit::Graph& graph, ParameterStore& store, Report& report) {
+  bool changed = false;
+  for (jit::Node* sum : sums_of(graph)) {
+    const auto merge = plan_merge(sum, store);
+    if (!merge) continue;
+    report.merged.push_back({store.layer(merge->small.weight.leaf), store.layer(merge->large.weight.leaf)});
+    apply(*merge, store);
+    changed = true;
+  }
+  return changed;
+}
+
+}  // namespace bnfold
