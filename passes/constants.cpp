@@ -61,13 +61,6 @@ std::optional<std::vector<int64_t>> constant_ints(const jit::Value* value) {
   return numbers;
 }
 
-std::optional<std::vector<int64_t>> constant_ints_of_length(const jit::Value* list, size_t length) {
-  auto numbers = constant_ints(list);
-  if (numbers && numbers->size() == 1) numbers->resize(length, numbers->front());
-  if (!numbers || numbers->size() != length) return std::nullopt;
-  return numbers;
-}
-
 bool is_list_of(const jit::Value* list, int64_t number) {
   const auto numbers = constant_ints(list);
   return numbers && std::all_of(numbers->begin(), numbers->end(), [number](int64_t one) { return one == number; });

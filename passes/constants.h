@@ -23,9 +23,6 @@ std::optional<int64_t> constant_dimension(const torch::jit::Value* value, std::o
 // A constant list, or one that is made of constants.
 std::optional<std::vector<int64_t>> constant_ints(const torch::jit::Value* value);
 
-// The same of `length` numbers, where one number stands for all of them.
-std::optional<std::vector<int64_t>> constant_ints_of_length(const torch::jit::Value* list, size_t length);
-
 // Whether it is such a list and holds `number` alone.
 bool is_list_of(const torch::jit::Value* list, int64_t number);
 

@@ -1,15 +1,14 @@
 // The pipeline: what happens to a module, step by step.
 #include <fmt/format.h>
 #include <torch/csrc/jit/api/module.h>
-#include <torch/csrc/jit/passes/frozen_conv_folding.h>
 
 #include <algorithm>
-#include <mutex>
 #include <set>
 
 #include "assemble.h"
 #include "bnfold/bnfold.h"
 #include "clean_up.h"
+#include "compilation_units.h"
 #include "flatten.h"
 #include "fold_graph.h"
 #include "measure.h"
@@ -20,9 +19,6 @@ namespace bnfold {
 namespace jit = torch::jit;
 
 namespace {
-
-// LibTorch does not lock the compilation unit that a module shares with others, and to which each result adds its classes and methods.
-std::mutex compilation_units;
 
 void require_eval_mode(const jit::Module& module) {
   if (module.hasattr("training") && module.is_training()) {
@@ -60,20 +56,6 @@ void list_each_norm_once(Report& report) {
   report.folded.erase(std::remove_if(report.folded.begin(), report.folded.end(), repeats), report.folded.end());
 }
 
-jit::Module frozen(const jit::Module& module, const c10::optional<std::vector<std::string>>& preserved_attrs,
-                   bool optimize_numerics) {
-  const std::scoped_lock lock(compilation_units);
-  return jit::freeze(module, preserved_attrs, optimize_numerics);
-}
-
-// What torch::jit::freeze does to numbers but for its folds of norms: those that bnfold keeps it takes into a layer all the same, whether
-// they train or not, and into a linear layer along whatever dimension.
-void fold_sums_and_products(const jit::Module& frozen) {
-  auto graph = frozen.get_method("forward").graph();
-  while (jit::FoldFrozenConvAddOrSub(graph) | jit::FoldFrozenConvMulOrDiv(graph)) {
-  }
-}
-
 }  // namespace
 
 FoldResult fold(const jit::Module& module, const Options& options) {
@@ -92,30 +74,11 @@ FoldResult fold(const jit::Module& module, const Options& options) {
   list_each_norm_once(report);
   clean_up(program);
   const jit::Module folded = [&] {
-    const std::scoped_lock lock(compilation_units);
+    const std::scoped_lock lock(compilation_units());
     return assemble(program, store);
   }();
   report.after = measure(folded, program.methods);
   return {folded, report};
-}
-
-FoldResult freeze(const jit::Module& module, const c10::optional<std::vector<std::string>>& preserved_attrs,
-                  bool optimize_numerics) {
-  FoldResult result{module, {}};
-  try {
-    Options options;
-    options.preserved_attributes = preserved_attrs.value_or(std::vector<std::string>());
-    options.preserved_attributes.emplace_back("forward");
-    result = fold(module, options);
-  } catch (const Error& error) {
-    // What torch::jit::freeze can't do either it says itself.
-    result.module = frozen(module, preserved_attrs, optimize_numerics);
-    TORCH_WARN("bnfold: frozen without folding: ", error.what());
-    return result;
-  }
-  result.module = frozen(result.module, preserved_attrs, /*optimize_numerics=*/false);
-  if (optimize_numerics) fold_sums_and_products(result.module);
-  return result;
 }
 
 }  // namespace bnfold

@@ -16,11 +16,11 @@
 
 #include <algorithm>
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include "algebra/kernel.h"
 #include "constants.h"
+#include "conv_geometry.h"
 #include "graph_walk.h"
 #include "memory.h"
 #include "operators.h"
@@ -32,75 +32,39 @@ namespace jit = torch::jit;
 
 namespace {
 
-// How a convolution moves along one spatial dimension.
-struct Window {
-  int64_t taps;
-  int64_t stride;
-  int64_t padding;
-  int64_t dilation;
-
-  // How many places there are for it beyond those for a single tap without padding.
-  int64_t excess() const { return 2 * padding - dilation * (taps - 1); }
-};
-
 struct Conv {
   jit::Node* node;
   StaticOperand weight;
   StaticOperand bias;
-  int64_t groups;
-  std::vector<Window> windows;
+  ConvGeometry geometry;
 
-  algebra::Kernel kernel() const { return {weight.tensor, bias.tensor, algebra::KernelLayout::output_first, groups}; }
+  algebra::Kernel kernel() const { return {weight.tensor, bias.tensor, algebra::KernelLayout::output_first, geometry.groups}; }
 };
-
-// The padding of each dimension, where 'same' puts as much at both sides.
-std::optional<std::vector<int64_t>> paddings(const jit::Node* node, const at::Tensor& weight, const std::vector<int64_t>& dilation) {
-  const jit::Value* padding = node->namedInput("padding");
-  const std::optional<std::string> mode = constant_string(padding);
-  if (!mode) return constant_ints_of_length(padding, dilation.size());
-  std::vector<int64_t> each(dilation.size(), 0);
-  for (size_t i = 0; i < each.size() && *mode == "same"; ++i) {
-    const int64_t whole = dilation[i] * (weight.size(static_cast<int64_t>(i) + 2) - 1);
-    if (whole % 2 != 0) return std::nullopt;
-    each[i] = whole / 2;
-  }
-  return each;
-}
-
-std::optional<std::vector<Window>> windows_of(const jit::Node* node, const at::Tensor& weight) {
-  const auto spatial = static_cast<size_t>(weight.dim() - 2);
-  const auto stride = constant_ints_of_length(node->namedInput("stride"), spatial);
-  const auto dilation = constant_ints_of_length(node->namedInput("dilation"), spatial);
-  const auto padding = dilation ? paddings(node, weight, *dilation) : std::nullopt;
-  if (!stride || !padding) return std::nullopt;
-  std::vector<Window> windows;
-  for (size_t i = 0; i < spatial; ++i) {
-    windows.push_back({weight.size(static_cast<int64_t>(i) + 2), stride->at(i), padding->at(i), dilation->at(i)});
-  }
-  return windows;
-}
 
 // The convolution that makes `value` for one reader alone; nothing where it is another operator, or computes its weights.
 std::optional<Conv> conv_of(const jit::Value* value, const ParameterStore& store) {
   jit::Node* node = const_cast<jit::Value*>(value)->node();
-  const bool known = is_one_of(node, {"conv1d", "conv2d", "conv3d", "_convolution", "convolution"});
-  if (!known || is_transposed(node) != false || value->uses().size() != 1) return std::nullopt;
+  if (!is_forward_conv(node) || value->uses().size() != 1) return std::nullopt;
   const auto weight = static_operand(store, node->namedInput("weight"));
   const auto bias = static_operand(store, node->namedInput("bias"));
-  const auto groups = constant_int(node->namedInput("groups"));
-  if (!weight || !weight->tensor.defined() || !weight->views.empty() || !bias || !bias->views.empty() || !groups) {
-    return std::nullopt;
-  }
+  if (!weight || !weight->tensor.defined() || !weight->views.empty() || !bias || !bias->views.empty()) return std::nullopt;
   if (!algebra::is_plain_floating(weight->tensor) || weight->tensor.dim() < 3) return std::nullopt;
-  auto windows = windows_of(node, weight->tensor);
-  if (!windows) return std::nullopt;
-  return Conv{node, *weight, *bias, *groups, *std::move(windows)};
+  const auto geometry = conv_geometry(node, weight->tensor);
+  if (!geometry) return std::nullopt;
+  return Conv{node, *weight, *bias, *geometry};
 }
 
-bool fits_into(const Window& small, const Window& large) {
-  const bool one_grid = small.taps == 1 || small.dilation == large.dilation;
-  return small.taps <= large.taps && (large.taps - small.taps) % 2 == 0 && one_grid && small.stride == large.stride &&
-         small.excess() == large.excess();
+// Along one spatial dimension: the taps of the small kernel are among those of the large one, and both make as many outputs.
+bool fits_along(size_t dimension, const Conv& small, const Conv& large) {
+  const auto number = static_cast<int64_t>(dimension);
+  const int64_t taps = small.weight.tensor.size(number + 2);
+  const int64_t large_taps = large.weight.tensor.size(number + 2);
+  const ConvGeometry& a = small.geometry;
+  const ConvGeometry& b = large.geometry;
+  if (taps > large_taps || (large_taps - taps) % 2 != 0 || a.stride[dimension] != b.stride[dimension]) return false;
+  if (taps > 1 && a.dilation[dimension] != b.dilation[dimension]) return false;
+  return 2 * a.padding[dimension] - a.dilation[dimension] * (taps - 1) ==
+         2 * b.padding[dimension] - b.dilation[dimension] * (large_taps - 1);
 }
 
 bool have_one_type(const at::Tensor& a, const at::Tensor& b) {
@@ -110,10 +74,12 @@ bool have_one_type(const at::Tensor& a, const at::Tensor& b) {
 bool fits_into(const Conv& small, const Conv& large) {
   const at::Tensor& a = small.weight.tensor;
   const at::Tensor& b = large.weight.tensor;
-  return have_one_type(a, b) && have_one_type(small.bias.tensor, a) && have_one_type(large.bias.tensor, b) && a.dim() == b.dim() &&
-         a.size(0) == b.size(0) && a.size(1) == b.size(1) && small.groups == large.groups &&
-         std::equal(small.windows.begin(), small.windows.end(), large.windows.begin(),
-                    [](const Window& one, const Window& other) { return fits_into(one, other); });
+  const bool alike = have_one_type(a, b) && have_one_type(small.bias.tensor, a) && have_one_type(large.bias.tensor, b) &&
+                     a.dim() == b.dim() && a.size(0) == b.size(0) && a.size(1) == b.size(1) &&
+                     small.geometry.groups == large.geometry.groups;
+  bool fits = alike;
+  for (size_t dimension = 0; fits && dimension < small.geometry.stride.size(); ++dimension) fits = fits_along(dimension, small, large);
+  return fits;
 }
 
 bool read_the_same(const jit::Node* one, const jit::Node* other) {

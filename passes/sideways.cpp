@@ -1,10 +1,9 @@
 #include "sideways.h"
 
-#include <torch/csrc/jit/ir/constants.h>
-
 #include <algorithm>
 
 #include "constants.h"
+#include "conv_geometry.h"
 #include "memory.h"
 #include "operators.h"
 #include "rules/kernel_rule.h"
@@ -101,23 +100,14 @@ Sums sums_above(jit::Value* value) {
 
 // Whether the middle tap of a convolution reads the pixel that it writes.
 bool is_centred(const jit::Node* conv, const at::Tensor& weight) {
-  const auto spatial = static_cast<size_t>(weight.dim() - 2);
-  const auto stride = constant_ints_of_length(conv->namedInput("stride"), spatial);
-  const auto dilation = constant_ints_of_length(conv->namedInput("dilation"), spatial);
-  if (!stride || !dilation) return false;
-  const bool same = constant_string(conv->namedInput("padding")) == "same";
-  const auto padding = same ? std::nullopt : constant_ints_of_length(conv->namedInput("padding"), spatial);
-  if (!same && !padding) return false;
-  for (size_t i = 0; i < spatial; ++i) {
+  const auto geometry = conv_geometry(conv, weight);
+  if (!geometry) return false;
+  for (size_t i = 0; i < geometry->stride.size(); ++i) {
     const int64_t size = weight.size(static_cast<int64_t>(i) + 2);
-    if (stride->at(i) != 1 || size % 2 == 0) return false;
-    if (!same && padding->at(i) != dilation->at(i) * (size / 2)) return false;
+    if (geometry->stride[i] != 1 || size % 2 == 0) return false;
+    if (geometry->padding[i] != geometry->dilation[i] * (size / 2)) return false;
   }
   return true;
-}
-
-bool is_forward_conv(const jit::Node* node) {
-  return is_one_of(node, {"conv1d", "conv2d", "conv3d", "_convolution", "convolution"}) && is_transposed(node) == false;
 }
 
 Answer absorb_beside(const Site& site) {

@@ -7,6 +7,7 @@
 #include "bnfold/bnfold.h"
 #include "bnfold/check.h"
 #include "bnfold/files.h"
+#include "bnfold/optimize.h"
 #include "bnfold/pass.h"
 
 namespace {
@@ -39,6 +40,15 @@ void fold_with_report(const OperatorHandle&, Stack* stack) {
 void freeze(const OperatorHandle&, Stack* stack) {
   const Module module = module_from(torch::jit::pop(*stack));
   torch::jit::push(*stack, bnfold::freeze(module).module._ivalue());
+}
+
+// optimize_for_inference(Any module, Any inputs) -> (Any, str), inputs a tuple of the arguments of forward, empty where there are none
+void optimize_for_inference(const OperatorHandle&, Stack* stack) {
+  const c10::IValue inputs = torch::jit::pop(*stack);
+  if (!inputs.isTuple()) throw bnfold::Error("the inputs must be a tuple of the arguments of forward");
+  const Module module = module_from(torch::jit::pop(*stack));
+  const bnfold::OptimizeResult result = bnfold::optimize_for_inference(module, inputs.toTupleRef().elements().vec());
+  torch::jit::push(*stack, result.module._ivalue(), result.to_json());
 }
 
 // check(Any original, Any folded, Any inputs) -> (bool, float, float, str), inputs a tuple of tuples
@@ -81,6 +91,8 @@ TORCH_LIBRARY(bnfold, library) {
   library.def("fold_with_report(Any module, str options_json) -> (Any, str)",
               torch::CppFunction::makeFromBoxedFunction<&fold_with_report>());
   library.def("freeze(Any module) -> Any", torch::CppFunction::makeFromBoxedFunction<&freeze>());
+  library.def("optimize_for_inference(Any module, Any inputs) -> (Any, str)",
+              torch::CppFunction::makeFromBoxedFunction<&optimize_for_inference>());
   library.def("register_pass() -> ()", &bnfold::register_pass);
   library.def("unregister_pass() -> ()", &bnfold::unregister_pass);
   library.def("pass_is_registered() -> bool", &bnfold::pass_is_registered);

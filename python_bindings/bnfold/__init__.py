@@ -14,6 +14,7 @@ from ._files import load, save
 from ._fold import FoldOptions, FoldResult, fold
 from ._freeze import freeze, report_of
 from ._library import ops as _ops
+from ._optimize import FusedLayer, Fusions, UnfusedStep, fusions_of, optimize_for_inference
 from ._pass import pass_is_registered, register_pass, registered_pass, unregister_pass
 from ._report import FoldedNorm, KeptNorm, MergedConv, Obstacle, Report
 
@@ -25,16 +26,21 @@ __all__ = [
     "FoldOptions",
     "FoldResult",
     "FoldedNorm",
+    "FusedLayer",
+    "Fusions",
     "KeptNorm",
     "Obstacle",
     "LoadError",
     "MergedConv",
     "Report",
     "SaveError",
+    "UnfusedStep",
     "check",
     "fold",
     "freeze",
+    "fusions_of",
     "load",
+    "optimize_for_inference",
     "pass_is_registered",
     "register_pass",
     "registered_pass",

@@ -55,7 +55,7 @@ def fold(module: ModuleLike, example_inputs: Any = None, **options: Unpack[FoldO
     comparison fails, and TypeError for arguments of another kind.
     """
     settings = _checked(options)
-    arguments = _arguments(example_inputs)
+    arguments = arguments_of(example_inputs)
     if arguments is not None:
         if "input_ranks" in settings:
             raise TypeError("give either example_inputs or input_ranks; example inputs have ranks")
@@ -78,7 +78,7 @@ def _checked(options: FoldOptions) -> dict[str, Any]:
     return {name: list(value) for name, value in options.items()}  # type: ignore[call-overload]
 
 
-def _arguments(example_inputs: Any) -> Optional[tuple[Any, ...]]:
+def arguments_of(example_inputs: Any) -> Optional[tuple[Any, ...]]:
     if example_inputs is None or isinstance(example_inputs, tuple):
         return example_inputs
     if isinstance(example_inputs, torch.Tensor):

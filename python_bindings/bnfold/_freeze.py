@@ -34,7 +34,7 @@ def freeze(mod: torch.jit.ScriptModule, preserved_attrs: Optional[list[str]] = N
     if obstacle is not None:
         warnings.warn(f"frozen without folding: {obstacle}", stacklevel=2)
     if report is not None:
-        _reports[frozen] = report
+        remember(frozen, report)
         if optimize_numerics:
             _fold_sums_and_products(frozen, ["forward", *(preserved_attrs or [])])
     return frozen
@@ -50,8 +50,15 @@ def _fold_sums_and_products(frozen: torch.jit.ScriptModule, names: list[str]) ->
             pass
 
 
+def remember(frozen: torch.jit.ScriptModule, report: Report) -> None:
+    _reports[frozen] = report
+
+
 def report_of(frozen: torch.jit.ScriptModule) -> Report:
-    """What :func:`freeze` folded in a module that it returned. Raises KeyError for another module, or where nothing could be folded."""
+    """What :func:`freeze` or :func:`optimize_for_inference` folded in a module that it returned.
+
+    Raises KeyError for another module, or where nothing could be folded.
+    """
     if frozen not in _reports:
-        raise KeyError("bnfold.freeze did not return this module, or could not fold it")
+        raise KeyError("neither bnfold.freeze nor bnfold.optimize_for_inference returned this module, or it could not be folded")
     return _reports[frozen]

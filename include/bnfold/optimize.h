@@ -1,0 +1,72 @@
+// Makes a module fast where it runs: folds, freezes, and computes what stands behind a layer in the layer's own step.
+//
+//     bnfold::OptimizeResult result = bnfold::optimize_for_inference(model, {image});
+//     result.module.save("optimized.pt");
+#pragma once
+
+#include <torch/csrc/jit/api/module.h>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bnfold/report.h"
+
+namespace bnfold {
+
+// Why a layer, or what stands behind it, is computed in a step of its own. `name` below gives it as text.
+enum class FusionObstacle {
+  backend_missing,           // this LibTorch has no fused steps for the device
+  layer_unsupported,         // the backend has none for this kind of layer
+  weight_not_static,         // the weight or an argument is computed while the module runs
+  weight_dtype_unsupported,  // the backend has none for this dtype
+  input_not_batched,         // the input has no batch dimension
+  value_changed_in_place,    // something writes into the input of the layer
+  value_has_other_readers,   // something else reads what lies between the two steps
+  operand_unsupported,       // a factor of the sum, or the kind of activation behind a sum
+  sizes_unknown,             // the addend is not known to have the size of the sum; example inputs tell it
+};
+
+// The identifier of an obstacle: "sizes_unknown".
+std::string_view name(FusionObstacle obstacle);
+
+// A layer that is computed in one step with what stood behind it.
+struct FusedLayer {
+  std::string name;   // dotted path of the layer: "layer1.0.conv3"
+  std::string steps;  // what the step computes: "conv2d, add, relu"
+};
+
+// A step that was not taken into the layer before it, or a layer that stayed as it was.
+struct UnfusedStep {
+  std::string name;  // dotted path of the layer
+  std::string step;  // "add"; for the layer itself, "conv2d"
+  FusionObstacle obstacle;
+  std::string detail;
+};
+
+struct OptimizeResult {
+  torch::jit::Module module;
+  Report report;  // of the fold
+  std::vector<FusedLayer> fused;
+  std::vector<UnfusedStep> unfused;
+
+  // That of the report, with the members fused and unfused.
+  std::string to_json() const;
+};
+
+// Folds every batch norm of `module` as bnfold::freeze does, freezes forward, and fuses. On a CPU each convolution in float with what stands
+// behind it, a sum of values of one size, a ReLU, ReLU6, hardtanh, clamp, SiLU, GELU, hardswish, hardsigmoid, sigmoid, tanh or leaky ReLU,
+// becomes one of oneDNN's steps in channels_last, its weight reordered once. On a GPU LibTorch's own fusion for cuDNN is made.
+//
+// `example_inputs` are the arguments of forward. With them it is known which sums have addends of one size, the weights are ordered for
+// those sizes, and the result is compared with `module`. Without them sums stay steps of their own. Other sizes run as well, but a
+// sum that was fused takes no addend that is broadcast: it raises an error.
+//
+// The result runs and loads with LibTorch alone: the file holds the weights in their ordinary order, and loading orders them again. It computes
+// no gradients. NaN may become a bound in an activation.
+//
+// Throws what bnfold::freeze throws; InputError where the module can't run on the inputs; Error where the result differs from `module` on them
+// by more than rounding.
+OptimizeResult optimize_for_inference(const torch::jit::Module& module, const std::vector<c10::IValue>& example_inputs = {});
+
+}  // namespace bnfold

@@ -1,0 +1,28 @@
+// How a convolution moves over its input.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace bnfold {
+
+// A number for each spatial dimension, and the groups.
+struct ConvGeometry {
+  std::vector<int64_t> stride;
+  std::vector<int64_t> padding;  // at both sides
+  std::vector<int64_t> dilation;
+  int64_t groups;
+};
+
+// Whether `node` is a convolution that is not transposed, with the arguments of aten::convolution.
+bool is_forward_conv(const torch::jit::Node* node);
+
+// That of a convolution which is not transposed, with this weight [O, I/groups, ...]; nothing where a number is computed, or where the
+// padding 'same' is more at one side.
+std::optional<ConvGeometry> conv_geometry(const torch::jit::Node* conv, const at::Tensor& weight);
+
+}  // namespace bnfold

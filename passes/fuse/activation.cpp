@@ -1,0 +1,41 @@
+#include "fuse/activation.h"
+
+#include <unordered_map>
+
+#include "constants.h"
+#include "operators.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+std::optional<Activation> with_numbers(const char* name, const jit::Node* node, std::initializer_list<size_t> inputs) {
+  Activation activation{name};
+  for (const size_t input : inputs) {
+    const auto number = constant_number(node->input(input));
+    if (!number) return std::nullopt;
+    activation.numbers.push_back(*number);
+  }
+  return activation;
+}
+
+}  // namespace
+
+std::optional<Activation> activation_of(const jit::Node* node) {
+  static const std::unordered_map<std::string, std::string> without_numbers = {
+      {"relu", "relu"}, {"sigmoid", "sigmoid"},     {"tanh", "tanh"},
+      {"silu", "swish"}, {"hardswish", "hardswish"}, {"hardsigmoid", "hardsigmoid"}};
+  if (!node->kind().is_aten()) return std::nullopt;
+  const auto found = without_numbers.find(node->kind().toUnqualString());
+  if (found != without_numbers.end()) return Activation{found->second};
+  if (is_one_of(node, {"relu6"})) return Activation{"hardtanh", {0, 6}};
+  if (is_one_of(node, {"hardtanh", "clamp"})) return with_numbers("hardtanh", node, {1, 2});
+  if (is_one_of(node, {"leaky_relu"})) return with_numbers("leaky_relu", node, {1});
+  if (!is_one_of(node, {"gelu"})) return std::nullopt;
+  const auto algorithm = constant_string(node->namedInput("approximate"));
+  return algorithm ? std::optional<Activation>(Activation{"gelu", {}, algorithm}) : std::nullopt;
+}
+
+}  // namespace bnfold

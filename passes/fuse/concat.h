@@ -1,0 +1,14 @@
+// Concatenations that grow, as in a DenseNet, share one piece of memory.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+#include "fuse/observe.h"
+
+namespace bnfold {
+
+// Makes the concatenations views of one tensor, into which each part is copied once. Called while no operator writes in place, before
+// reuse_memory, which leaves views alone.
+void share_memory_of_concatenations(torch::jit::Graph& graph, const Observations& observed);
+
+}  // namespace bnfold

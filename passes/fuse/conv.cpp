@@ -1,0 +1,212 @@
+// A convolution, what is added to it and the activation behind become one step of oneDNN.
+//
+//   before   x --> conv2d(W, b) --> add(u) --> relu --> y          after   x, u --> _convolution_pointwise(W', b) --> y
+//            x --> conv2d(W, b) --> silu --> y                             x --> _convolution_pointwise(W', b) --> y
+//
+// W' is W in the order that the kernel reads, a packed weight. The step makes channels_last memory, whatever order its input has.
+//
+// Conditions  of the convolution, in this order
+//             it has two spatial dimensions and is not transposed                 layer_unsupported
+//             weight, bias and its numbers are constants                          weight_not_static
+//             weight and bias are float tensors on the CPU                        weight_dtype_unsupported
+//             its input has a batch, where inputs were given                      input_not_batched
+//             nothing writes into its input, since the step stands further down,
+//             nor into its output, which may be copied into another order         value_changed_in_place
+//             of the sum, then the activation behind the convolution
+//             nothing else reads what lies before it                              value_has_other_readers
+//             the sum counts both addends once; behind it stands ReLU alone       operand_unsupported
+//             both addends had one size in the run, larger than 1 along height
+//             and width, where one of 1 might have been broadcast                 sizes_unknown
+#include "fuse/conv.h"
+
+#include <torch/csrc/jit/ir/alias_analysis.h>
+
+#include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "constants.h"
+#include "graph_walk.h"
+#include "operators.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+using Decision = std::variant<ConvFusion, UnfusedStep>;
+
+bool is_sum(const jit::Node* node) {
+  return node->kind() == jit::aten::add && node->input(1)->type()->kind() == c10::TypeKind::TensorType;
+}
+
+std::string step_of(const jit::Node* node) { return node->kind().toUnqualString(); }
+
+class Planner {
+ public:
+  Planner(const std::shared_ptr<jit::Graph>& graph, const Observations& observed)
+      : graph_(graph), store_(graph), aliases_(graph, /*isFrozen=*/true), observed_(observed) {}
+
+  ConvPlan run() {
+    ConvPlan plan;
+    for_each_node(graph_->block(), [&](jit::Node* node) {
+      if (!is_convolution(node)) return;
+      Decision decision = decide(node);
+      if (auto* unfused = std::get_if<UnfusedStep>(&decision)) plan.unfused.push_back(std::move(*unfused));
+      if (auto* fusion = std::get_if<ConvFusion>(&decision)) take_what_follows(plan, std::move(*fusion));
+    });
+    for (auto& [node, step] : left_) {
+      if (sums_.count(node) == 0) plan.unfused.push_back(std::move(step));
+    }
+    for (ConvFusion& fusion : plan.fusions) fusion.overwrites_addend = fusion.sum != nullptr && is_free(fusion);
+    return plan;
+  }
+
+ private:
+  Decision decide(jit::Node* conv) const {
+    const bool two_dimensional = is_forward_conv(conv) && conv->kind() != jit::aten::conv1d && conv->kind() != jit::aten::conv3d;
+    const auto stays = [&](FusionObstacle obstacle, const std::string& detail) {
+      const bool named = has_argument(conv, "weight") && store_.read(conv->namedInput("weight"));
+      return UnfusedStep{named ? store_.layer(conv->namedInput("weight")) : step_of(conv), step_of(conv), obstacle, detail};
+    };
+    if (!two_dimensional) return stays(FusionObstacle::layer_unsupported, "oneDNN's step is for conv2d");
+    const auto weight = store_.read(conv->namedInput("weight"));
+    const auto bias = store_.read(conv->namedInput("bias"));
+    if (!weight || !weight->defined() || !bias) return stays(FusionObstacle::weight_not_static, "its weight or bias is computed");
+    if (weight->dim() != 4) return stays(FusionObstacle::layer_unsupported, "oneDNN's step has two spatial dimensions");
+    for (const at::Tensor& tensor : {*weight, *bias}) {
+      if (!tensor.defined() || (tensor.scalar_type() == at::kFloat && tensor.is_cpu() && tensor.layout() == at::kStrided)) continue;
+      return stays(FusionObstacle::weight_dtype_unsupported, "a " + tensor.toString());
+    }
+    const auto geometry = conv_geometry(conv, *weight);
+    if (!geometry) return stays(FusionObstacle::weight_not_static, "a number is computed, or its padding is uneven");
+    const std::vector<int64_t> input_size = size_of_input(conv, *weight, *geometry);
+    if (input_size.size() != 4) return stays(FusionObstacle::input_not_batched, "its input has no batch dimension");
+    for (const jit::Value* value : {conv->input(0), conv->output()}) {
+      if (aliases_.hasWriters(value)) return stays(FusionObstacle::value_changed_in_place, "its input or output is written into");
+    }
+    return ConvFusion{conv, store_.layer(conv->namedInput("weight")), *geometry, input_size};
+  }
+
+  // Where nothing tells it, that of a middle-sized image: most kernels read its order.
+  std::vector<int64_t> size_of_input(const jit::Node* conv, const at::Tensor& weight, const ConvGeometry& geometry) const {
+    const auto found = observed_.find(conv->input(0));
+    return found != observed_.end() ? found->second.sizes : std::vector<int64_t>{1, weight.size(1) * geometry.groups, 28, 28};
+  }
+
+  void take_what_follows(ConvPlan& plan, ConvFusion fusion) {
+    take_sum(fusion);
+    take_activation(fusion);
+    steps_.insert(fusion.last());
+    if (fusion.sum != nullptr) sums_.insert(fusion.sum);
+    positions_.emplace(fusion.conv, fusion.last());
+    plan.fusions.push_back(std::move(fusion));
+  }
+
+  // The first node of the kind behind the fusion so far; says why, where it can't be taken.
+  template <typename IsKind>
+  jit::Node* behind(const ConvFusion& fusion, const IsKind& is_kind) {
+    const auto& uses = fusion.last()->output()->uses();
+    const auto found = std::find_if(uses.begin(), uses.end(), [&](const jit::Use& use) { return is_kind(use.user); });
+    if (found == uses.end()) return nullptr;
+    if (uses.size() == 1 && found->user->owningBlock() == fusion.conv->owningBlock()) return found->user;
+    leave(fusion, found->user, FusionObstacle::value_has_other_readers, "something else reads what lies between");
+    return nullptr;
+  }
+
+  void leave(const ConvFusion& fusion, const jit::Node* node, FusionObstacle obstacle, const std::string& detail) {
+    left_.emplace_back(node, UnfusedStep{fusion.layer, step_of(node), obstacle, detail});
+  }
+
+  void take_sum(ConvFusion& fusion) {
+    jit::Node* sum = behind(fusion, is_sum);
+    if (sum == nullptr) return;
+    const jit::Value* value = fusion.conv->output();
+    const size_t addend = sum->input(0) == value ? 1 : 0;
+    if (sums_.count(sum) != 0) return;  // by the other addend, a convolution too
+    if (weight_in_sum(sum, 1) != 1.0) return leave(fusion, sum, FusionObstacle::operand_unsupported, "it counts one addend otherwise");
+    if (!surely_have_one_size(observed_, value, sum->input(addend))) {
+      return leave(fusion, sum, FusionObstacle::sizes_unknown, "its addend may be broadcast");
+    }
+    fusion.sum = sum;
+    fusion.addend = addend;
+  }
+
+  void take_activation(ConvFusion& fusion) {
+    jit::Node* node = behind(fusion, [](const jit::Node* one) { return activation_of(one).has_value(); });
+    if (node == nullptr) return;
+    if (fusion.sum != nullptr && activation_of(node)->name != "relu") {
+      return leave(fusion, node, FusionObstacle::operand_unsupported, "behind a sum oneDNN's step has ReLU alone");
+    }
+    fusion.activation = node;
+  }
+
+  // Whether the addend is the memory of a step, which only steps before this one read beside it.
+  bool is_free(const ConvFusion& fusion) const {
+    const jit::Value* addend = fusion.sum->input(fusion.addend);
+    if (steps_.count(addend->node()) == 0) return false;
+    return std::all_of(addend->uses().begin(), addend->uses().end(), [&](const jit::Use& use) {
+      if (use.user == fusion.sum) return true;
+      const auto position = positions_.find(use.user);
+      return position != positions_.end() && position->second->owningBlock() == fusion.last()->owningBlock() &&
+             position->second->isBefore(fusion.last());
+    });
+  }
+
+  const std::shared_ptr<jit::Graph>& graph_;
+  const ParameterStore store_;
+  const jit::AliasDb aliases_;
+  const Observations& observed_;
+  std::unordered_set<const jit::Node*> steps_;                         // the last nodes of the fusions
+  std::unordered_set<const jit::Node*> sums_;                          // that they take
+  std::vector<std::pair<const jit::Node*, UnfusedStep>> left_;         // sums and activations; a sum may yet be taken by its other addend
+  std::unordered_map<const jit::Node*, const jit::Node*> positions_;  // the last nodes, by convolution
+};
+
+// Scalar?[]
+jit::Value* insert_numbers(jit::Graph& graph, const std::vector<double>& numbers) {
+  std::vector<jit::Value*> values;
+  for (const double number : numbers) values.push_back(graph.insertConstant(number));
+  return graph.insertNode(graph.createList(c10::OptionalType::create(c10::NumberType::get()), values))->output();
+}
+
+}  // namespace
+
+ConvPlan plan_convs(const std::shared_ptr<jit::Graph>& graph, const Observations& observed) { return Planner(graph, observed).run(); }
+
+jit::Value* apply(const ConvFusion& fusion, WeightPacker& packer) {
+  jit::Node* conv = fusion.conv;
+  jit::Node* last = fusion.last();
+  jit::Graph& graph = *conv->owningGraph();
+  const jit::WithInsertPoint before(last);
+  const Activation activation = fusion.activation != nullptr ? *activation_of(fusion.activation) : Activation();
+  const at::Tensor weight = jit::toIValue(conv->namedInput("weight"))->toTensor();
+  jit::Value* packed = packer.add(fusion.layer, weight, fusion.geometry, fusion.input_size, last);
+  std::vector<jit::Value*> inputs = {conv->input(0), packed, conv->namedInput("bias")};
+  for (const auto* numbers : {&fusion.geometry.padding, &fusion.geometry.stride, &fusion.geometry.dilation}) {
+    inputs.push_back(graph.insertConstant(*numbers));
+  }
+  inputs.push_back(graph.insertConstant(fusion.geometry.groups));
+  const char* kind = "mkldnn::_convolution_pointwise";
+  jit::Value* none = graph.insertConstant(c10::IValue());
+  if (fusion.sum == nullptr) {
+    jit::Value* algorithm = activation.algorithm ? graph.insertConstant(*activation.algorithm) : none;
+    inputs.insert(inputs.end(), {graph.insertConstant(activation.name), insert_numbers(graph, activation.numbers), algorithm});
+  } else {
+    if (fusion.overwrites_addend) kind = "mkldnn::_convolution_pointwise_";
+    inputs.insert(inputs.begin() + (fusion.overwrites_addend ? 0 : 1), fusion.sum->input(fusion.addend));
+    jit::Value* behind_sum = fusion.activation != nullptr ? graph.insertConstant(activation.name) : none;
+    inputs.insert(inputs.end(), {graph.insertConstant("add"), none, behind_sum, insert_numbers(graph, {}), none});
+  }
+  jit::Node* step = graph.insertNode(graph.create(c10::Symbol::fromQualString(kind), inputs));
+  step->copyMetadata(conv);
+  step->output()->setType(c10::TensorType::get());
+  last->output()->replaceAllUsesWith(step->output());
+  for (jit::Node* node : {fusion.activation, fusion.sum, fusion.conv}) {
+    if (node != nullptr) node->destroy();
+  }
+  return step->output();
+}
+
+}  // namespace bnfold

@@ -1,0 +1,45 @@
+// Convolutions that oneDNN computes in one step with the sum and the activation behind them.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "bnfold/optimize.h"
+#include "conv_geometry.h"
+#include "fuse/activation.h"
+#include "fuse/observe.h"
+#include "fuse/packed_weight.h"
+#include "parameter_store.h"
+
+namespace bnfold {
+
+struct ConvFusion {
+  torch::jit::Node* conv;
+  std::string layer;  // dotted path
+  ConvGeometry geometry;
+  std::vector<int64_t> input_size;         // [N, C, H, W]
+  torch::jit::Node* sum = nullptr;
+  size_t addend = 0;                       // which input of the sum is not the convolution
+  bool overwrites_addend = false;          // nobody reads it later
+  torch::jit::Node* activation = nullptr;  // behind the sum, or behind the convolution
+
+  // The node in whose place the step stands.
+  torch::jit::Node* last() const { return activation != nullptr ? activation : sum != nullptr ? sum : conv; }
+};
+
+struct ConvPlan {
+  std::vector<ConvFusion> fusions;  // in the order of the graph
+  std::vector<UnfusedStep> unfused;
+};
+
+// What becomes of the convolutions of a frozen graph.
+ConvPlan plan_convs(const std::shared_ptr<torch::jit::Graph>& graph, const Observations& observed);
+
+// Makes the step with the weight packed, removes what it computes, and returns what it makes.
+torch::jit::Value* apply(const ConvFusion& fusion, WeightPacker& packer);
+
+}  // namespace bnfold

@@ -1,0 +1,81 @@
+#include "fuse/memory_order.h"
+
+#include <ATen/ATen.h>
+
+#include <string_view>
+#include <vector>
+
+#include "memory.h"
+#include "operators.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+// Reads every order; the output may have that of the input.
+bool passes_order(const jit::Node* node) {
+  static const OperatorNames others = {"add",       "sub",     "mul",       "div",       "maximum", "minimum", "cat",     "mean",
+                                       "sum",       "amax",    "amin",      "pad",       "constant_pad_nd", "flatten", "reshape", "permute",
+                                       "transpose", "slice",   "select",    "chunk",     "split",   "split_with_sizes", "unsqueeze",
+                                       "squeeze",   "expand",  "expand_as", "where",     "pow",     "channel_shuffle", "pixel_shuffle"};
+  if (node->kind() == jit::prim::ListConstruct) return only_concatenation(node) != nullptr;
+  return node->kind() == jit::prim::ListUnpack || keeps_sizes(node) || keeps_channels(node) || is_one_of(node, others);
+}
+
+// Reads every order, and makes contiguous memory.
+bool makes_memory(const jit::Node* node) {
+  return is_one_of(node, {"linear", "addmm", "matmul", "mm", "bmm", "layer_norm", "contiguous"});
+}
+
+bool is_step(const jit::Node* node) {
+  return std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::";
+}
+
+class Restorer {
+ public:
+  Restorer(jit::Graph& graph, const std::unordered_set<jit::Value*>& steps) : graph_(graph), reordered_(steps) {}
+
+  void visit(jit::Block* block) {
+    std::vector<jit::Node*> nodes(block->nodes().begin(), block->nodes().end());
+    for (jit::Node* node : nodes) {
+      visit(node);
+      for (jit::Block* inner : node->blocks()) visit(inner);
+    }
+    restore_inputs(block->return_node());
+  }
+
+ private:
+  void visit(jit::Node* node) {
+    if (is_step(node) || makes_memory(node)) return;
+    bool reads = false;
+    for (jit::Value* input : node->inputs()) reads |= reordered_.count(input) != 0 && !reads_metadata_only(node, input);
+    if (!reads) return;
+    if (!passes_order(node)) return restore_inputs(node);
+    for (jit::Value* output : node->outputs()) reordered_.insert(output);
+  }
+
+  void restore_inputs(jit::Node* node) {
+    for (size_t i = 0; i < node->inputs().size(); ++i) {
+      jit::Value* input = node->input(i);
+      if (reordered_.count(input) == 0 || input->type()->kind() != c10::TypeKind::TensorType) continue;
+      const jit::WithInsertPoint before(node);
+      jit::Value* format = graph_.insertConstant(static_cast<int64_t>(at::MemoryFormat::Contiguous));
+      jit::Node* contiguous = graph_.insertNode(graph_.create(jit::aten::contiguous, {input, format}));
+      contiguous->output()->setType(c10::TensorType::get());
+      node->replaceInput(i, contiguous->output());
+    }
+  }
+
+  jit::Graph& graph_;
+  std::unordered_set<jit::Value*> reordered_;  // what may lie in another order than before
+};
+
+}  // namespace
+
+void restore_memory_order(jit::Graph& graph, const std::unordered_set<jit::Value*>& steps) {
+  Restorer(graph, steps).visit(graph.block());
+}
+
+}  // namespace bnfold

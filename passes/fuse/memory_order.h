@@ -1,0 +1,14 @@
+// Fused steps make channels_last memory where the layers before them made contiguous memory.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <unordered_set>
+
+namespace bnfold {
+
+// Puts the values that come from `steps` into contiguous order in front of whatever may ask for an order: outputs, views, containers,
+// branches, and operators that are not known to read and make any. What passes an order on, and what makes memory of its own, is left alone.
+void restore_memory_order(torch::jit::Graph& graph, const std::unordered_set<torch::jit::Value*>& steps);
+
+}  // namespace bnfold

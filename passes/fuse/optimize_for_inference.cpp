@@ -1,0 +1,121 @@
+// The pipeline: what happens to a module that is optimized, step by step.
+#include "bnfold/optimize.h"
+
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
+#include <torch/csrc/jit/passes/frozen_conv_add_relu_fusion.h>
+
+#include <nlohmann/json.hpp>
+#include <unordered_set>
+
+#include "bnfold/bnfold.h"
+#include "bnfold/check.h"
+#include "compilation_units.h"
+#include "freeze.h"
+#include "fuse/concat.h"
+#include "fuse/conv.h"
+#include "fuse/growing_lists.h"
+#include "fuse/memory_order.h"
+#include "fuse/observe.h"
+#include "fuse/packed_weight.h"
+#include "fuse/reuse_memory.h"
+#include "parameter_store.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+Options options_of(const std::vector<c10::IValue>& inputs) {
+  Options options;
+  for (const c10::IValue& input : inputs) {
+    options.input_ranks.emplace_back();
+    if (input.isTensor()) options.input_ranks.back() = input.toTensor().dim();
+  }
+  return options;
+}
+
+Observations observed_in(const jit::Module& frozen, const jit::Graph& graph, const std::vector<c10::IValue>& inputs) {
+  if (inputs.empty()) return {};
+  std::vector<c10::IValue> arguments = {frozen._ivalue()};
+  for (const c10::IValue& input : inputs) arguments.push_back(input.deepcopy());
+  return observe(graph, arguments);
+}
+
+// ConvFusions as the user is told of them.
+FusedLayer described(const ConvFusion& fusion) {
+  FusedLayer layer{fusion.layer, fusion.conv->kind().toUnqualString()};
+  for (const jit::Node* node : {fusion.sum, fusion.activation}) {
+    if (node != nullptr) layer.steps += std::string(", ") + node->kind().toUnqualString();
+  }
+  return layer;
+}
+
+// Applies it, and knows of its result what was observed. What is gone is forgotten: a later value may get its address.
+jit::Value* applied(const ConvFusion& fusion, WeightPacker& packer, Observations& observed) {
+  auto result = observed.extract(fusion.last()->output());
+  for (const jit::Node* node : {fusion.conv, fusion.sum, fusion.activation}) {
+    if (node != nullptr) observed.erase(node->output());
+  }
+  jit::Value* step = apply(fusion, packer);
+  if (!result.empty()) observed.emplace(step, std::move(result.mapped()));
+  return step;
+}
+
+void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& graph, Observations observed) {
+  use_new_memory(*graph, observed);
+  ConvPlan plan = plan_convs(graph, observed);
+  const bool contiguous = !ParameterStore(graph).holds_channels_last();
+  const std::scoped_lock lock(compilation_units());
+  WeightPacker packer(result.module);
+  std::unordered_set<jit::Value*> steps;
+  for (const ConvFusion& fusion : plan.fusions) {
+    result.fused.push_back(described(fusion));
+    steps.insert(applied(fusion, packer, observed));
+  }
+  result.unfused = std::move(plan.unfused);
+  if (contiguous) restore_memory_order(*graph, steps);
+  share_memory_of_concatenations(*graph, observed);
+  reuse_memory(*graph, observed);
+}
+
+void require_equal(const jit::Module& module, const jit::Module& optimized, const std::vector<c10::IValue>& inputs) {
+  const CheckResult result = check(module, optimized, {inputs});
+  if (!result.passed) throw Error("the optimized module differs from the original on the example inputs by more than rounding");
+}
+
+constexpr std::string_view kObstacles[] = {"backend_missing",   "layer_unsupported",      "weight_not_static",       "weight_dtype_unsupported",
+                                           "input_not_batched", "value_changed_in_place", "value_has_other_readers", "operand_unsupported",
+                                           "sizes_unknown"};
+
+}  // namespace
+
+std::string_view name(FusionObstacle obstacle) { return kObstacles[static_cast<size_t>(obstacle)]; }
+
+std::string OptimizeResult::to_json() const {
+  auto json = nlohmann::ordered_json::parse(report.to_json());
+  json["fused"] = nlohmann::ordered_json::array();
+  for (const FusedLayer& layer : fused) json["fused"].push_back({{"name", layer.name}, {"steps", layer.steps}});
+  json["unfused"] = nlohmann::ordered_json::array();
+  for (const UnfusedStep& step : unfused) {
+    json["unfused"].push_back({{"name", step.name}, {"step", step.step}, {"obstacle", bnfold::name(step.obstacle)}, {"detail", step.detail}});
+  }
+  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+OptimizeResult optimize_for_inference(const jit::Module& module, const std::vector<c10::IValue>& example_inputs) {
+  const at::NoGradGuard no_grad;
+  FoldResult frozen = freeze(module, options_of(example_inputs), c10::nullopt, /*optimize_numerics=*/true);
+  OptimizeResult result{frozen.module, frozen.report, {}, {}};
+  auto graph = result.module.get_method("forward").graph();
+  if (can_pack_weights()) {
+    spell_out_growing_lists(*graph);
+    fuse_on_cpu(result, graph, observed_in(result.module, *graph, example_inputs));
+  }
+  jit::FuseFrozenConvAddRelu(graph);
+  jit::EliminateDeadCode(graph);
+  if (!example_inputs.empty()) require_equal(module, result.module, example_inputs);
+  return result;
+}
+
+}  // namespace bnfold

@@ -1,0 +1,104 @@
+#include "fuse/reuse_memory.h"
+
+#include <torch/csrc/jit/runtime/operator.h>
+
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "graph_walk.h"
+#include "operators.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+// Their results have the size and the dtype of what they read.
+const OperatorNames kActivations = {"relu",        "relu6",      "hardtanh", "sigmoid", "tanh", "silu", "hardswish",
+                                    "hardsigmoid", "leaky_relu", "gelu",     "mish",    "elu"};
+const OperatorNames kArithmetic = {"add", "sub", "mul", "clamp_min", "clamp_max", "clamp"};
+
+// The name without the underscore of what works in place; empty for what does not.
+std::string functional_name(const jit::Node* node) {
+  std::string name = node->kind().is_aten() ? node->kind().toUnqualString() : "";
+  if (name.empty() || name.back() != '_') return "";
+  name.pop_back();
+  return name;
+}
+
+// The operator that overwrites its first operand; empty where there is none.
+std::string in_place_name(const jit::Node* node) {
+  static const std::unordered_map<std::string, std::string> others = {{"maximum", "clamp_min_"}, {"minimum", "clamp_max_"}};
+  if (!node->kind().is_aten()) return "";
+  const std::string name = node->kind().toUnqualString();
+  const auto found = others.find(name);
+  if (found != others.end()) return found->second;
+  return kActivations.count(name) + kArithmetic.count(name) != 0 ? name + "_" : "";
+}
+
+bool is_new(const jit::Value* value) {
+  const jit::Node* node = value->node();
+  if (std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::") return true;
+  return node->kind().is_aten() && !may_return_its_input(node);
+}
+
+bool is_only_reader(const jit::Node* node, const jit::Value* value) {
+  if (value->node()->owningBlock() != node->owningBlock()) return false;
+  size_t uses = 0;
+  for (const jit::Use& use : value->uses()) uses += reads_metadata_only(use.user, value) ? 0 : 1;
+  return uses == 1;
+}
+
+// Whether no operand makes the result wider than the first one.
+bool keeps_dtype(const jit::Node* node, const Observations& observed) {
+  for (const jit::Value* operand : node->inputs()) {
+    if (operand == node->input(0) || operand->type()->kind() != c10::TypeKind::TensorType) continue;
+    const auto one = observed.find(node->input(0));
+    const auto other = observed.find(operand);
+    if (one == observed.end() || other == observed.end() || one->second.dtype != other->second.dtype) return false;
+  }
+  return true;
+}
+
+bool exists(c10::Symbol kind) { return !jit::getAllOperatorsFor(kind).empty(); }
+
+// Replaces every node for which `name_for` has another name, in the order of the graph.
+template <typename NameFor>
+void rename(jit::Graph& graph, Observations& observed, const NameFor& name_for) {
+  std::vector<jit::Node*> nodes;
+  for_each_node(graph.block(), [&nodes](jit::Node* node) { nodes.push_back(node); });
+  for (jit::Node* node : nodes) {
+    const std::string name = name_for(node);
+    if (name.empty() || !exists(c10::Symbol::aten(name))) continue;
+    auto known = observed.extract(node->output());
+    jit::Node* replacement = node->replaceWithNewSymbol(c10::Symbol::aten(name));
+    replacement->copyMetadata(node);
+    node->destroy();
+    if (!known.empty()) observed.emplace(replacement->output(), std::move(known.mapped()));
+  }
+}
+
+}  // namespace
+
+void use_new_memory(jit::Graph& graph, Observations& observed) {
+  rename(graph, observed, [&observed](const jit::Node* node) {
+    const std::string name = functional_name(node);
+    const bool activation = kActivations.count(name) != 0;
+    if (!activation && (kArithmetic.count(name) == 0 || !keeps_dtype(node, observed))) return std::string();
+    return is_new(node->input(0)) && is_only_reader(node, node->input(0)) ? name : std::string();
+  });
+}
+
+void reuse_memory(jit::Graph& graph, Observations& observed) {
+  rename(graph, observed, [&observed](const jit::Node* node) {
+    const std::string name = in_place_name(node);
+    if (name.empty() || !is_new(node->input(0)) || !is_only_reader(node, node->input(0))) return std::string();
+    const bool activation = kActivations.count(node->kind().toUnqualString()) != 0;
+    return activation || surely_have_one_size(observed, node->input(0), node->output()) ? name : std::string();
+  });
+}
+
+}  // namespace bnfold

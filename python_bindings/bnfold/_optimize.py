@@ -1,0 +1,91 @@
+"""Fold, freeze, and fuse what stands behind each layer into it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import weakref
+from typing import Any
+
+import torch
+
+from ._errors import Error, raised_as
+from ._files import wrapped
+from ._fold import arguments_of
+from ._freeze import remember
+from ._library import ops
+from ._modules import ModuleLike, raw, script_module_from
+from ._report import Report
+
+
+@dataclasses.dataclass(frozen=True)
+class FusedLayer:
+    """A layer that is computed in one step with what stood behind it."""
+
+    name: str  #: dotted path of the layer, "layer1.0.conv3"
+    steps: str  #: what the step computes, "conv2d, add, relu"
+
+
+@dataclasses.dataclass(frozen=True)
+class UnfusedStep:
+    """A step that was not taken into the layer before it, or a layer that stayed as it was."""
+
+    name: str  #: dotted path of the layer
+    step: str  #: "add"; for the layer itself, "conv2d"
+    obstacle: str  #: identifier of what stood in the way, "sizes_unknown"
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Fusions:
+    """``str(fusions)`` is a table for a terminal."""
+
+    fused: tuple[FusedLayer, ...]
+    unfused: tuple[UnfusedStep, ...]
+
+    def __str__(self) -> str:
+        counts: dict[str, int] = {}
+        for layer in self.fused:
+            counts[layer.steps] = counts.get(layer.steps, 0) + 1
+        lines = [f"{count:6}  {steps}" for steps, count in sorted(counts.items(), key=lambda item: -item[1])]
+        lines += [f"  left  {step.step} of {step.name}: {step.obstacle}, {step.detail}" for step in self.unfused]
+        return "\n".join(lines) if lines else "nothing fused"
+
+
+_fusions: weakref.WeakKeyDictionary[torch.jit.ScriptModule, Fusions] = weakref.WeakKeyDictionary()
+
+
+def optimize_for_inference(module: ModuleLike, example_inputs: Any = None) -> torch.jit.ScriptModule:
+    """Folds, freezes, and fuses: the fastest module that LibTorch can run without compiling anything.
+
+    On a CPU each convolution in float becomes one of oneDNN's steps in channels_last, with the sum and the activation behind it, its weight
+    ordered for the kernel once. On a GPU LibTorch's own fusion for cuDNN is made.
+
+    ``module`` and ``example_inputs`` are those of :func:`fold`. With example inputs it is known which sums have addends of one size, the
+    weights are ordered for those sizes, and the result is compared with ``module``. Without them sums stay steps of their own. Other
+    sizes run as well, but a sum that was fused takes no addend that is broadcast: it raises torch.jit.Error.
+
+    The result has only ``forward``, computes no gradients, and is saved, loaded and run with LibTorch alone: the file holds the weights in
+    their ordinary order, and loading orders them again.
+
+    :func:`report_of` gives the report of the folds, :func:`fusions_of` what was fused. Raises LoadError where the file can't be loaded,
+    TypeError for arguments of another kind, and Error where the module is in training mode, can't be scripted or frozen, can't run on
+    the example inputs, or the result differs on them by more than rounding.
+    """
+    arguments = arguments_of(example_inputs)
+    original = script_module_from(module)
+    with raised_as(Error):
+        raw_module, text = ops.optimize_for_inference(raw(original), arguments or ())
+    optimized = wrapped(raw_module)
+    content = json.loads(text)
+    fused = tuple(FusedLayer(**layer) for layer in content.pop("fused"))
+    _fusions[optimized] = Fusions(fused, tuple(UnfusedStep(**step) for step in content.pop("unfused")))
+    remember(optimized, Report.from_json(json.dumps(content)))
+    return optimized
+
+
+def fusions_of(optimized: torch.jit.ScriptModule) -> Fusions:
+    """What :func:`optimize_for_inference` fused in a module that it returned. Raises KeyError for another module."""
+    if optimized not in _fusions:
+        raise KeyError("bnfold.optimize_for_inference did not return this module")
+    return _fusions[optimized]
