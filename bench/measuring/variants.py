@@ -70,11 +70,15 @@ TORCHSCRIPT: dict[str, Callable[[torch.jit.ScriptModule], torch.jit.ScriptModule
 }
 
 
-def _torch_compile(subject: Subject) -> Run:
+def _optimized(subject: Subject) -> Run:
+    return functools.partial(bnfold.optimize_for_inference(subject.scripted, subject.image), subject.image)
+
+
+def _torch_compile(subject: Subject, **options: bool) -> Run:
     _require_python_module(subject)
     # What earlier networks compiled counts towards the limit behind which torch.compile silently runs eager.
     torch.compiler.reset()
-    compiled = torch.compile(subject.model)
+    compiled = torch.compile(subject.model, options=options)
     return lambda: compiled(subject.image)
 
 
@@ -136,7 +140,14 @@ def _openvino(subject: Subject) -> Run:
     return run
 
 
-RUNTIMES = {"torch.compile": _torch_compile, "ONNX Runtime": _onnx_runtime, "OpenVINO": _openvino}
+RUNTIMES: dict[str, Callable[[Subject], Run]] = {
+    "bnfold.optimize_for_inference": _optimized,
+    "torch.compile": _torch_compile,
+    "torch.compile, freezing": functools.partial(_torch_compile, freezing=True),
+    "torch.compile, max-autotune": functools.partial(_torch_compile, freezing=True, max_autotune=True),
+    "ONNX Runtime": _onnx_runtime,
+    "OpenVINO": _openvino,
+}
 VARIANTS = (*TORCHSCRIPT, *RUNTIMES)
 
 

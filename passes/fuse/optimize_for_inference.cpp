@@ -19,6 +19,7 @@
 #include "fuse/packed_weight.h"
 #include "fuse/reuse_memory.h"
 #include "parameter_store.h"
+#include "sentence.h"
 
 namespace bnfold {
 
@@ -39,7 +40,17 @@ Observations observed_in(const jit::Module& frozen, const jit::Graph& graph, con
   if (inputs.empty()) return {};
   std::vector<c10::IValue> arguments = {frozen._ivalue()};
   for (const c10::IValue& input : inputs) arguments.push_back(input.deepcopy());
-  return observe(graph, arguments);
+  const auto fail = [](const std::string& what) {
+    throw InputError("the module can't run on the example inputs: " + first_sentence(what));
+  };
+  try {
+    return observe(graph, arguments);
+  } catch (const c10::Error& error) {
+    fail(error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    fail(error.what());
+  }
+  return {};
 }
 
 // ConvFusions as the user is told of them.

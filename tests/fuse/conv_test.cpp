@@ -1,0 +1,268 @@
+// Convolutions that become steps of oneDNN.
+#include "fuse/conv.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/jit/serialization/import.h>
+
+#include <sstream>
+
+#include "bnfold/check.h"
+#include "bnfold/optimize.h"
+#include "fuse/packed_weight.h"
+#include "support/expect.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+namespace {
+
+namespace jit = torch::jit;
+
+// The kinds of the steps, and how often each stands in forward.
+int64_t steps(const jit::Module& module) {
+  return count_nodes(module, "mkldnn::_convolution_pointwise") + count_nodes(module, "mkldnn::_convolution_pointwise_");
+}
+
+class FusedConv : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!can_pack_weights()) GTEST_SKIP() << "this LibTorch has no fused steps";
+    at::manual_seed(5);
+  }
+
+  // conv [6, 4, 3, 3], point [6, 4, 1, 1] and again [6, 6, 3, 3], all with a bias and keeping the size.
+  static Model model(const std::string& statements) {
+    Model model;
+    model.layer("conv", {6, 4, 3, 3}, 6).layer("point", {6, 4, 1, 1}, 6).layer("again", {6, 6, 3, 3}, 6);
+    model.forward(statements);
+    model.module.to(at::kFloat);
+    return model;
+  }
+
+  static std::string c(const std::string& value = "x") { return conv("conv", value, 1); }
+  static std::string p(const std::string& value = "x") { return conv("point", value); }
+  static std::string a(const std::string& value) { return conv("again", value, 1); }
+
+  OptimizeResult optimized(const Model& model) const { return optimized(model, {x}); }
+
+  // Optimized for the inputs, and compared with the original on them and on others, three times, in memory and from a file.
+  static OptimizeResult optimized(const Model& model, const Inputs& inputs) {
+    const OptimizeResult result = optimize_for_inference(model.module, inputs);
+    std::stringstream file;
+    result.module.save(file);
+    for (jit::Module module : {result.module, jit::load(file)}) {
+      expect_same(model.module, module, inputs);
+      expect_same(model.module, module, {at::randn({1, 4, 12, 5})});
+    }
+    return result;
+  }
+
+  static void expect_same(jit::Module expected, jit::Module actual, const Inputs& inputs) {
+    const at::NoGradGuard no_grad;
+    for (int run = 0; run < 3; ++run) {
+      const at::Tensor one = expected.forward(copied(inputs)).toTensor();
+      const at::Tensor other = actual.forward(copied(inputs)).toTensor();
+      ASSERT_EQ(one.sizes(), other.sizes());
+      EXPECT_EQ(one.is_contiguous(), other.is_contiguous());
+      EXPECT_LE((one - other).abs().max().item<double>(), 1e-5 * one.abs().max().item<double>());
+    }
+  }
+
+  static Inputs copied(const Inputs& inputs) {
+    Inputs copies;
+    for (const c10::IValue& input : inputs) copies.push_back(input.deepcopy());
+    return copies;
+  }
+
+  void expect_steps(const std::string& statements, const std::vector<std::string>& expected) const {
+    const OptimizeResult result = optimized(model(statements));
+    std::vector<std::string> steps;
+    for (const FusedLayer& layer : result.fused) steps.push_back(layer.name + ": " + layer.steps);
+    EXPECT_EQ(steps, expected) << statements;
+  }
+
+  void expect_left(const std::string& statements, const std::string& step, FusionObstacle obstacle) const {
+    const OptimizeResult result = optimized(model(statements));
+    ASSERT_EQ(result.unfused.size(), 1U) << statements;
+    EXPECT_EQ(result.unfused[0].step, step);
+    EXPECT_EQ(name(result.unfused[0].obstacle), name(obstacle)) << result.unfused[0].detail;
+  }
+
+  const at::Tensor x = at::randn({2, 4, 9, 8});
+};
+
+TEST_F(FusedConv, TakesTheActivation) {
+  const std::vector<std::pair<std::string, std::string>> activations = {
+      {"torch.relu", "relu"}, {"torch.relu_", "relu"}, {"torch.sigmoid", "sigmoid"}, {"torch.tanh", "tanh"}, {"torch.silu", "silu"},
+      {"torch.relu6", "relu6"}, {"torch.hardswish", "hardswish"}, {"torch.hardsigmoid", "hardsigmoid"}};
+  for (const auto& [function, step] : activations) {
+    expect_steps(fmt::format("return {}({})", function, c()), {"conv: conv2d, " + step});
+  }
+  expect_steps("return torch.hardtanh(" + c() + ", -0.5, 0.25)", {"conv: conv2d, hardtanh"});
+  expect_steps("return torch.clamp(" + c() + ", -0.5, 0.25)", {"conv: conv2d, clamp"});
+  expect_steps("return torch.leaky_relu(" + c() + ", 0.2)", {"conv: conv2d, leaky_relu"});
+  expect_steps("return torch.gelu(" + c() + ")", {"conv: conv2d, gelu"});
+  expect_steps("return torch.gelu(" + c() + ", approximate=\"tanh\")", {"conv: conv2d, gelu"});
+}
+
+TEST_F(FusedConv, LeavesAnActivationWithABoundThatIsComputedOrMissing) {
+  expect_steps("return torch.clamp(" + c() + ", float(x.size(0)) * -0.1, 0.5)", {"conv: conv2d"});
+  expect_steps("return torch.clamp(" + c() + ", 0.1)", {"conv: conv2d"});
+}
+
+TEST_F(FusedConv, LeavesAnActivationWhoseInputIsReadTwice) {
+  expect_left("y = " + c() + "\nreturn torch.relu(y) + y.mean()", "relu", FusionObstacle::value_has_other_readers);
+}
+
+TEST_F(FusedConv, TakesTheSumAndTheReluBehindIt) {
+  const std::string u = "u = torch.sigmoid(x).repeat(1, 2, 1, 1)[:, :6]\n";
+  expect_steps(u + "return torch.relu(" + c() + " + u)", {"conv: conv2d, add, relu"});
+  expect_steps(u + "return torch.relu(u + " + c() + ")", {"conv: conv2d, add, relu"});
+  expect_steps(u + "return u.add(" + c() + ")", {"conv: conv2d, add"});
+  expect_steps(u + "y = " + c() + "\ny += u\nreturn torch.relu_(y)", {"conv: conv2d, add, relu"});
+}
+
+TEST_F(FusedConv, TakesOneOfTwoConvolutionsIntoTheOther) {
+  const OptimizeResult result = optimized(model("u = " + c("torch.tanh(x)") + "\nreturn torch.relu(u + " + p() + ")"));
+  EXPECT_EQ(steps(result.module), 2);
+  EXPECT_EQ(count_nodes(result.module, "aten::add"), 0);
+  EXPECT_TRUE(result.unfused.empty());
+}
+
+TEST_F(FusedConv, LeavesAFactorAndAnotherActivationBehindASum) {
+  const std::string u = "u = torch.sigmoid(x).repeat(1, 2, 1, 1)[:, :6]\n";
+  expect_left(u + "return torch.add(" + c() + ", u, alpha=2)", "add", FusionObstacle::operand_unsupported);
+  expect_left(u + "return torch.silu(" + c() + " + u)", "silu", FusionObstacle::operand_unsupported);
+}
+
+TEST_F(FusedConv, LeavesAnAddendThatIsBroadcast) {
+  expect_left("return " + c() + " + x.mean([2, 3], True).repeat(1, 2, 1, 1)[:, :6]", "add", FusionObstacle::sizes_unknown);
+  expect_left("return " + c() + " + 1.5 * torch.ones(6, 1, 1)", "add", FusionObstacle::sizes_unknown);
+}
+
+TEST_F(FusedConv, LeavesAnAddendThatMightBeBroadcastForOtherInputs) {
+  const Model gated = model("return " + c() + " + " + p("x.mean([2, 3], True)"));
+  const at::Tensor pixel = at::randn({2, 4, 1, 1});
+  const OptimizeResult result = optimized(gated, {pixel});
+  EXPECT_EQ(count_nodes(result.module, "aten::add") + count_nodes(result.module, "aten::add_"), 1);
+}
+
+TEST_F(FusedConv, LeavesSumsWithoutExampleInputs) {
+  const Model sum = model("u = " + c("torch.tanh(x)") + "\nreturn torch.relu(torch.relu(u) + " + p() + ")");
+  const OptimizeResult result = optimize_for_inference(sum.module);
+  expect_same(sum.module, result.module, {x});
+  EXPECT_EQ(steps(result.module), 2);
+  ASSERT_EQ(result.unfused.size(), 1U);
+  EXPECT_EQ(result.unfused[0].obstacle, FusionObstacle::sizes_unknown);
+}
+
+TEST_F(FusedConv, OverwritesAnAddendThatNobodyReadsLater) {
+  const Model residual = model("u = torch.relu(" + c() + ")\nreturn torch.relu(" + a("torch.relu(" + a("u") + ")") + " + u)");
+  EXPECT_EQ(count_nodes(optimized(residual).module, "mkldnn::_convolution_pointwise_"), 1);
+}
+
+TEST_F(FusedConv, KeepsAnAddendThatOthersReadLater) {
+  const std::string convolution = "torch.conv2d(u, self.again.weight, None, [1, 1], [1, 1])";
+  for (const std::string& end : {std::string("return y + torch.sigmoid(u)"), "return y * " + convolution, std::string("return y + u.mean()")}) {
+    const Model residual = model("u = torch.relu(" + c() + ")\ny = torch.relu(" + a("torch.relu(" + a("u") + ")") + " + u)\n" + end);
+    EXPECT_EQ(count_nodes(optimized(residual).module, "mkldnn::_convolution_pointwise_"), 0) << end;
+  }
+}
+
+TEST_F(FusedConv, KeepsAnAddendThatAConvolutionReadsWhoseStepStandsLater) {
+  // The second reader of u is written before the sum, and is added to what comes behind it.
+  const Model residual = model("u = torch.relu(" + c() + ")\nz = " + a("u") + "\ny = torch.relu(" + a("torch.tanh(u)") + " + u)\nreturn z + torch.tanh(y)");
+  EXPECT_EQ(count_nodes(optimized(residual).module, "mkldnn::_convolution_pointwise_"), 0);
+}
+
+TEST_F(FusedConv, NeverOverwritesAnInputOrAConstant) {
+  Model residual = model("return torch.relu(" + a("x") + " + x)");
+  const at::Tensor six = at::randn({2, 6, 9, 8});
+  const at::Tensor before = six.clone();
+  jit::Module fused = optimize_for_inference(residual.module, {six}).module;
+  for (int run = 0; run < 3; ++run) fused.forward({six});
+  EXPECT_TRUE(six.equal(before));
+}
+
+TEST_F(FusedConv, LeavesAConvolutionWhoseInputOrOutputIsWritten) {
+  expect_left("y = torch.sigmoid(x)\nz = y[:, :1]\nw = " + c("y") + "\nz.mul_(2)\nreturn torch.relu(w) + z.mean()", "conv2d",
+              FusionObstacle::value_changed_in_place);
+  expect_left("w = " + c() + "\nw[:, 0] = 0.5\nreturn w", "conv2d", FusionObstacle::value_changed_in_place);
+}
+
+TEST_F(FusedConv, LeavesWeightsThatAreComputed) {
+  expect_left("return torch.relu(torch.conv2d(x, self.conv.weight * x.mean(), self.conv.bias))", "conv2d", FusionObstacle::weight_not_static);
+}
+
+TEST_F(FusedConv, LeavesOtherDtypesAndDimensions) {
+  Model wide = model("return torch.relu(" + c() + ")");
+  wide.module.to(at::kDouble);
+  const OptimizeResult result = optimize_for_inference(wide.module, {x.to(at::kDouble)});
+  ASSERT_EQ(result.unfused.size(), 1U);
+  EXPECT_EQ(result.unfused[0].obstacle, FusionObstacle::weight_dtype_unsupported);
+
+  Model line;
+  line.layer("conv", {6, 4, 3}, 6).forward("return torch.relu(torch.conv1d(x, self.conv.weight, self.conv.bias))");
+  line.module.to(at::kFloat);
+  const OptimizeResult of_line = optimize_for_inference(line.module, {at::randn({2, 4, 9})});
+  ASSERT_EQ(of_line.unfused.size(), 1U);
+  EXPECT_EQ(of_line.unfused[0].obstacle, FusionObstacle::layer_unsupported);
+}
+
+TEST_F(FusedConv, LeavesAnImageWithoutABatch) {
+  const OptimizeResult result = optimize_for_inference(model("return torch.relu(" + c() + ")").module, {x[0]});
+  ASSERT_EQ(result.unfused.size(), 1U);
+  EXPECT_EQ(result.unfused[0].obstacle, FusionObstacle::input_not_batched);
+}
+
+TEST_F(FusedConv, TakesGroupsStridesAndDilation) {
+  Model grouped;
+  grouped.layer("conv", {8, 2, 3, 3}, 8);
+  grouped.forward("return torch.relu(torch.conv2d(x, self.conv.weight, self.conv.bias, [2, 1], [1, 2], [1, 2], 2))");
+  grouped.module.to(at::kFloat);
+  EXPECT_EQ(steps(optimized(grouped, {x}).module), 1);
+}
+
+TEST_F(FusedConv, TakesNoBiasAndPaddingByName) {
+  Model plain = model("return torch.relu(torch.conv2d(x, self.conv.weight, None, [1, 1], 'same'))");
+  EXPECT_EQ(steps(optimized(plain).module), 1);
+}
+
+TEST_F(FusedConv, FoldsFirst) {
+  Model normed;
+  normed.layer("conv", {6, 4, 3, 3}, 6).norm("norm", 6);
+  normed.forward("return torch.relu(" + batch_norm("norm", conv("conv", "x", 1)) + ")");
+  normed.module.to(at::kFloat);
+  const OptimizeResult result = optimized(normed, {x});
+  EXPECT_EQ(result.report.folded.size(), 1U);
+  ASSERT_EQ(result.fused.size(), 1U);
+  EXPECT_EQ(result.fused[0].steps, "conv2d, relu");
+}
+
+TEST_F(FusedConv, LeavesTheModuleThatCameInAlone) {
+  const Model original = model("return torch.relu(" + c() + ")");
+  const std::string graph = original.module.get_method("forward").graph()->toString();
+  const auto names = state_names(original.module);
+  optimize_for_inference(original.module, {x});
+  EXPECT_EQ(original.module.get_method("forward").graph()->toString(), graph);
+  EXPECT_EQ(state_names(original.module), names);
+}
+
+TEST_F(FusedConv, RefusesInputsThatTheModuleDoesNotTake) {
+  EXPECT_THROW(optimize_for_inference(model("return " + c()).module, {at::randn({2, 3, 9, 8})}), InputError);
+}
+
+// ---- the order in memory of what comes behind
+
+TEST_F(FusedConv, GivesAViewTheOrderThatItAsksFor) {
+  for (const char* end : {"return y.view(y.size(0), -1)", "return y.reshape(y.size(0), -1)", "return y.flatten(2).transpose(1, 2).contiguous()",
+                          "return y.permute([0, 2, 3, 1]).contiguous().view(-1, 6)", "z = [y, y * 2]\nreturn z[0].view(-1) + z[1].view(-1)",
+                          "if bool(y.sum() > 1e9):\n  y = y * 2\nreturn y.view(-1)", "return y.flatten(2).view(y.size(0), 2, 3, -1)",
+                          "return torch.max_pool2d(y, [2, 2]).view(y.size(0), -1)", "return torch.as_strided(y, [6], [1])"}) {
+    const OptimizeResult result = optimized(model("y = torch.relu(" + c() + ")\n" + end));
+    EXPECT_EQ(steps(result.module), 1) << end;
+  }
+}
+
+}  // namespace
+}  // namespace bnfold::test
