@@ -1,8 +1,12 @@
 #include "freeze.h"
 
+#include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/passes/frozen_conv_folding.h>
 
+#include <set>
+
 #include "compilation_units.h"
+#include "graph_walk.h"
 
 namespace bnfold {
 
@@ -16,15 +20,23 @@ jit::Module frozen(const jit::Module& module, const c10::optional<std::vector<st
   return jit::freeze(module, preserved_attrs, optimize_numerics);
 }
 
-// What torch::jit::freeze does to numbers but for its folds of norms: those that bnfold keeps it takes into a layer all the same, whether
-// they train or not, and into a linear layer along whatever dimension.
-void fold_sums_and_products(const jit::Module& frozen) {
-  auto graph = frozen.get_method("forward").graph();
-  while (jit::FoldFrozenConvAddOrSub(graph) | jit::FoldFrozenConvMulOrDiv(graph)) {
-  }
+bool has_one_dtype(const jit::Graph& graph) {
+  std::set<at::ScalarType> dtypes;
+  for_each_node(graph.block(), [&dtypes](const jit::Node* node) {
+    const auto constant = node->kind() == jit::prim::Constant ? jit::toIValue(node->output()) : c10::nullopt;
+    if (!constant || !constant->isTensor() || !constant->toTensor().defined()) return;
+    if (constant->toTensor().is_floating_point() || constant->toTensor().is_complex()) dtypes.insert(constant->toTensor().scalar_type());
+  });
+  return dtypes.size() <= 1;
 }
 
 }  // namespace
+
+void fold_sums_and_products(std::shared_ptr<jit::Graph> graph) {
+  if (!has_one_dtype(*graph)) return;
+  while (jit::FoldFrozenConvAddOrSub(graph) | jit::FoldFrozenConvMulOrDiv(graph)) {
+  }
+}
 
 FoldResult freeze(const jit::Module& module, Options options, const c10::optional<std::vector<std::string>>& preserved_attrs,
                   bool optimize_numerics) {
@@ -40,7 +52,7 @@ FoldResult freeze(const jit::Module& module, Options options, const c10::optiona
     return result;
   }
   result.module = frozen(result.module, preserved_attrs, /*optimize_numerics=*/false);
-  if (optimize_numerics) fold_sums_and_products(result.module);
+  if (optimize_numerics) fold_sums_and_products(result.module.get_method("forward").graph());
   return result;
 }
 

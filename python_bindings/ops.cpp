@@ -9,6 +9,7 @@
 #include "bnfold/files.h"
 #include "bnfold/optimize.h"
 #include "bnfold/pass.h"
+#include "freeze.h"
 
 namespace {
 
@@ -40,6 +41,13 @@ void fold_with_report(const OperatorHandle&, Stack* stack) {
 void freeze(const OperatorHandle&, Stack* stack) {
   const Module module = module_from(torch::jit::pop(*stack));
   torch::jit::push(*stack, bnfold::freeze(module).module._ivalue());
+}
+
+// fold_sums_and_products(Any module, str[] methods) -> (): of a frozen module, which changes
+void fold_sums_and_products(const OperatorHandle&, Stack* stack) {
+  const c10::List<c10::IValue> methods = torch::jit::pop(*stack).toList();
+  const Module module = module_from(torch::jit::pop(*stack));
+  for (const c10::IValue& method : methods) bnfold::fold_sums_and_products(module.get_method(method.toStringRef()).graph());
 }
 
 // optimize_for_inference(Any module, Any inputs) -> (Any, str), inputs a tuple of the arguments of forward, empty where there are none
@@ -91,6 +99,8 @@ TORCH_LIBRARY(bnfold, library) {
   library.def("fold_with_report(Any module, str options_json) -> (Any, str)",
               torch::CppFunction::makeFromBoxedFunction<&fold_with_report>());
   library.def("freeze(Any module) -> Any", torch::CppFunction::makeFromBoxedFunction<&freeze>());
+  library.def("fold_sums_and_products(Any module, str[] methods) -> ()",
+              torch::CppFunction::makeFromBoxedFunction<&fold_sums_and_products>());
   library.def("optimize_for_inference(Any module, Any inputs) -> (Any, str)",
               torch::CppFunction::makeFromBoxedFunction<&optimize_for_inference>());
   library.def("register_pass() -> ()", &bnfold::register_pass);

@@ -78,6 +78,18 @@ TEST_F(Freeze, FoldsFactorsIntoConvolutions) {
   EXPECT_EQ(count_nodes(bnfold::freeze(model.module).module, "aten::mul"), 0);
 }
 
+TEST_F(Freeze, KeepsTheDtypeThatAFactorGivesToAConvolution) {
+  Model model;
+  model.layer("conv", {5, 4, 1, 1}, 5).parameter("factor", at::full({1, 1, 1, 1}, 3.0, at::kDouble));
+  model.forward("return torch.conv2d(x, self.conv.weight, self.conv.bias).sigmoid() + torch.conv2d(x, self.conv.weight, None) * self.factor");
+  model.module.attr("conv").toModule().to(at::kFloat);
+  const FoldResult result = bnfold::freeze(model.module);
+  const Inputs inputs = {x.to(at::kFloat)};
+  jit::Module original = model.module;
+  jit::Module frozen = result.module;
+  EXPECT_EQ(frozen.forward(inputs).toTensor().scalar_type(), original.forward(inputs).toTensor().scalar_type());
+}
+
 TEST_F(Freeze, PreservesMethods) {
   Model model = pre_activation();
   model.define("def twice(self, x):\n  return self.forward(x) * 2\n");

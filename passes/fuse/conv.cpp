@@ -11,7 +11,8 @@
 //             weight and bias are float tensors on the CPU                        weight_dtype_unsupported
 //             its input has a batch, where inputs were given                      input_not_batched
 //             nothing writes into its input, since the step stands further down,
-//             nor into its output, which may be copied into another order         value_changed_in_place
+//             nor into what lies in the order of its output, of which a copy may
+//             be made in another order                                            value_changed_in_place
 //             of the sum, then the activation behind the convolution
 //             nothing else reads what lies before it                              value_has_other_readers
 //             the sum counts both addends once; behind it stands ReLU alone       operand_unsupported
@@ -26,7 +27,9 @@
 #include <unordered_set>
 
 #include "constants.h"
+#include "fuse/memory_order.h"
 #include "graph_walk.h"
+#include "memory.h"
 #include "operators.h"
 
 namespace bnfold {
@@ -83,10 +86,33 @@ class Planner {
     if (!geometry) return stays(FusionObstacle::weight_not_static, "a number is computed, or its padding is uneven");
     const std::vector<int64_t> input_size = size_of_input(conv, *weight, *geometry);
     if (input_size.size() != 4) return stays(FusionObstacle::input_not_batched, "its input has no batch dimension");
-    for (const jit::Value* value : {conv->input(0), conv->output()}) {
-      if (aliases_.hasWriters(value)) return stays(FusionObstacle::value_changed_in_place, "its input or output is written into");
+    if (is_written(conv->input(0)) || is_written_behind(conv->output())) {
+      return stays(FusionObstacle::value_changed_in_place, "its input or its output is written into");
     }
     return ConvFusion{conv, store_.layer(conv->namedInput("weight")), *geometry, input_size};
+  }
+
+  // Alias analysis does not know of operators that may return their input, as contiguous and atleast_1d.
+  bool is_written(const jit::Value* value) const {
+    return aliases_.hasWriters(value) || !writers_of(value, /*norm=*/nullptr).nodes.empty();
+  }
+
+  // Whether something writes into the value, or into what may lie in memory in the order that the step gives it.
+  bool is_written_behind(const jit::Value* step) const {
+    std::vector<const jit::Value*> pending = {step};
+    std::unordered_set<const jit::Value*> seen = {step};
+    while (!pending.empty()) {
+      const jit::Value* value = pending.back();
+      pending.pop_back();
+      if (value->type()->kind() == c10::TypeKind::TensorType && is_written(value)) return true;
+      for (const jit::Use& use : value->uses()) {
+        if (is_convolution(use.user) || reads_metadata_only(use.user, value) || !passes_order(use.user)) continue;
+        for (const jit::Value* output : use.user->outputs()) {
+          if (seen.insert(output).second) pending.push_back(output);
+        }
+      }
+    }
+    return false;
   }
 
   // Where nothing tells it, that of a middle-sized image: most kernels read its order.

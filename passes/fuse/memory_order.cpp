@@ -14,16 +14,6 @@ namespace jit = torch::jit;
 
 namespace {
 
-// Reads every order; the output may have that of the input.
-bool passes_order(const jit::Node* node) {
-  static const OperatorNames others = {"add",       "sub",     "mul",       "div",       "maximum", "minimum", "cat",     "mean",
-                                       "sum",       "amax",    "amin",      "pad",       "constant_pad_nd", "flatten", "reshape", "permute",
-                                       "transpose", "slice",   "select",    "chunk",     "split",   "split_with_sizes", "unsqueeze",
-                                       "squeeze",   "expand",  "expand_as", "where",     "pow",     "channel_shuffle", "pixel_shuffle"};
-  if (node->kind() == jit::prim::ListConstruct) return only_concatenation(node) != nullptr;
-  return node->kind() == jit::prim::ListUnpack || keeps_sizes(node) || keeps_channels(node) || is_one_of(node, others);
-}
-
 // Reads every order, and makes contiguous memory.
 bool makes_memory(const jit::Node* node) {
   return is_one_of(node, {"linear", "addmm", "matmul", "mm", "bmm", "layer_norm", "contiguous"});
@@ -73,6 +63,15 @@ class Restorer {
 };
 
 }  // namespace
+
+bool passes_order(const jit::Node* node) {
+  static const OperatorNames others = {"add",       "sub",     "mul",       "div",       "maximum", "minimum", "cat",     "mean",
+                                       "sum",       "amax",    "amin",      "pad",       "constant_pad_nd", "flatten", "reshape", "permute",
+                                       "transpose", "slice",   "select",    "chunk",     "split",   "split_with_sizes", "unsqueeze",
+                                       "squeeze",   "expand",  "expand_as", "where",     "pow",     "channel_shuffle", "pixel_shuffle"};
+  if (node->kind() == jit::prim::ListConstruct) return only_concatenation(node) != nullptr;
+  return node->kind() == jit::prim::ListUnpack || keeps_sizes(node) || keeps_channels(node) || is_one_of(node, others);
+}
 
 void restore_memory_order(jit::Graph& graph, const std::unordered_set<jit::Value*>& steps) {
   Restorer(graph, steps).visit(graph.block());

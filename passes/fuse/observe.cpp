@@ -10,7 +10,7 @@ namespace jit = torch::jit;
 
 namespace {
 
-// The tensors that come in, and those that the outermost nodes make.
+// The tensors that come in, and those that the outermost operators make: what a branch gives may be nothing where the other one raises.
 std::vector<jit::Value*> outer_tensors(const jit::Graph& graph) {
   std::vector<jit::Value*> tensors;
   const auto collect = [&tensors](at::ArrayRef<const jit::Value*> values) {
@@ -19,7 +19,9 @@ std::vector<jit::Value*> outer_tensors(const jit::Graph& graph) {
     }
   };
   collect(graph.inputs());
-  for (const jit::Node* node : graph.nodes()) collect(node->outputs());
+  for (const jit::Node* node : graph.nodes()) {
+    if (node->kind().is_aten()) collect(node->outputs());
+  }
   return tensors;
 }
 

@@ -1,6 +1,7 @@
 // The pipeline: what happens to a module that is optimized, step by step.
 #include "bnfold/optimize.h"
 
+#include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/frozen_conv_add_relu_fusion.h>
 
@@ -11,6 +12,8 @@
 #include "bnfold/check.h"
 #include "compilation_units.h"
 #include "freeze.h"
+#include "graph_walk.h"
+#include "operators.h"
 #include "fuse/concat.h"
 #include "fuse/conv.h"
 #include "fuse/growing_lists.h"
@@ -90,6 +93,24 @@ void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& grap
   reuse_memory(*graph, observed);
 }
 
+bool is_on_cuda(const jit::Graph& graph) {
+  bool found = false;
+  for_each_node(graph.block(), [&found](const jit::Node* node) {
+    const auto constant = node->kind() == jit::prim::Constant ? jit::toIValue(node->output()) : c10::nullopt;
+    found |= constant && constant->isTensor() && constant->toTensor().defined() && constant->toTensor().is_cuda();
+  });
+  return found;
+}
+
+// LibTorch's fusion for cuDNN drops writes into views.
+bool writes_in_place(const jit::Graph& graph) {
+  bool found = false;
+  for_each_node(graph.block(), [&found](const jit::Node* node) {
+    for (const jit::Value* input : node->inputs()) found |= writes_into(node, input);
+  });
+  return found;
+}
+
 void require_equal(const jit::Module& module, const jit::Module& optimized, const std::vector<c10::IValue>& inputs) {
   const CheckResult result = check(module, optimized, {inputs});
   if (!result.passed) throw Error("the optimized module differs from the original on the example inputs by more than rounding");
@@ -123,7 +144,7 @@ OptimizeResult optimize_for_inference(const jit::Module& module, const std::vect
     spell_out_growing_lists(*graph);
     fuse_on_cpu(result, graph, observed_in(result.module, *graph, example_inputs));
   }
-  jit::FuseFrozenConvAddRelu(graph);
+  if (is_on_cuda(*graph) && !writes_in_place(*graph)) jit::FuseFrozenConvAddRelu(graph);
   jit::EliminateDeadCode(graph);
   if (!example_inputs.empty()) require_equal(module, result.module, example_inputs);
   return result;

@@ -10,7 +10,8 @@ import torch
 
 from ._errors import Error
 from ._fold import fold
-from ._modules import without_deprecation_warnings
+from ._library import ops
+from ._modules import raw, without_deprecation_warnings
 from ._report import Report
 
 _reports: weakref.WeakKeyDictionary[torch.jit.ScriptModule, Report] = weakref.WeakKeyDictionary()
@@ -36,18 +37,8 @@ def freeze(mod: torch.jit.ScriptModule, preserved_attrs: Optional[list[str]] = N
     if report is not None:
         remember(frozen, report)
         if optimize_numerics:
-            _fold_sums_and_products(frozen, ["forward", *(preserved_attrs or [])])
+            ops.fold_sums_and_products(raw(frozen), [name for name in ("forward", *(preserved_attrs or [])) if raw(frozen)._has_method(name)])
     return frozen
-
-
-def _fold_sums_and_products(frozen: torch.jit.ScriptModule, names: list[str]) -> None:
-    """What torch.jit.freeze does to numbers but for its folds of norms: those that bnfold keeps it takes into a layer all the same, whether
-    they train or not, and into a linear layer along whatever dimension.
-    """
-    for name in filter(frozen._c._has_method, names):
-        graph = frozen._c._get_method(name).graph
-        while torch._C._jit_pass_fold_frozen_conv_add_or_sub(graph) or torch._C._jit_pass_fold_frozen_conv_mul_or_div(graph):
-            pass
 
 
 def remember(frozen: torch.jit.ScriptModule, report: Report) -> None:

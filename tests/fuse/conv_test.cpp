@@ -190,6 +190,14 @@ TEST_F(FusedConv, LeavesAConvolutionWhoseInputOrOutputIsWritten) {
   expect_left("w = " + c() + "\nw[:, 0] = 0.5\nreturn w", "conv2d", FusionObstacle::value_changed_in_place);
 }
 
+TEST_F(FusedConv, KeepsAWriteIntoWhatNoStepMade) {
+  Model written;
+  written.layer("conv", {6, 4, 3, 3}, 6).layer("again", {6, 6, 3, 3}, 6).norm("norm", 6);
+  written.forward("y = torch.softmax(" + conv("conv", "x", 1) + ", -1)\ny[:, 0] = 0.5\nreturn " + conv("again", "y", 1));
+  written.module.to(at::kFloat);
+  optimized(written, {x});
+}
+
 TEST_F(FusedConv, LeavesWeightsThatAreComputed) {
   expect_left("return torch.relu(torch.conv2d(x, self.conv.weight * x.mean(), self.conv.bias))", "conv2d", FusionObstacle::weight_not_static);
 }
