@@ -1,6 +1,7 @@
 // The pipeline: what happens to a module that is optimized, step by step.
 #include "bnfold/optimize.h"
 
+#include <fmt/format.h>
 #include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/frozen_conv_add_relu_fusion.h>
@@ -113,7 +114,10 @@ bool writes_in_place(const jit::Graph& graph) {
 
 void require_equal(const jit::Module& module, const jit::Module& optimized, const std::vector<c10::IValue>& inputs) {
   const CheckResult result = check(module, optimized, {inputs});
-  if (!result.passed) throw Error("the optimized module differs from the original on the example inputs by more than rounding");
+  if (result.passed) return;
+  throw Error(fmt::format("the optimized module differs from the original on the example inputs: by {:.1e} of the largest value of {}, where "
+                          "{:.0e} is the tolerance; without example inputs nothing is compared",
+                          result.largest_error, result.worst_output, result.tolerance));
 }
 
 constexpr std::string_view kObstacles[] = {"backend_missing",   "layer_unsupported",      "weight_not_static",       "weight_dtype_unsupported",

@@ -1,7 +1,10 @@
 #include "fuse/reuse_memory.h"
 
+#include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/runtime/operator.h>
 
+#include <algorithm>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -52,15 +55,21 @@ bool is_only_reader(const jit::Node* node, const jit::Value* value) {
   return uses == 1;
 }
 
+std::optional<at::ScalarType> dtype_of(const jit::Value* value, const Observations& observed) {
+  const auto found = observed.find(value);
+  if (found != observed.end()) return found->second.dtype;
+  const auto constant = jit::toIValue(value);
+  if (!constant || !constant->isTensor() || !constant->toTensor().defined()) return std::nullopt;
+  return constant->toTensor().scalar_type();
+}
+
 // Whether no operand makes the result wider than the first one.
 bool keeps_dtype(const jit::Node* node, const Observations& observed) {
-  for (const jit::Value* operand : node->inputs()) {
-    if (operand == node->input(0) || operand->type()->kind() != c10::TypeKind::TensorType) continue;
-    const auto one = observed.find(node->input(0));
-    const auto other = observed.find(operand);
-    if (one == observed.end() || other == observed.end() || one->second.dtype != other->second.dtype) return false;
-  }
-  return true;
+  const auto dtype = dtype_of(node->input(0), observed);
+  const auto operands = node->inputs().slice(1);
+  return std::all_of(operands.begin(), operands.end(), [&](const jit::Value* operand) {
+    return operand->type()->kind() != c10::TypeKind::TensorType || (dtype && dtype_of(operand, observed) == dtype);
+  });
 }
 
 bool exists(c10::Symbol kind) { return !jit::getAllOperatorsFor(kind).empty(); }
