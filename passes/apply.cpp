@@ -4,6 +4,7 @@
 #include <torch/csrc/jit/ir/constants.h>
 
 #include "operators.h"
+#include "raise_if.h"
 
 namespace bnfold {
 
@@ -116,12 +117,7 @@ void require_rank(jit::Node* node, jit::Value* value, int64_t rank, Ranks& ranks
       "a batch norm was folded into this layer for inputs of rank {}; to run it on another rank, fold the original module with "
       "example inputs of that rank",
       rank);
-  jit::Value* text = graph->insertConstant(message);
-  jit::Value* exception = graph->insertConstant("builtins.RuntimeError");
-  jit::Node* branch = graph->insertNode(graph->create(jit::prim::If, {differs}, 0));
-  jit::Block* raising = branch->addBlock();
-  branch->addBlock();
-  raising->appendNode(graph->create(jit::prim::RaiseException, {text, exception}, 0));
+  insert_raise_if(*graph, differs, message);
   // Inside a branch or a loop the check says nothing about the nodes outside.
   if (node->owningBlock() == graph->block()) ranks.prove(value, rank);
 }

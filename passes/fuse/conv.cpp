@@ -31,6 +31,7 @@
 #include "graph_walk.h"
 #include "memory.h"
 #include "operators.h"
+#include "raise_if.h"
 
 namespace bnfold {
 
@@ -197,6 +198,17 @@ jit::Value* insert_numbers(jit::Graph& graph, const std::vector<double>& numbers
   return graph.insertNode(graph.createList(c10::OptionalType::create(c10::NumberType::get()), values))->output();
 }
 
+// The step gives its result the size of the convolution, whatever the addend has; only the one that overwrites the addend says so itself.
+void require_one_size(jit::Graph& graph, jit::Value* result, jit::Value* addend) {
+  const auto size_of = [&graph](jit::Value* value) {
+    return graph.insertNode(graph.create(jit::aten::size, {value}))->output()->setType(c10::ListType::ofInts());
+  };
+  jit::Value* differs = graph.insertNode(graph.create(jit::aten::ne, {size_of(result), size_of(addend)}))->output();
+  insert_raise_if(graph, differs->setType(c10::BoolType::get()),
+                  "a convolution was fused with a sum of values of one size, and these inputs give them two; optimize the original module "
+                  "for them, or without example inputs");
+}
+
 }  // namespace
 
 ConvPlan plan_convs(const std::shared_ptr<jit::Graph>& graph, const Observations& observed) { return Planner(graph, observed).run(); }
@@ -228,6 +240,7 @@ jit::Value* apply(const ConvFusion& fusion, WeightPacker& packer) {
   jit::Node* step = graph.insertNode(graph.create(c10::Symbol::fromQualString(kind), inputs));
   step->copyMetadata(conv);
   step->output()->setType(c10::TensorType::get());
+  if (fusion.sum != nullptr && !fusion.overwrites_addend) require_one_size(graph, step->output(), fusion.sum->input(fusion.addend));
   last->output()->replaceAllUsesWith(step->output());
   for (jit::Node* node : {fusion.activation, fusion.sum, fusion.conv}) {
     if (node != nullptr) node->destroy();

@@ -42,12 +42,6 @@ std::string in_place_name(const jit::Node* node) {
   return kActivations.count(name) + kArithmetic.count(name) != 0 ? name + "_" : "";
 }
 
-bool is_new(const jit::Value* value) {
-  const jit::Node* node = value->node();
-  if (std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::") return true;
-  return node->kind().is_aten() && !may_return_its_input(node);
-}
-
 bool is_only_reader(const jit::Node* node, const jit::Value* value) {
   if (value->node()->owningBlock() != node->owningBlock()) return false;
   size_t uses = 0;
@@ -61,6 +55,16 @@ std::optional<at::ScalarType> dtype_of(const jit::Value* value, const Observatio
   const auto constant = jit::toIValue(value);
   if (!constant || !constant->isTensor() || !constant->toTensor().defined()) return std::nullopt;
   return constant->toTensor().scalar_type();
+}
+
+// Whether the value is memory that an operator made, through those that work in place as its only readers.
+bool is_new(const jit::Value* value) {
+  const jit::Node* node = value->node();
+  while (kActivations.count(functional_name(node)) + kArithmetic.count(functional_name(node)) != 0 && is_only_reader(node, node->input(0))) {
+    node = node->input(0)->node();
+  }
+  if (std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::") return true;
+  return node->kind().is_aten() && !may_return_its_input(node);
 }
 
 // Whether no operand makes the result wider than the first one.

@@ -1,0 +1,141 @@
+// Concatenations that grow, and what works in place around them.
+#include "fuse/concat.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "bnfold/optimize.h"
+#include "fuse/packed_weight.h"
+#include "support/expect.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+namespace {
+
+namespace jit = torch::jit;
+
+class Concatenations : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!can_pack_weights()) GTEST_SKIP() << "this LibTorch has no fused steps";
+    at::manual_seed(5);
+  }
+
+  // conv0 of x and conv1, conv2, conv3 [2, ..., 3, 3], each of what is concatenated before it, and `last` of all.
+  static Model dense(const std::string& statements) {
+    Model model;
+    model.layer("conv0", {3, 4, 1, 1}, 3).layer("conv1", {2, 3, 3, 3}, 2).layer("conv2", {2, 5, 3, 3}, 2);
+    model.layer("conv3", {2, 7, 3, 3}, 2).layer("last", {4, 9, 1, 1}, 4);
+    model.forward(statements);
+    model.module.to(at::kFloat);
+    return model;
+  }
+
+  static std::string c(int number, const std::string& value) { return conv(fmt::format("conv{}", number), value, number == 0 ? 0 : 1); }
+
+  static std::string grown(const std::string& read = "torch.relu(u)") {
+    return fmt::format("a = {}\nu = torch.cat([a], 1)\nb = {}\nu = torch.cat([a, b], 1)\nd = {}\nu = torch.cat([a, b, d], 1)\ne = {}\n"
+                       "u = torch.cat([a, b, d, e], 1)\n",
+                       c(0, "x"), c(1, read), c(2, read), c(3, read));
+  }
+
+  // How many concatenations are left; compared with the original on two inputs, three runs each.
+  int64_t concatenations(const Model& model) const {
+    jit::Module original = model.module;
+    jit::Module optimized = optimize_for_inference(model.module, {x}).module;
+    const at::NoGradGuard no_grad;
+    for (const at::Tensor& input : {x, at::randn({1, 4, 5, 9})}) {
+      const at::Tensor before = input.clone();
+      for (int run = 0; run < 3; ++run) {
+        const at::Tensor one = original.forward({input.clone()}).toTensor();
+        const at::Tensor other = optimized.forward({input}).toTensor();
+        EXPECT_EQ(one.sizes(), other.sizes());
+        EXPECT_LE((one - other).abs().max().item<double>(), 1e-5 * one.abs().max().item<double>());
+      }
+      EXPECT_TRUE(input.equal(before));
+    }
+    return count_nodes(optimized, "aten::cat");
+  }
+
+  const at::Tensor x = at::randn({2, 4, 7, 6});
+};
+
+TEST_F(Concatenations, ShareMemoryWhereTheyGrow) {
+  EXPECT_EQ(concatenations(dense(grown() + "return torch.conv2d(u, self.last.weight, self.last.bias)")), 0);
+}
+
+TEST_F(Concatenations, ShareMemoryWhereAListGrows) {
+  const std::string read = "torch.relu(torch.cat(l, 1))";
+  const Model model = dense(fmt::format("l = [{}]\nl.append({})\nl.append({})\nl.append({})\nreturn torch.conv2d(torch.cat(l, 1), "
+                                        "self.last.weight, self.last.bias)",
+                                        c(0, "x"), c(1, read), c(2, read), c(3, read)));
+  EXPECT_EQ(concatenations(model), 0);
+}
+
+TEST_F(Concatenations, ShareMemoryWhereTheirReadersWouldWriteInPlace) {
+  EXPECT_EQ(concatenations(dense(grown("torch.relu_(u * 1.0)") + "return torch.relu_(torch.conv2d(u, self.last.weight, self.last.bias))")), 0);
+}
+
+TEST_F(Concatenations, KeepTheirOwnWhereOneIsReturned) {
+  EXPECT_EQ(concatenations(dense(grown() + "return u")), 1);
+}
+
+TEST_F(Concatenations, KeepTheirOwnWhereAViewIsMadeOfOne) {
+  EXPECT_EQ(concatenations(dense(grown() + "v = u[:, 1:3]\nreturn torch.conv2d(u, self.last.weight, self.last.bias) + v.mean()")), 1);
+}
+
+TEST_F(Concatenations, KeepTheirOwnAlongAnotherDimension) {
+  Model model;
+  model.layer("conv0", {3, 4, 1, 1}, 3);
+  model.forward(fmt::format("a = {}\nb = torch.relu(torch.cat([a], 2))\nd = torch.relu(torch.cat([a, b], 2))\n"
+                            "return torch.sigmoid(torch.cat([a, b, d], 2))",
+                            c(0, "x")));
+  model.module.to(at::kFloat);
+  EXPECT_EQ(concatenations(model), 3);
+}
+
+TEST_F(Concatenations, KeepTheirOwnWhereTheyAreFew) {
+  Model model;
+  model.layer("conv0", {3, 4, 1, 1}, 3).layer("conv1", {2, 3, 3, 3}, 2);
+  model.forward(fmt::format("a = {}\nb = {}\nreturn torch.sigmoid(torch.cat([a, b], 1))", c(0, "x"), c(1, "torch.relu(torch.cat([a], 1))")));
+  model.module.to(at::kFloat);
+  EXPECT_EQ(concatenations(model), 2);
+}
+
+TEST_F(Concatenations, KeepTheirOwnWithoutExampleInputs) {
+  const Model model = dense(grown() + "return torch.conv2d(u, self.last.weight, self.last.bias)");
+  EXPECT_EQ(count_nodes(optimize_for_inference(model.module).module, "aten::cat"), 4);
+}
+
+TEST_F(Concatenations, KeepAListThatIsReadElsewhere) {
+  const std::string read = "torch.relu(torch.cat(l, 1))";
+  const Model model = dense(fmt::format("l = [{}]\nl.append({})\nl.append({})\nl.append({})\nreturn torch.conv2d(torch.cat(l, 1), "
+                                        "self.last.weight, self.last.bias) + float(len(l))",
+                                        c(0, "x"), c(1, read), c(2, read), c(3, read)));
+  EXPECT_EQ(concatenations(model), 4);
+}
+
+// ---- in place
+
+TEST_F(Concatenations, LeaveBoundsInPlaceWhereNobodyElseReads) {
+  Model model;
+  model.layer("conv0", {3, 4, 1, 1}, 3);
+  model.forward("y = " + c(0, "x") + "\nreturn torch.elu(torch.max_pool2d(y, [2, 2]) * torch.sigmoid(y.mean([2, 3], True)))");
+  model.module.to(at::kFloat);
+  concatenations(model);
+  const jit::Module optimized = optimize_for_inference(model.module, {x}).module;
+  EXPECT_EQ(count_nodes(optimized, "aten::mul_"), 1);
+  EXPECT_EQ(count_nodes(optimized, "aten::elu_"), 1);
+}
+
+TEST_F(Concatenations, NeverOverwriteWhatIsBroadcastOrReadAgain) {
+  Model model;
+  model.layer("conv0", {3, 4, 1, 1}, 3);
+  model.forward("y = torch.sigmoid(" + c(0, "x") + ")\ngate = torch.tanh(y.mean([2, 3], True))\nz = torch.relu(y)\nreturn gate * y + z");
+  model.module.to(at::kFloat);
+  concatenations(model);
+  EXPECT_EQ(count_nodes(optimize_for_inference(model.module, {x}).module, "aten::mul_"), 0);
+}
+
+}  // namespace
+}  // namespace bnfold::test

@@ -1,0 +1,149 @@
+"""bnfold.optimize_for_inference: what it makes computes the same, in memory and from a file, and says what it fused."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+import zoo
+from calibrate import relative_error
+from torch import nn
+
+import bnfold
+
+# Rounding in float32 of networks with random weights, of which eager has as much.
+NEAR = 1e-4
+NETWORKS = ("resnet18", "vgg16_bn", "densenet121", "mobilenet_v2", "efficientnet_b0", "resnetv2_50", "repvgg_a0", "shufflenet_v2_x1_0")
+
+
+class Block(nn.Module):
+    """A residual block of two convolutions and a linear layer behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.conv2, self.norm2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = torch.relu(self.norm1(self.conv1(x)))
+        y = torch.relu(self.norm2(self.conv2(y)) + x)
+        return self.head(y.mean([2, 3]))
+
+
+IMAGE = torch.randn(2, 4, 9, 9)
+
+
+def block() -> torch.jit.ScriptModule:
+    torch.manual_seed(0)
+    return torch.jit.script(Block().eval())
+
+
+@pytest.mark.parametrize("spelling", zoo.SPELLINGS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_computes_the_same(name, spelling):
+    net = zoo.network(name)
+    first, second = (tuple(value.float() for value in values) for values in (net.inputs, net.second_inputs))
+    module = zoo.to_torchscript(copy.deepcopy(net.model).float(), first, spelling)
+    optimized = bnfold.optimize_for_inference(module, first)
+    fusions = bnfold.fusions_of(optimized)
+    assert len(fusions.fused) == sum(isinstance(layer, nn.Conv2d) for layer in net.model.modules()) - len(bnfold.report_of(optimized).merged)
+    with torch.no_grad():
+        for _ in range(3):
+            assert relative_error(net.output, optimized(*first)) < NEAR
+            assert relative_error(net.second_output, optimized(*second)) < NEAR
+
+
+def test_every_sum_of_a_resnet_is_fused():
+    net = zoo.network("resnet18")
+    image = net.inputs[0].float()
+    optimized = bnfold.optimize_for_inference(copy.deepcopy(net.model).float(), image)
+    steps = [layer.steps for layer in bnfold.fusions_of(optimized).fused]
+    assert steps.count("conv2d, add, relu") == 8 and steps.count("conv2d, relu") == 9 and steps.count("conv2d") == 3
+    assert "aten::add" not in str(optimized.graph)
+
+
+def test_the_file_runs_without_bnfold(tmp_path):
+    optimized = bnfold.optimize_for_inference(block(), IMAGE)
+    optimized.save(str(tmp_path / "optimized.pt"))
+    torch.save(IMAGE, tmp_path / "image.pt")
+    code = (
+        "import sys, torch; module = torch.jit.load('optimized.pt'); y = module(torch.load('image.pt'));"
+        "assert 'bnfold' not in sys.modules; torch.save(y, 'y.pt'); module.save('again.pt');"
+        "assert torch.equal(torch.jit.load('again.pt')(torch.load('image.pt')), y)"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True)
+    with torch.no_grad():
+        assert torch.equal(torch.load(tmp_path / "y.pt"), optimized(IMAGE))
+
+
+def test_it_can_be_copied_and_frozen_again():
+    module = block()
+    optimized = bnfold.optimize_for_inference(module, IMAGE)
+    with torch.no_grad():
+        for other in (copy.deepcopy(optimized), torch.jit.freeze(optimized.eval())):
+            assert relative_error(module(IMAGE), other(IMAGE)) < NEAR
+
+
+def test_without_example_inputs_sums_are_left():
+    fusions = bnfold.fusions_of(bnfold.optimize_for_inference(block()))
+    assert [(step.name, step.step, step.obstacle) for step in fusions.unfused] == [("conv2", "add", "sizes_unknown")]
+    assert [layer.steps for layer in fusions.fused] == ["conv2d, relu", "conv2d"]
+
+
+def test_the_table_of_fusions():
+    text = str(bnfold.fusions_of(bnfold.optimize_for_inference(block())))
+    assert "1  conv2d, relu" in text and "left  add of conv2: sizes_unknown, its addend may be broadcast" in text
+    assert str(bnfold.Fusions((), ())) == "nothing fused"
+
+
+def test_the_report_of_the_folds():
+    optimized = bnfold.optimize_for_inference(block(), IMAGE)
+    assert [norm.name for norm in bnfold.report_of(optimized).folded] == ["norm1", "norm2"]
+
+
+@pytest.mark.parametrize("about", [bnfold.report_of, bnfold.fusions_of])
+def test_another_module_has_no_report(about):
+    with pytest.raises(KeyError):
+        about(block())
+
+
+def test_a_module_in_double_is_frozen_alone():
+    module = block().double()
+    optimized = bnfold.optimize_for_inference(module, IMAGE.double())
+    assert {step.obstacle for step in bnfold.fusions_of(optimized).unfused} == {"weight_dtype_unsupported"}
+    assert relative_error(module(IMAGE.double()), optimized(IMAGE.double())) < 1e-12
+
+
+def test_a_broadcast_addend_is_an_error_where_it_was_fused():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x, y):
+            return torch.relu(self.conv(x) + y)
+
+    optimized = bnfold.optimize_for_inference(Sum().eval(), (IMAGE, IMAGE))
+    for inputs in ((IMAGE, IMAGE[:, :, :1, :1]), (IMAGE[:, :, :1, :1], IMAGE), (IMAGE, IMAGE[:1])):
+        with pytest.raises(torch.jit.Error, match="fused with a sum of values of one size"):
+            optimized(*inputs)
+
+
+@pytest.mark.parametrize(
+    "module, inputs, error, text",
+    [
+        (block().train(), None, bnfold.Error, "eval mode"),
+        (block(), torch.randn(2, 3, 9, 9), bnfold.Error, "can't run on the example inputs"),
+        (block(), [IMAGE], TypeError, "example_inputs must be a tensor or a tuple"),
+        ("no such file.pt", None, bnfold.LoadError, "no such file"),
+        (3, None, TypeError, "module must be a ScriptModule"),
+    ],
+    ids=["training", "inputs", "list", "path", "number"],
+)
+def test_bad_arguments(module, inputs, error, text):
+    with pytest.raises(error, match=text):
+        bnfold.optimize_for_inference(module, inputs)
