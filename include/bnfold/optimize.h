@@ -16,15 +16,14 @@ namespace bnfold {
 
 // Why a layer, or what stands behind it, is computed in a step of its own. `name` below gives it as text.
 enum class FusionObstacle {
-  backend_missing,           // this LibTorch has no fused steps for the device
-  layer_unsupported,         // the backend has none for this kind of layer
-  weight_not_static,         // the weight or an argument is computed while the module runs
-  weight_dtype_unsupported,  // the backend has none for this dtype
-  input_not_batched,         // the input has no batch dimension
-  value_changed_in_place,    // something writes into the input of the layer
-  value_has_other_readers,   // something else reads what lies between the two steps
-  operand_unsupported,       // a factor of the sum, or the kind of activation behind a sum
-  sizes_unknown,             // the addend is not known to have the size of the sum; example inputs tell it
+  layer_unsupported,        // oneDNN has no such step for this kind of layer
+  weight_not_static,        // the weight or an argument is computed while the module runs, or the padding is uneven
+  weight_unsupported,       // it is no float tensor
+  input_not_batched,        // the input has no batch dimension
+  value_changed_in_place,   // something writes into the input of the layer, or into what comes from it
+  value_has_other_readers,  // something else reads what lies between the two steps
+  operand_unsupported,      // a factor of the sum, or the kind of activation behind a sum
+  sizes_unknown,            // the addend is not known to have the size of the sum; example inputs tell it
 };
 
 // The identifier of an obstacle: "sizes_unknown".
@@ -56,11 +55,12 @@ struct OptimizeResult {
 
 // Folds every batch norm of `module` as bnfold::freeze does, freezes forward, and fuses. On a CPU each convolution in float with what stands
 // behind it, a sum of values of one size, a ReLU, ReLU6, hardtanh, clamp, SiLU, GELU, hardswish, hardsigmoid, sigmoid, tanh or leaky ReLU,
-// becomes one of oneDNN's steps in channels_last, its weight reordered once. On a GPU LibTorch's own fusion for cuDNN is made.
+// becomes one of oneDNN's steps in channels_last, its weight reordered once. On a GPU LibTorch's own fusion for cuDNN is made. Where LibTorch
+// has no such steps, as 1.13, the module is frozen alone.
 //
 // `example_inputs` are the arguments of forward. With them it is known which sums have addends of one size, the weights are ordered for
 // those sizes, and the result is compared with `module`. Without them sums stay steps of their own. Other sizes run as well, but a
-// sum that was fused takes no addend that is broadcast: it raises an error.
+// sum that was fused takes no operand that is broadcast: it raises an error.
 //
 // The result runs and loads with LibTorch alone: the file holds the weights in their ordinary order, and loading orders them again. It computes
 // no gradients. NaN may become a bound in an activation.

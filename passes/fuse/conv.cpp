@@ -8,7 +8,7 @@
 // Conditions  of the convolution, in this order
 //             it has two spatial dimensions and is not transposed                 layer_unsupported
 //             weight, bias and its numbers are constants                          weight_not_static
-//             weight and bias are float tensors on the CPU                        weight_dtype_unsupported
+//             weight and bias are float tensors on the CPU                        weight_unsupported
 //             its input has a batch, where inputs were given                      input_not_batched
 //             nothing writes into its input, since the step stands further down,
 //             nor into what lies in the order of its output, of which a copy may
@@ -81,7 +81,7 @@ class Planner {
     if (weight->dim() != 4) return stays(FusionObstacle::layer_unsupported, "oneDNN's step has two spatial dimensions");
     for (const at::Tensor& tensor : {*weight, *bias}) {
       if (!tensor.defined() || (tensor.scalar_type() == at::kFloat && tensor.is_cpu() && tensor.layout() == at::kStrided)) continue;
-      return stays(FusionObstacle::weight_dtype_unsupported, "a " + tensor.toString());
+      return stays(FusionObstacle::weight_unsupported, "a " + tensor.toString());
     }
     const auto geometry = conv_geometry(conv, *weight);
     if (!geometry) return stays(FusionObstacle::weight_not_static, "a number is computed, or its padding is uneven");

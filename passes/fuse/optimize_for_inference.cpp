@@ -6,6 +6,7 @@
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/frozen_conv_add_relu_fusion.h>
 
+#include <array>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 
@@ -120,13 +121,13 @@ void require_equal(const jit::Module& module, const jit::Module& optimized, cons
                           result.largest_error, result.worst_output, result.tolerance));
 }
 
-constexpr std::string_view kObstacles[] = {"backend_missing",   "layer_unsupported",      "weight_not_static",       "weight_dtype_unsupported",
-                                           "input_not_batched", "value_changed_in_place", "value_has_other_readers", "operand_unsupported",
-                                           "sizes_unknown"};
+constexpr std::array<std::string_view, 8> kObstacles = {"layer_unsupported", "weight_not_static",      "weight_unsupported",
+                                                        "input_not_batched", "value_changed_in_place", "value_has_other_readers",
+                                                        "operand_unsupported", "sizes_unknown"};
 
 }  // namespace
 
-std::string_view name(FusionObstacle obstacle) { return kObstacles[static_cast<size_t>(obstacle)]; }
+std::string_view name(FusionObstacle obstacle) { return kObstacles.at(static_cast<size_t>(obstacle)); }
 
 std::string OptimizeResult::to_json() const {
   auto json = nlohmann::ordered_json::parse(report.to_json());
@@ -144,11 +145,12 @@ OptimizeResult optimize_for_inference(const jit::Module& module, const std::vect
   FoldResult frozen = freeze(module, options_of(example_inputs), c10::nullopt, /*optimize_numerics=*/true);
   OptimizeResult result{frozen.module, frozen.report, {}, {}};
   auto graph = result.module.get_method("forward").graph();
-  if (can_pack_weights()) {
+  if (is_on_cuda(*graph)) {
+    if (!writes_in_place(*graph)) jit::FuseFrozenConvAddRelu(graph);
+  } else if (can_pack_weights()) {
     spell_out_growing_lists(*graph);
     fuse_on_cpu(result, graph, observed_in(result.module, *graph, example_inputs));
   }
-  if (is_on_cuda(*graph) && !writes_in_place(*graph)) jit::FuseFrozenConvAddRelu(graph);
   jit::EliminateDeadCode(graph);
   if (!example_inputs.empty()) require_equal(module, result.module, example_inputs);
   return result;

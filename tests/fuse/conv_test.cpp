@@ -207,7 +207,7 @@ TEST_F(FusedConv, LeavesOtherDtypesAndDimensions) {
   wide.module.to(at::kDouble);
   const OptimizeResult result = optimize_for_inference(wide.module, {x.to(at::kDouble)});
   ASSERT_EQ(result.unfused.size(), 1U);
-  EXPECT_EQ(result.unfused[0].obstacle, FusionObstacle::weight_dtype_unsupported);
+  EXPECT_EQ(result.unfused[0].obstacle, FusionObstacle::weight_unsupported);
 
   Model line;
   line.layer("conv", {6, 4, 3}, 6).forward("return torch.relu(torch.conv1d(x, self.conv.weight, self.conv.bias))");

@@ -98,6 +98,22 @@ def test_the_example_of_a_reason_gives_that_reason(reason, code, tmp_path):
     assert reason in {norm.reason, *(obstacle.reason for obstacle in norm.obstacles)}
 
 
+OBSTACLES = re.findall(r"^  (\w+), ", text("include", "bnfold", "optimize.h"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_every_obstacle_to_a_fusion_is_asserted_given_and_documented(obstacle):
+    named = re.compile(rf"\bFusionObstacle::{obstacle}\b")
+    assert any(named.search(path.read_text()) for path in TESTS.joinpath("fuse").glob("*_test.cpp"))
+    assert any(named.search(path.read_text()) for path in PASSES.joinpath("fuse").glob("*.cpp"))
+    assert f"| `{obstacle}` |" in text("docs", "optimizing.md")
+
+
+def test_the_obstacles_are_named_in_the_order_of_the_enum():
+    names = re.search(r"kObstacles = \{(.*?)\};", text("passes", "fuse", "optimize_for_inference.cpp"), re.DOTALL)
+    assert len(OBSTACLES) >= 8 and re.findall(r'"(\w+)"', names.group(1)) == OBSTACLES
+
+
 # ---- rules
 
 
