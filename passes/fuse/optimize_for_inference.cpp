@@ -16,6 +16,7 @@
 #include "freeze.h"
 #include "graph_walk.h"
 #include "operators.h"
+#include "fuse/bounds.h"
 #include "fuse/concat.h"
 #include "fuse/conv.h"
 #include "fuse/growing_lists.h"
@@ -92,6 +93,7 @@ void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& grap
   result.unfused = std::move(plan.unfused);
   if (contiguous) restore_memory_order(*graph, steps);
   share_memory_of_concatenations(*graph, observed);
+  join_bounds(*graph);
   reuse_memory(*graph, observed);
 }
 

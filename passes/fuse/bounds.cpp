@@ -1,0 +1,51 @@
+//   before   x --> clamp_min(lower) --> clamp_max(upper) --> y          after   x --> clamp(lower, upper) --> y
+//
+// Formula     min(max(x, lower), upper) is how clamp is defined, for lower > upper and for NaN too.
+// Conditions  both bounds are constant tensors, and nothing else reads what lies between
+#include "fuse/bounds.h"
+
+#include <torch/csrc/jit/ir/constants.h>
+
+#include <vector>
+
+#include "graph_walk.h"
+#include "operators.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+bool has_constant_bound(const jit::Node* node) {
+  const auto bound = jit::toIValue(node->input(1));
+  return bound && bound->isTensor() && bound->toTensor().defined();
+}
+
+bool is_upper_of_both(const jit::Node* node) {
+  if (!is_one_of(node, {"clamp_max", "minimum"}) || !has_constant_bound(node)) return false;
+  const jit::Node* lower = node->input(0)->node();
+  return is_one_of(lower, {"clamp_min", "maximum"}) && has_constant_bound(lower) && lower->output()->uses().size() == 1 &&
+         lower->owningBlock() == node->owningBlock();
+}
+
+}  // namespace
+
+void join_bounds(jit::Graph& graph) {
+  std::vector<jit::Node*> uppers;
+  for_each_node(graph.block(), [&uppers](jit::Node* node) {
+    if (is_upper_of_both(node)) uppers.push_back(node);
+  });
+  for (jit::Node* upper : uppers) {
+    jit::Node* lower = upper->input(0)->node();
+    const jit::WithInsertPoint before(upper);
+    jit::Node* clamp = graph.insertNode(graph.create(jit::aten::clamp, {lower->input(0), lower->input(1), upper->input(1)}));
+    clamp->copyMetadata(upper);
+    clamp->output()->setType(c10::TensorType::get());
+    upper->output()->replaceAllUsesWith(clamp->output());
+    upper->destroy();
+    lower->destroy();
+  }
+}
+
+}  // namespace bnfold
