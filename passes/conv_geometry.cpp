@@ -16,7 +16,8 @@ std::optional<std::vector<int64_t>> numbers_of(const jit::Value* list, size_t le
   return numbers;
 }
 
-std::optional<std::vector<int64_t>> paddings(const jit::Node* conv, const at::Tensor& weight, const std::vector<int64_t>& dilation) {
+std::optional<std::vector<int64_t>> paddings(const jit::Node* conv, const at::Tensor& weight,
+                                             const std::vector<int64_t>& dilation) {
   const auto mode = constant_string(conv->namedInput("padding"));
   if (!mode) return numbers_of(conv->namedInput("padding"), dilation.size());
   std::vector<int64_t> numbers(dilation.size(), 0);

@@ -25,7 +25,8 @@ bool has_one_dtype(const jit::Graph& graph) {
   for_each_node(graph.block(), [&dtypes](const jit::Node* node) {
     const auto constant = node->kind() == jit::prim::Constant ? jit::toIValue(node->output()) : c10::nullopt;
     if (!constant || !constant->isTensor() || !constant->toTensor().defined()) return;
-    if (constant->toTensor().is_floating_point() || constant->toTensor().is_complex()) dtypes.insert(constant->toTensor().scalar_type());
+    if (constant->toTensor().is_floating_point() || constant->toTensor().is_complex())
+      dtypes.insert(constant->toTensor().scalar_type());
   });
   return dtypes.size() <= 1;
 }

@@ -78,7 +78,8 @@ bool fits_into(const Conv& small, const Conv& large) {
                      a.dim() == b.dim() && a.size(0) == b.size(0) && a.size(1) == b.size(1) &&
                      small.geometry.groups == large.geometry.groups;
   bool fits = alike;
-  for (size_t dimension = 0; fits && dimension < small.geometry.stride.size(); ++dimension) fits = fits_along(dimension, small, large);
+  for (size_t dimension = 0; fits && dimension < small.geometry.stride.size(); ++dimension)
+    fits = fits_along(dimension, small, large);
   return fits;
 }
 

@@ -11,7 +11,8 @@ namespace bnfold::test {
 namespace {
 
 // What follows the weight and the bias in a call of conv2d.
-std::string arguments(const std::string& stride, const std::string& padding, const std::string& dilation = "[1, 1]", int groups = 1) {
+std::string arguments(const std::string& stride, const std::string& padding, const std::string& dilation = "[1, 1]",
+                      int groups = 1) {
   return fmt::format("{}, {}, {}, {}", stride, padding, dilation, groups);
 }
 
@@ -28,8 +29,7 @@ class ParallelConvs : public ::testing::Test {
                     const std::string& statements = "return a + b") {
     Model model;
     model.layer("large", large, large[0]).layer("small", small, small[0]);
-    return model.forward(
-        fmt::format("a = {}\nb = {}\n{}", call("large", large_rest), call("small", small_rest), statements));
+    return model.forward(fmt::format("a = {}\nb = {}\n{}", call("large", large_rest), call("small", small_rest), statements));
   }
 
   static Model three_and_one(const std::string& statements = "return a + b") {
@@ -54,7 +54,8 @@ class ParallelConvs : public ::testing::Test {
 };
 
 TEST_F(ParallelConvs, BecomeOne) {
-  for (const char* sum : {"a + b", "b + a", "a - b", "torch.sub(b, a, alpha=-2.5)", "torch.add(b, a, alpha=3)", "a.add_(b)", "b.sub_(a)"}) {
+  for (const char* sum :
+       {"a + b", "b + a", "a - b", "torch.sub(b, a, alpha=-2.5)", "torch.add(b, a, alpha=3)", "a.add_(b)", "b.sub_(a)"}) {
     expect_merged(three_and_one(fmt::format("return {}", sum)));
   }
 }
@@ -90,8 +91,8 @@ TEST_F(ParallelConvs, TakesKernelsOfOneColumnAndOneSize) {
   expect_merged(pair({6, 4, 3, 3}, arguments("[1, 1]", "[1, 1]"), {6, 4, 1, 3}, arguments("[1, 1]", "[0, 1]")));
   expect_merged(pair({6, 4, 5, 1}, arguments("[1, 1]", "[2, 0]"), {6, 4, 3, 1}, arguments("[1, 1]", "[1, 0]")));
   expect_merged(pair({6, 4, 4, 4}, arguments("[1, 1]", "[1, 1]"), {6, 4, 2, 2}, arguments("[1, 1]", "[0, 0]")));
-  expect_merged(pair({6, 4, 3, 3}, arguments("[1, 1]", "[1, 1]"), {6, 4, 3, 3}, arguments("[1, 1]", "[1, 1]"), "return b + a"), "large",
-                "small");
+  expect_merged(pair({6, 4, 3, 3}, arguments("[1, 1]", "[1, 1]"), {6, 4, 3, 3}, arguments("[1, 1]", "[1, 1]"), "return b + a"),
+                "large", "small");
 }
 
 TEST_F(ParallelConvs, KeepsTwoOfWhichNeitherHoldsTheOther) {
@@ -104,7 +105,8 @@ TEST_F(ParallelConvs, KeepsTwoThatHaveNoMiddleInCommon) {
   const Inputs eight_rows = {at::randn({2, 4, 8, 8}, at::kDouble)};
   EXPECT_TRUE(expect_unharmed(pair({6, 4, 5, 5}, rest, {6, 4, 3, 3}, rest).module, eight_rows).report.merged.empty());
   // The middle of two taps lies between those of three.
-  expect_apart(pair({6, 4, 3, 3}, arguments("[1, 1]", "[2, 2]", "[2, 2]"), {6, 4, 2, 2}, arguments("[1, 1]", "[1, 1]", "[2, 2]")));
+  expect_apart(
+      pair({6, 4, 3, 3}, arguments("[1, 1]", "[2, 2]", "[2, 2]"), {6, 4, 2, 2}, arguments("[1, 1]", "[1, 1]", "[2, 2]")));
 }
 
 TEST_F(ParallelConvs, KeepsTwoOfAnotherDilation) {
@@ -164,8 +166,9 @@ TEST_F(ParallelConvs, KeepsTwoWhoseWeightIsComputed) {
 TEST_F(ParallelConvs, KeepsTwoOfWhichOneRunsInABranch) {
   Model model;
   model.layer("large", {6, 4, 3, 3}, 6).layer("small", {6, 4, 1, 1}, 6);
-  expect_apart(model.forward(fmt::format("a = {}\nb = {}\nif bool(x.sum() > 0):\n  y = a + b\nelse:\n  y = x\nreturn y",
-                                         call("large", arguments("[1, 1]", "[1, 1]")), call("small", arguments("[1, 1]", "[0, 0]")))));
+  expect_apart(
+      model.forward(fmt::format("a = {}\nb = {}\nif bool(x.sum() > 0):\n  y = a + b\nelse:\n  y = x\nreturn y",
+                                call("large", arguments("[1, 1]", "[1, 1]")), call("small", arguments("[1, 1]", "[0, 0]")))));
 }
 
 TEST_F(ParallelConvs, LeavesAWeightToTheOtherCallOfItsLayer) {
@@ -192,8 +195,9 @@ TEST_F(ParallelConvs, TakesOneWithoutABias) {
     Model model;
     model.layer("large", {6, 4, 3, 3}, large_has_bias ? 6 : 0).layer("small", {6, 4, 1, 1}, large_has_bias ? 0 : 6);
     const auto bias = [&](const char* path, bool has) { return has ? fmt::format("self.{}.bias", path) : std::string("None"); };
-    model.forward(fmt::format("return torch.conv2d(x, self.large.weight, {}, [1, 1], [1, 1]) + torch.conv2d(x, self.small.weight, {})",
-                              bias("large", large_has_bias), bias("small", !large_has_bias)));
+    model.forward(
+        fmt::format("return torch.conv2d(x, self.large.weight, {}, [1, 1], [1, 1]) + torch.conv2d(x, self.small.weight, {})",
+                    bias("large", large_has_bias), bias("small", !large_has_bias)));
     expect_merged(model);
   }
 }

@@ -25,7 +25,7 @@ std::optional<Activation> with_numbers(const char* name, const jit::Node* node, 
 
 std::optional<Activation> activation_of(const jit::Node* node) {
   static const std::unordered_map<std::string, std::string> without_numbers = {
-      {"relu", "relu"}, {"sigmoid", "sigmoid"},     {"tanh", "tanh"},
+      {"relu", "relu"},  {"sigmoid", "sigmoid"},     {"tanh", "tanh"},
       {"silu", "swish"}, {"hardswish", "hardswish"}, {"hardsigmoid", "hardsigmoid"}};
   if (!node->kind().is_aten()) return std::nullopt;
   const auto found = without_numbers.find(node->kind().toUnqualString());

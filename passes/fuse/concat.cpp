@@ -58,24 +58,28 @@ bool can_share(const jit::Node* node, const Observations& observed) {
 bool begins_with(const jit::Node* longer, const jit::Node* shorter) {
   const auto all = longer->input(0)->node()->inputs();
   const auto some = shorter->input(0)->node()->inputs();
-  return all.size() > some.size() && longer->owningBlock() == shorter->owningBlock() && std::equal(some.begin(), some.end(), all.begin());
+  return all.size() > some.size() && longer->owningBlock() == shorter->owningBlock() &&
+         std::equal(some.begin(), some.end(), all.begin());
 }
 
 std::vector<Chain> chains_of(const jit::Graph& graph, const Observations& observed) {
   std::vector<Chain> chains;
   for_each_node(graph.block(), [&](jit::Node* node) {
     if (!can_share(node, observed)) return;
-    const auto before = std::find_if(chains.begin(), chains.end(), [&](const Chain& chain) { return begins_with(node, chain.back()); });
+    const auto before =
+        std::find_if(chains.begin(), chains.end(), [&](const Chain& chain) { return begins_with(node, chain.back()); });
     if (before != chains.end()) before->push_back(node);
     if (before == chains.end()) chains.push_back({node});
   });
-  chains.erase(std::remove_if(chains.begin(), chains.end(), [](const Chain& chain) { return chain.size() < kFewest; }), chains.end());
+  chains.erase(std::remove_if(chains.begin(), chains.end(), [](const Chain& chain) { return chain.size() < kFewest; }),
+               chains.end());
   return chains;
 }
 
 class Sharing {
  public:
-  Sharing(jit::Graph& graph, const Chain& chain, const Observations& observed) : graph_(graph), chain_(chain), observed_(observed) {}
+  Sharing(jit::Graph& graph, const Chain& chain, const Observations& observed)
+      : graph_(graph), chain_(chain), observed_(observed) {}
 
   void apply() {
     const jit::WithInsertPoint before(chain_.front());
@@ -102,7 +106,9 @@ class Sharing {
     std::vector<jit::Value*> sizes;
     for (const int64_t dimension : {0, 1, 2, 3}) {
       jit::Value* channels = dimension == 1 ? graph_.insertConstant(observed_.at(chain_.back()->output()).sizes[1]) : nullptr;
-      sizes.push_back(channels != nullptr ? channels : insert(jit::aten::size, {first, graph_.insertConstant(dimension)}, c10::IntType::get()));
+      sizes.push_back(channels != nullptr
+                          ? channels
+                          : insert(jit::aten::size, {first, graph_.insertConstant(dimension)}, c10::IntType::get()));
     }
     jit::Value* size = graph_.insertNode(graph_.createList(c10::IntType::get(), sizes))->output();
     jit::Value* none = graph_.insertConstant(c10::IValue());
@@ -113,7 +119,8 @@ class Sharing {
   }
 
   jit::Value* narrowed(jit::Value* whole, int64_t begin, int64_t size) {
-    return insert(jit::aten::narrow, {whole, graph_.insertConstant(1), graph_.insertConstant(begin), graph_.insertConstant(size)});
+    return insert(jit::aten::narrow,
+                  {whole, graph_.insertConstant(1), graph_.insertConstant(begin), graph_.insertConstant(size)});
   }
 
   jit::Value* insert(c10::Symbol kind, at::ArrayRef<jit::Value*> inputs, const c10::TypePtr& type = c10::TensorType::get()) {

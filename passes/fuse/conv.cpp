@@ -45,7 +45,9 @@ bool is_sum(const jit::Node* node) {
   return node->kind() == jit::aten::add && node->input(1)->type()->kind() == c10::TypeKind::TensorType;
 }
 
-std::string step_of(const jit::Node* node) { return node->kind().toUnqualString(); }
+std::string step_of(const jit::Node* node) {
+  return node->kind().toUnqualString();
+}
 
 class Planner {
  public:
@@ -80,7 +82,8 @@ class Planner {
     if (!weight || !weight->defined() || !bias) return stays(FusionObstacle::weight_not_static, "its weight or bias is computed");
     if (weight->dim() != 4) return stays(FusionObstacle::layer_unsupported, "oneDNN's step has two spatial dimensions");
     for (const at::Tensor& tensor : {*weight, *bias}) {
-      if (!tensor.defined() || (tensor.scalar_type() == at::kFloat && tensor.is_cpu() && tensor.layout() == at::kStrided)) continue;
+      if (!tensor.defined() || (tensor.scalar_type() == at::kFloat && tensor.is_cpu() && tensor.layout() == at::kStrided))
+        continue;
       return stays(FusionObstacle::weight_unsupported, "a " + tensor.toString());
     }
     const auto geometry = conv_geometry(conv, *weight);
@@ -152,7 +155,8 @@ class Planner {
     const jit::Value* value = fusion.conv->output();
     const size_t addend = sum->input(0) == value ? 1 : 0;
     if (sums_.count(sum) != 0) return;  // by the other addend, a convolution too
-    if (weight_in_sum(sum, 1) != 1.0) return leave(fusion, sum, FusionObstacle::operand_unsupported, "it counts one addend otherwise");
+    if (weight_in_sum(sum, 1) != 1.0)
+      return leave(fusion, sum, FusionObstacle::operand_unsupported, "it counts one addend otherwise");
     if (!surely_have_one_size(observed_, value, sum->input(addend))) {
       return leave(fusion, sum, FusionObstacle::sizes_unknown, "its addend may be broadcast");
     }
@@ -185,9 +189,10 @@ class Planner {
   const ParameterStore store_;
   const jit::AliasDb aliases_;
   const Observations& observed_;
-  std::unordered_set<const jit::Node*> steps_;                         // the last nodes of the fusions
-  std::unordered_set<const jit::Node*> sums_;                          // that they take
-  std::vector<std::pair<const jit::Node*, UnfusedStep>> left_;         // sums and activations; a sum may yet be taken by its other addend
+  std::unordered_set<const jit::Node*> steps_;  // the last nodes of the fusions
+  std::unordered_set<const jit::Node*> sums_;   // that they take
+  std::vector<std::pair<const jit::Node*, UnfusedStep>>
+      left_;  // sums and activations; a sum may yet be taken by its other addend
   std::unordered_map<const jit::Node*, const jit::Node*> positions_;  // the last nodes, by convolution
 };
 
@@ -204,14 +209,17 @@ void require_one_size(jit::Graph& graph, jit::Value* result, jit::Value* addend)
     return graph.insertNode(graph.create(jit::aten::size, {value}))->output()->setType(c10::ListType::ofInts());
   };
   jit::Value* differs = graph.insertNode(graph.create(jit::aten::ne, {size_of(result), size_of(addend)}))->output();
-  insert_raise_if(graph, differs->setType(c10::BoolType::get()),
-                  "a convolution was fused with a sum of values of one size, and these inputs give them two; optimize the original module "
-                  "for them, or without example inputs");
+  insert_raise_if(
+      graph, differs->setType(c10::BoolType::get()),
+      "a convolution was fused with a sum of values of one size, and these inputs give them two; optimize the original module "
+      "for them, or without example inputs");
 }
 
 }  // namespace
 
-ConvPlan plan_convs(const std::shared_ptr<jit::Graph>& graph, const Observations& observed) { return Planner(graph, observed).run(); }
+ConvPlan plan_convs(const std::shared_ptr<jit::Graph>& graph, const Observations& observed) {
+  return Planner(graph, observed).run();
+}
 
 jit::Value* apply(const ConvFusion& fusion, WeightPacker& packer) {
   jit::Node* conv = fusion.conv;
@@ -240,7 +248,8 @@ jit::Value* apply(const ConvFusion& fusion, WeightPacker& packer) {
   jit::Node* step = graph.insertNode(graph.create(c10::Symbol::fromQualString(kind), inputs));
   step->copyMetadata(conv);
   step->output()->setType(c10::TensorType::get());
-  if (fusion.sum != nullptr && !fusion.overwrites_addend) require_one_size(graph, step->output(), fusion.sum->input(fusion.addend));
+  if (fusion.sum != nullptr && !fusion.overwrites_addend)
+    require_one_size(graph, step->output(), fusion.sum->input(fusion.addend));
   last->output()->replaceAllUsesWith(step->output());
   for (jit::Node* node : {fusion.activation, fusion.sum, fusion.conv}) {
     if (node != nullptr) node->destroy();

@@ -21,7 +21,7 @@ struct ConvFusion {
   torch::jit::Node* conv;
   std::string layer;  // dotted path
   ConvGeometry geometry;
-  std::vector<int64_t> input_size;         // [N, C, H, W]
+  std::vector<int64_t> input_size;  // [N, C, H, W]
   torch::jit::Node* sum = nullptr;
   size_t addend = 0;                       // which input of the sum is not the convolution
   bool overwrites_addend = false;          // nobody reads it later

@@ -12,7 +12,9 @@ namespace jit = torch::jit;
 
 namespace {
 
-bool is_append(const jit::Node* node) { return node->kind() == jit::aten::append; }
+bool is_append(const jit::Node* node) {
+  return node->kind() == jit::aten::append;
+}
 
 // That nobody else sees the list, and that it grows in the order in which its block is written.
 bool only_grows_and_is_concatenated(const jit::Node* list) {

@@ -65,10 +65,39 @@ class Restorer {
 }  // namespace
 
 bool passes_order(const jit::Node* node) {
-  static const OperatorNames others = {"add",       "sub",     "mul",       "div",       "maximum", "minimum", "cat",     "mean",
-                                       "sum",       "amax",    "amin",      "pad",       "constant_pad_nd", "flatten", "reshape", "permute",
-                                       "transpose", "slice",   "select",    "chunk",     "split",   "split_with_sizes", "unsqueeze",
-                                       "squeeze",   "expand",  "expand_as", "where",     "pow",     "channel_shuffle", "pixel_shuffle"};
+  static const OperatorNames others = {"add",
+                                       "sub",
+                                       "mul",
+                                       "div",
+                                       "maximum",
+                                       "minimum",
+                                       "clamp",
+                                       "clamp_min",
+                                       "clamp_max",
+                                       "cat",
+                                       "mean",
+                                       "sum",
+                                       "amax",
+                                       "amin",
+                                       "pad",
+                                       "constant_pad_nd",
+                                       "flatten",
+                                       "reshape",
+                                       "permute",
+                                       "transpose",
+                                       "slice",
+                                       "select",
+                                       "chunk",
+                                       "split",
+                                       "split_with_sizes",
+                                       "unsqueeze",
+                                       "squeeze",
+                                       "expand",
+                                       "expand_as",
+                                       "where",
+                                       "pow",
+                                       "channel_shuffle",
+                                       "pixel_shuffle"};
   if (node->kind() == jit::prim::ListConstruct) return only_concatenation(node) != nullptr;
   return node->kind() == jit::prim::ListUnpack || keeps_sizes(node) || keeps_channels(node) || is_one_of(node, others);
 }

@@ -14,8 +14,6 @@
 #include "bnfold/check.h"
 #include "compilation_units.h"
 #include "freeze.h"
-#include "graph_walk.h"
-#include "operators.h"
 #include "fuse/bounds.h"
 #include "fuse/concat.h"
 #include "fuse/conv.h"
@@ -24,6 +22,8 @@
 #include "fuse/observe.h"
 #include "fuse/packed_weight.h"
 #include "fuse/reuse_memory.h"
+#include "graph_walk.h"
+#include "operators.h"
 #include "parameter_store.h"
 #include "sentence.h"
 
@@ -118,18 +118,21 @@ bool writes_in_place(const jit::Graph& graph) {
 void require_equal(const jit::Module& module, const jit::Module& optimized, const std::vector<c10::IValue>& inputs) {
   const CheckResult result = check(module, optimized, {inputs});
   if (result.passed) return;
-  throw Error(fmt::format("the optimized module differs from the original on the example inputs: by {:.1e} of the largest value of {}, where "
-                          "{:.0e} is the tolerance; without example inputs nothing is compared",
-                          result.largest_error, result.worst_output, result.tolerance));
+  throw Error(fmt::format(
+      "the optimized module differs from the original on the example inputs: by {:.1e} of the largest value of {}, where "
+      "{:.0e} is the tolerance; without example inputs nothing is compared",
+      result.largest_error, result.worst_output, result.tolerance));
 }
 
-constexpr std::array<std::string_view, 8> kObstacles = {"layer_unsupported", "weight_not_static",      "weight_unsupported",
-                                                        "input_not_batched", "value_changed_in_place", "value_has_other_readers",
-                                                        "operand_unsupported", "sizes_unknown"};
+constexpr std::array<std::string_view, 8> kObstacles = {
+    "layer_unsupported",      "weight_not_static",       "weight_unsupported",  "input_not_batched",
+    "value_changed_in_place", "value_has_other_readers", "operand_unsupported", "sizes_unknown"};
 
 }  // namespace
 
-std::string_view name(FusionObstacle obstacle) { return kObstacles.at(static_cast<size_t>(obstacle)); }
+std::string_view name(FusionObstacle obstacle) {
+  return kObstacles.at(static_cast<size_t>(obstacle));
+}
 
 std::string OptimizeResult::to_json() const {
   auto json = nlohmann::ordered_json::parse(report.to_json());
@@ -137,7 +140,8 @@ std::string OptimizeResult::to_json() const {
   for (const FusedLayer& layer : fused) json["fused"].push_back({{"name", layer.name}, {"steps", layer.steps}});
   json["unfused"] = nlohmann::ordered_json::array();
   for (const UnfusedStep& step : unfused) {
-    json["unfused"].push_back({{"name", step.name}, {"step", step.step}, {"obstacle", bnfold::name(step.obstacle)}, {"detail", step.detail}});
+    json["unfused"].push_back(
+        {{"name", step.name}, {"step", step.step}, {"obstacle", bnfold::name(step.obstacle)}, {"detail", step.detail}});
   }
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }

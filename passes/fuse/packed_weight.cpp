@@ -18,8 +18,8 @@ constexpr const char* kReorder = "mkldnn::_reorder_convolution_weight";
 // The attributes of the class, in the order of its state, with the weight as it is saved first.
 const std::vector<std::pair<const char*, c10::TypePtr>>& attributes() {
   static const std::vector<std::pair<const char*, c10::TypePtr>> all = {
-      {"weight", c10::TensorType::get()},       {"padding", c10::ListType::ofInts()},    {"stride", c10::ListType::ofInts()},
-      {"dilation", c10::ListType::ofInts()},    {"groups", c10::IntType::get()},         {"input_size", c10::ListType::ofInts()},
+      {"weight", c10::TensorType::get()},    {"padding", c10::ListType::ofInts()}, {"stride", c10::ListType::ofInts()},
+      {"dilation", c10::ListType::ofInts()}, {"groups", c10::IntType::get()},      {"input_size", c10::ListType::ofInts()},
       {"training", c10::BoolType::get()}};
   return all;
 }
@@ -98,8 +98,13 @@ jit::Value* WeightPacker::add(const std::string& name, const at::Tensor& weight,
                               const std::vector<int64_t>& input_size, jit::Node* node) {
   if (!class_) define_class();
   jit::Module holder(module_._ivalue()->compilation_unit(), class_);
-  const std::vector<c10::IValue> values = {packed(weight, geometry, input_size), geometry.padding, geometry.stride, geometry.dilation,
-                                           geometry.groups,                      input_size,       false};
+  const std::vector<c10::IValue> values = {packed(weight, geometry, input_size),
+                                           geometry.padding,
+                                           geometry.stride,
+                                           geometry.dilation,
+                                           geometry.groups,
+                                           input_size,
+                                           false};
   for (size_t i = 0; i < values.size(); ++i) holder.setattr(attributes()[i].first, values[i]);
   const std::string attribute = attribute_name(module_, name);
   module_.register_module(attribute, holder);

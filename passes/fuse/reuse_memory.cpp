@@ -20,8 +20,8 @@ namespace jit = torch::jit;
 namespace {
 
 // Their results have the size and the dtype of what they read.
-const OperatorNames kActivations = {"relu",        "relu6",      "hardtanh", "sigmoid", "tanh", "silu", "hardswish",
-                                    "hardsigmoid", "leaky_relu", "gelu",     "mish",    "elu"};
+const OperatorNames kActivations = {"relu",      "relu6",       "hardtanh",   "sigmoid", "tanh", "silu",
+                                    "hardswish", "hardsigmoid", "leaky_relu", "gelu",    "mish", "elu"};
 const OperatorNames kArithmetic = {"add", "sub", "mul", "clamp_min", "clamp_max", "clamp"};
 
 // The name without the underscore of what works in place; empty for what does not.
@@ -60,7 +60,8 @@ std::optional<at::ScalarType> dtype_of(const jit::Value* value, const Observatio
 // Whether the value is memory that an operator made, through those that work in place as its only readers.
 bool is_new(const jit::Value* value) {
   const jit::Node* node = value->node();
-  while (kActivations.count(functional_name(node)) + kArithmetic.count(functional_name(node)) != 0 && is_only_reader(node, node->input(0))) {
+  while (kActivations.count(functional_name(node)) + kArithmetic.count(functional_name(node)) != 0 &&
+         is_only_reader(node, node->input(0))) {
     node = node->input(0)->node();
   }
   if (std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::") return true;
@@ -76,7 +77,9 @@ bool keeps_dtype(const jit::Node* node, const Observations& observed) {
   });
 }
 
-bool exists(c10::Symbol kind) { return !jit::getAllOperatorsFor(kind).empty(); }
+bool exists(c10::Symbol kind) {
+  return !jit::getAllOperatorsFor(kind).empty();
+}
 
 // Replaces every node for which `name_for` has another name, in the order of the graph.
 template <typename NameFor>

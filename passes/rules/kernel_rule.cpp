@@ -42,11 +42,13 @@ std::optional<Decline> why_not_foldable(const Site& site, const at::Tensor& tens
 enum class Side { outputs, inputs };
 
 // The layer, whose channels on that side lie along `channel_dimension` of the site's value and are those of the affine.
-std::variant<Layer, Decline> read_layer_along(const Site& site, const KernelInputs& inputs, int64_t channel_dimension, Side side) {
+std::variant<Layer, Decline> read_layer_along(const Site& site, const KernelInputs& inputs, int64_t channel_dimension,
+                                              Side side) {
   const bool outputs = side == Side::outputs;
   if (!site.affine.varies_only_along(channel_dimension)) {
-    return Decline{Reason::affine_varies_elsewhere, site.node,
-                   fmt::format("the norm's channels are not dimension {} of the {}", channel_dimension, outputs ? "output" : "input")};
+    return Decline{
+        Reason::affine_varies_elsewhere, site.node,
+        fmt::format("the norm's channels are not dimension {} of the {}", channel_dimension, outputs ? "output" : "input")};
   }
   auto read = read_layer(site, inputs);
   const auto* layer = std::get_if<Layer>(&read);

@@ -31,12 +31,15 @@ class Concatenations : public ::testing::Test {
     return model;
   }
 
-  static std::string c(int number, const std::string& value) { return conv(fmt::format("conv{}", number), value, number == 0 ? 0 : 1); }
+  static std::string c(int number, const std::string& value) {
+    return conv(fmt::format("conv{}", number), value, number == 0 ? 0 : 1);
+  }
 
   static std::string grown(const std::string& read = "torch.relu(u)") {
-    return fmt::format("a = {}\nu = torch.cat([a], 1)\nb = {}\nu = torch.cat([a, b], 1)\nd = {}\nu = torch.cat([a, b, d], 1)\ne = {}\n"
-                       "u = torch.cat([a, b, d, e], 1)\n",
-                       c(0, "x"), c(1, read), c(2, read), c(3, read));
+    return fmt::format(
+        "a = {}\nu = torch.cat([a], 1)\nb = {}\nu = torch.cat([a, b], 1)\nd = {}\nu = torch.cat([a, b, d], 1)\ne = {}\n"
+        "u = torch.cat([a, b, d, e], 1)\n",
+        c(0, "x"), c(1, read), c(2, read), c(3, read));
   }
 
   // How many concatenations are left; compared with the original on two inputs, three runs each.
@@ -66,14 +69,17 @@ TEST_F(Concatenations, ShareMemoryWhereTheyGrow) {
 
 TEST_F(Concatenations, ShareMemoryWhereAListGrows) {
   const std::string read = "torch.relu(torch.cat(l, 1))";
-  const Model model = dense(fmt::format("l = [{}]\nl.append({})\nl.append({})\nl.append({})\nreturn torch.conv2d(torch.cat(l, 1), "
-                                        "self.last.weight, self.last.bias)",
-                                        c(0, "x"), c(1, read), c(2, read), c(3, read)));
+  const Model model =
+      dense(fmt::format("l = [{}]\nl.append({})\nl.append({})\nl.append({})\nreturn torch.conv2d(torch.cat(l, 1), "
+                        "self.last.weight, self.last.bias)",
+                        c(0, "x"), c(1, read), c(2, read), c(3, read)));
   EXPECT_EQ(concatenations(model), 0);
 }
 
 TEST_F(Concatenations, ShareMemoryWhereTheirReadersWouldWriteInPlace) {
-  EXPECT_EQ(concatenations(dense(grown("torch.relu_(u * 1.0)") + "return torch.relu_(torch.conv2d(u, self.last.weight, self.last.bias))")), 0);
+  EXPECT_EQ(concatenations(
+                dense(grown("torch.relu_(u * 1.0)") + "return torch.relu_(torch.conv2d(u, self.last.weight, self.last.bias))")),
+            0);
 }
 
 TEST_F(Concatenations, KeepTheirOwnWhereOneIsReturned) {
@@ -81,15 +87,17 @@ TEST_F(Concatenations, KeepTheirOwnWhereOneIsReturned) {
 }
 
 TEST_F(Concatenations, KeepTheirOwnWhereAViewIsMadeOfOne) {
-  EXPECT_EQ(concatenations(dense(grown() + "v = u[:, 1:3]\nreturn torch.conv2d(u, self.last.weight, self.last.bias) + v.mean()")), 1);
+  EXPECT_EQ(concatenations(dense(grown() + "v = u[:, 1:3]\nreturn torch.conv2d(u, self.last.weight, self.last.bias) + v.mean()")),
+            1);
 }
 
 TEST_F(Concatenations, KeepTheirOwnAlongAnotherDimension) {
   Model model;
   model.layer("conv0", {3, 4, 1, 1}, 3);
-  model.forward(fmt::format("a = {}\nb = torch.relu(torch.cat([a], 2))\nd = torch.relu(torch.cat([a, b], 2))\n"
-                            "return torch.sigmoid(torch.cat([a, b, d], 2))",
-                            c(0, "x")));
+  model.forward(
+      fmt::format("a = {}\nb = torch.relu(torch.cat([a], 2))\nd = torch.relu(torch.cat([a, b], 2))\n"
+                  "return torch.sigmoid(torch.cat([a, b, d], 2))",
+                  c(0, "x")));
   model.module.to(at::kFloat);
   EXPECT_EQ(concatenations(model), 3);
 }
@@ -97,7 +105,8 @@ TEST_F(Concatenations, KeepTheirOwnAlongAnotherDimension) {
 TEST_F(Concatenations, KeepTheirOwnWhereTheyAreFew) {
   Model model;
   model.layer("conv0", {3, 4, 1, 1}, 3).layer("conv1", {2, 3, 3, 3}, 2);
-  model.forward(fmt::format("a = {}\nb = {}\nreturn torch.sigmoid(torch.cat([a, b], 1))", c(0, "x"), c(1, "torch.relu(torch.cat([a], 1))")));
+  model.forward(fmt::format("a = {}\nb = {}\nreturn torch.sigmoid(torch.cat([a, b], 1))", c(0, "x"),
+                            c(1, "torch.relu(torch.cat([a], 1))")));
   model.module.to(at::kFloat);
   EXPECT_EQ(concatenations(model), 2);
 }
@@ -109,9 +118,10 @@ TEST_F(Concatenations, KeepTheirOwnWithoutExampleInputs) {
 
 TEST_F(Concatenations, KeepAListThatIsReadElsewhere) {
   const std::string read = "torch.relu(torch.cat(l, 1))";
-  const Model model = dense(fmt::format("l = [{}]\nl.append({})\nl.append({})\nl.append({})\nreturn torch.conv2d(torch.cat(l, 1), "
-                                        "self.last.weight, self.last.bias) + float(len(l))",
-                                        c(0, "x"), c(1, read), c(2, read), c(3, read)));
+  const Model model =
+      dense(fmt::format("l = [{}]\nl.append({})\nl.append({})\nl.append({})\nreturn torch.conv2d(torch.cat(l, 1), "
+                        "self.last.weight, self.last.bias) + float(len(l))",
+                        c(0, "x"), c(1, read), c(2, read), c(3, read)));
   EXPECT_EQ(concatenations(model), 4);
 }
 
@@ -131,7 +141,8 @@ TEST_F(Concatenations, LeaveBoundsInPlaceWhereNobodyElseReads) {
 TEST_F(Concatenations, NeverOverwriteWhatIsBroadcastOrReadAgain) {
   Model model;
   model.layer("conv0", {3, 4, 1, 1}, 3);
-  model.forward("y = torch.sigmoid(" + c(0, "x") + ")\ngate = torch.tanh(y.mean([2, 3], True))\nz = torch.relu(y)\nreturn gate * y + z");
+  model.forward("y = torch.sigmoid(" + c(0, "x") +
+                ")\ngate = torch.tanh(y.mean([2, 3], True))\nz = torch.relu(y)\nreturn gate * y + z");
   model.module.to(at::kFloat);
   concatenations(model);
   EXPECT_EQ(count_nodes(optimize_for_inference(model.module, {x}).module, "aten::mul_"), 0);

@@ -93,8 +93,8 @@ class FusedConv : public ::testing::Test {
 
 TEST_F(FusedConv, TakesTheActivation) {
   const std::vector<std::pair<std::string, std::string>> activations = {
-      {"torch.relu", "relu"}, {"torch.relu_", "relu"}, {"torch.sigmoid", "sigmoid"}, {"torch.tanh", "tanh"}, {"torch.silu", "silu"},
-      {"torch.relu6", "relu6"}, {"torch.hardswish", "hardswish"}, {"torch.hardsigmoid", "hardsigmoid"}};
+      {"torch.relu", "relu"}, {"torch.relu_", "relu"},  {"torch.sigmoid", "sigmoid"},     {"torch.tanh", "tanh"},
+      {"torch.silu", "silu"}, {"torch.relu6", "relu6"}, {"torch.hardswish", "hardswish"}, {"torch.hardsigmoid", "hardsigmoid"}};
   for (const auto& [function, step] : activations) {
     expect_steps(fmt::format("return {}({})", function, c()), {"conv: conv2d, " + step});
   }
@@ -163,15 +163,18 @@ TEST_F(FusedConv, OverwritesAnAddendThatNobodyReadsLater) {
 
 TEST_F(FusedConv, KeepsAnAddendThatOthersReadLater) {
   const std::string convolution = "torch.conv2d(u, self.again.weight, None, [1, 1], [1, 1])";
-  for (const std::string& end : {std::string("return y + torch.sigmoid(u)"), "return y * " + convolution, std::string("return y + u.mean()")}) {
-    const Model residual = model("u = torch.relu(" + c() + ")\ny = torch.relu(" + a("torch.relu(" + a("u") + ")") + " + u)\n" + end);
+  for (const std::string& end :
+       {std::string("return y + torch.sigmoid(u)"), "return y * " + convolution, std::string("return y + u.mean()")}) {
+    const Model residual =
+        model("u = torch.relu(" + c() + ")\ny = torch.relu(" + a("torch.relu(" + a("u") + ")") + " + u)\n" + end);
     EXPECT_EQ(count_nodes(optimized(residual).module, "mkldnn::_convolution_pointwise_"), 0) << end;
   }
 }
 
 TEST_F(FusedConv, KeepsAnAddendThatAConvolutionReadsWhoseStepStandsLater) {
   // The second reader of u is written before the sum, and is added to what comes behind it.
-  const Model residual = model("u = torch.relu(" + c() + ")\nz = " + a("u") + "\ny = torch.relu(" + a("torch.tanh(u)") + " + u)\nreturn z + torch.tanh(y)");
+  const Model residual = model("u = torch.relu(" + c() + ")\nz = " + a("u") + "\ny = torch.relu(" + a("torch.tanh(u)") +
+                               " + u)\nreturn z + torch.tanh(y)");
   EXPECT_EQ(count_nodes(optimized(residual).module, "mkldnn::_convolution_pointwise_"), 0);
 }
 
@@ -199,7 +202,8 @@ TEST_F(FusedConv, KeepsAWriteIntoWhatNoStepMade) {
 }
 
 TEST_F(FusedConv, LeavesWeightsThatAreComputed) {
-  expect_left("return torch.relu(torch.conv2d(x, self.conv.weight * x.mean(), self.conv.bias))", "conv2d", FusionObstacle::weight_not_static);
+  expect_left("return torch.relu(torch.conv2d(x, self.conv.weight * x.mean(), self.conv.bias))", "conv2d",
+              FusionObstacle::weight_not_static);
 }
 
 TEST_F(FusedConv, LeavesOtherDtypesAndDimensions) {
@@ -263,10 +267,11 @@ TEST_F(FusedConv, RefusesInputsThatTheModuleDoesNotTake) {
 // ---- the order in memory of what comes behind
 
 TEST_F(FusedConv, GivesAViewTheOrderThatItAsksFor) {
-  for (const char* end : {"return y.view(y.size(0), -1)", "return y.reshape(y.size(0), -1)", "return y.flatten(2).transpose(1, 2).contiguous()",
-                          "return y.permute([0, 2, 3, 1]).contiguous().view(-1, 6)", "z = [y, y * 2]\nreturn z[0].view(-1) + z[1].view(-1)",
-                          "if bool(y.sum() > 1e9):\n  y = y * 2\nreturn y.view(-1)", "return y.flatten(2).view(y.size(0), 2, 3, -1)",
-                          "return torch.max_pool2d(y, [2, 2]).view(y.size(0), -1)", "return torch.as_strided(y, [6], [1])"}) {
+  for (const char* end :
+       {"return y.view(y.size(0), -1)", "return y.reshape(y.size(0), -1)", "return y.flatten(2).transpose(1, 2).contiguous()",
+        "return y.permute([0, 2, 3, 1]).contiguous().view(-1, 6)", "z = [y, y * 2]\nreturn z[0].view(-1) + z[1].view(-1)",
+        "if bool(y.sum() > 1e9):\n  y = y * 2\nreturn y.view(-1)", "return y.flatten(2).view(y.size(0), 2, 3, -1)",
+        "return torch.max_pool2d(y, [2, 2]).view(y.size(0), -1)", "return torch.as_strided(y, [6], [1])"}) {
     const OptimizeResult result = optimized(model("y = torch.relu(" + c() + ")\n" + end));
     EXPECT_EQ(steps(result.module), 1) << end;
   }
