@@ -289,6 +289,8 @@ the warm-up, in which TorchScript optimizes and torch.compile compiles; they are
 returned what the original does, within the tolerance of its dtype.
 
 - **original** is the scripted network as it is, **bnfold.fold** the same folded, and **bnfold.freeze** folded and then frozen.
+- **bnfold.optimize_for_inference** is folded, frozen and fused; **torch.compile, freezing** has inductor's option of that name, and
+  **max-autotune** that and its option of that name.
 - **torch.compile** and **ONNX Runtime** run with their default options, **OpenVINO** with its options for latency; each with the
   same threads and dtype as the others.
 - Networks that come from no file have random weights, and norms with random statistics and gammas of both signs.
