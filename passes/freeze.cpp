@@ -35,7 +35,7 @@ bool has_one_dtype(const jit::Graph& graph) {
 
 void fold_sums_and_products(std::shared_ptr<jit::Graph> graph) {
   if (!has_one_dtype(*graph)) return;
-  while (jit::FoldFrozenConvAddOrSub(graph) | jit::FoldFrozenConvMulOrDiv(graph)) {
+  while (jit::FoldFrozenConvAddOrSub(graph) || jit::FoldFrozenConvMulOrDiv(graph)) {
   }
 }
 

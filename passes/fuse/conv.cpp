@@ -199,6 +199,7 @@ class Planner {
 // Scalar?[]
 jit::Value* insert_numbers(jit::Graph& graph, const std::vector<double>& numbers) {
   std::vector<jit::Value*> values;
+  values.reserve(numbers.size());
   for (const double number : numbers) values.push_back(graph.insertConstant(number));
   return graph.insertNode(graph.createList(c10::OptionalType::create(c10::NumberType::get()), values))->output();
 }

@@ -28,7 +28,7 @@ class Restorer {
   Restorer(jit::Graph& graph, const std::unordered_set<jit::Value*>& steps) : graph_(graph), reordered_(steps) {}
 
   void visit(jit::Block* block) {
-    std::vector<jit::Node*> nodes(block->nodes().begin(), block->nodes().end());
+    const std::vector<jit::Node*> nodes(block->nodes().begin(), block->nodes().end());
     for (jit::Node* node : nodes) {
       visit(node);
       for (jit::Block* inner : node->blocks()) visit(inner);

@@ -70,7 +70,7 @@ FusedLayer described(const ConvFusion& fusion) {
 
 // Applies it, and knows of its result what was observed. What is gone is forgotten: a later value may get its address.
 jit::Value* applied(const ConvFusion& fusion, WeightPacker& packer, Observations& observed) {
-  auto result = observed.extract(fusion.last()->output());
+  const auto result = observed.extract(fusion.last()->output());
   for (const jit::Node* node : {fusion.conv, fusion.sum, fusion.activation}) {
     if (node != nullptr) observed.erase(node->output());
   }
@@ -148,7 +148,7 @@ std::string OptimizeResult::to_json() const {
 
 OptimizeResult optimize_for_inference(const jit::Module& module, const std::vector<c10::IValue>& example_inputs) {
   const at::NoGradGuard no_grad;
-  FoldResult frozen = freeze(module, options_of(example_inputs), c10::nullopt, /*optimize_numerics=*/true);
+  const FoldResult frozen = freeze(module, options_of(example_inputs), c10::nullopt, /*optimize_numerics=*/true);
   OptimizeResult result{frozen.module, frozen.report, {}, {}};
   auto graph = result.module.get_method("forward").graph();
   if (is_on_cuda(*graph)) {

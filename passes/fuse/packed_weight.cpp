@@ -51,7 +51,7 @@ constexpr const char* kSetState = R"(graph(%self, %state : (Tensor, int[], int[]
   return (%none))";
 
 void define(const c10::ClassTypePtr& type, jit::CompilationUnit& unit, const char* name, const char* source) {
-  auto graph = std::make_shared<jit::Graph>();
+  const auto graph = std::make_shared<jit::Graph>();
   jit::parseIR(source, graph.get());
   graph->inputs().at(0)->setType(type);
   type->addMethod(unit.create_function(c10::QualifiedName(*type->name(), name), graph));

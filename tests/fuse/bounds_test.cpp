@@ -29,6 +29,7 @@ class JoinedBounds : public ::testing::Test {
     for (int run = 0; run < 3; ++run) {
       EXPECT_TRUE(at::allclose(original.forward({x}).toTensor(), optimized.forward({x}).toTensor(), 1e-5, 1e-6)) << bounds;
     }
+    EXPECT_EQ(count_nodes(optimized, "aten::contiguous"), 1) << bounds;  // of the output alone
     return count_nodes(optimized, "aten::clamp") + count_nodes(optimized, "aten::clamp_");
   }
 

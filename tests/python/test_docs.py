@@ -123,7 +123,9 @@ def test_everything_in_a_header_is_in_the_reference(header, pages, site):
     # Sphinx makes anchors of the names as a linker knows them.
     anchors = pages[site / "docs" / "reference" / "cpp.html"].ids
     shown = {name: sum(anchor.startswith((f"_CPPv4N{name}E", f"_CPPv4NK{name}E")) for anchor in anchors) for name in declared(header)}
-    assert shown == collections.Counter(declared(header))
+    # A function may have overloads in several headers, which share one name there.
+    everywhere = collections.Counter(name for one in HEADERS for name in declared(one))
+    assert shown == {name: everywhere[name] for name in declared(header)}
 
 
 def test_every_operator_is_in_the_reference():
