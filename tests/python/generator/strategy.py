@@ -15,7 +15,7 @@ from .run import Run
 STEPS: dict[Callable[[Builder], None], int] = {
     layers.conv: 14, operators.activation: 6, layers.norm: 12, layers.linear: 3, operators.pair: 5, operators.residual: 3, operators.concat: 4,
     operators.number: 2, operators.parameter: 2, operators.leaky: 2, operators.curve: 3, operators.identity: 2, operators.activation_layer: 2,
-    layers.transposed_conv: 2, layers.functional_conv: 2, layers.linear_along_channels: 2, layers.product: 3, layers.sequential: 3,
+    layers.transposed_conv: 2, layers.functional_conv: 4, layers.linear_along_channels: 2, layers.product: 3, layers.sequential: 3,
     layers.again: 3, layers.shared: 2, layers.weight_read_elsewhere: 1, layers.embedding: 2, layers.functional_norm: 3, layers.frozen_norm: 1,
     layers.norm_by_hand: 2, layers.layer_scale: 2, layers.instance_norm: 1, layers.other_norm: 1,
     operators.gate: 2, operators.beside: 2, operators.parallel: 2, operators.pool: 4, operators.reduce: 2, operators.interpolate: 2, operators.pad: 3, operators.parts: 3,
