@@ -75,8 +75,8 @@ bool fits_into(const Conv& small, const Conv& large) {
   const at::Tensor& a = small.weight.tensor;
   const at::Tensor& b = large.weight.tensor;
   const bool alike = have_one_type(a, b) && have_one_type(small.bias.tensor, a) && have_one_type(large.bias.tensor, b) &&
-                     a.dim() == b.dim() && a.size(0) == b.size(0) && a.size(1) == b.size(1) &&
-                     small.geometry.groups == large.geometry.groups;
+                     a.dim() == b.dim() && a.size(0) == b.size(0) &&
+                     a.size(1) == b.size(1);  // so the groups of one input are equal too
   bool fits = alike;
   for (size_t dimension = 0; fits && dimension < small.geometry.stride.size(); ++dimension)
     fits = fits_along(dimension, small, large);

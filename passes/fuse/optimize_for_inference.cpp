@@ -8,6 +8,7 @@
 
 #include <array>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <unordered_set>
 
 #include "bnfold/bnfold.h"
@@ -42,9 +43,15 @@ Options options_of(const std::vector<c10::IValue>& inputs) {
   return options;
 }
 
+// A copy with buffers of its own, which a run may write; nothing where an object of a C++ class can't be copied.
+std::optional<jit::Module> copy_of(const jit::Module& module) try { return module.deepcopy(); } catch (const c10::Error&) {
+  return std::nullopt;
+}
+
 Observations observed_in(const jit::Module& frozen, const jit::Graph& graph, const std::vector<c10::IValue>& inputs) {
-  if (inputs.empty()) return {};
-  std::vector<c10::IValue> arguments = {frozen._ivalue()};
+  const auto copy = inputs.empty() ? std::nullopt : copy_of(frozen);
+  if (!copy) return {};
+  std::vector<c10::IValue> arguments = {copy->_ivalue()};
   for (const c10::IValue& input : inputs) arguments.push_back(input.deepcopy());
   const auto fail = [](const std::string& what) {
     throw InputError("the module can't run on the example inputs: " + first_sentence(what));

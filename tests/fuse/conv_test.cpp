@@ -260,6 +260,16 @@ TEST_F(FusedConv, LeavesTheModuleThatCameInAlone) {
   EXPECT_EQ(state_names(original.module), names);
 }
 
+TEST_F(FusedConv, StartsWithTheBuffersThatCameIn) {
+  Model counting;
+  counting.layer("conv", {6, 4, 3, 3}, 6).buffer("count", at::zeros({1}));
+  counting.forward("self.count.add_(1)\nreturn torch.relu(" + conv("conv", "x", 1) + ") + self.count");
+  counting.module.to(at::kFloat);
+  jit::Module fused = optimize_for_inference(counting.module, {x}).module;
+  EXPECT_EQ(counting.module.attr("count").toTensor().item<double>(), 0);
+  expect_same(counting.module, fused, {x});
+}
+
 TEST_F(FusedConv, RefusesInputsThatTheModuleDoesNotTake) {
   EXPECT_THROW(optimize_for_inference(model("return " + c()).module, {at::randn({2, 3, 9, 8})}), InputError);
 }
