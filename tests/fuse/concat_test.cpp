@@ -125,6 +125,17 @@ TEST_F(Concatenations, KeepAListThatIsReadElsewhere) {
   EXPECT_EQ(concatenations(model), 4);
 }
 
+TEST_F(Concatenations, KeepAListThatGrowsInABranch) {
+  for (const char* condition : {"bool(x.sum() > -1e9)", "bool(x.sum() > 1e9)"}) {
+    Model model;
+    model.layer("conv0", {3, 4, 1, 1}, 3);
+    model.forward(fmt::format("a = {}\nl = [a]\nif {}:\n  l.append(torch.tanh(a))\nreturn torch.sigmoid(torch.cat(l, 1))",
+                              c(0, "x"), condition));
+    model.module.to(at::kFloat);
+    EXPECT_EQ(concatenations(model), 1);
+  }
+}
+
 // ---- in place
 
 TEST_F(Concatenations, LeaveBoundsInPlaceWhereNobodyElseReads) {

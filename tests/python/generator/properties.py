@@ -303,9 +303,9 @@ class Check:
         error = error_between(reference.outputs, mine.outputs)
         assert error <= tolerance, f"off by {error:.1e} in float, where {tolerance:.1e} is the tolerance"
         if tuple(self.prepared.methods) == ("forward",):
-            self._assert_optimized(reference, original, tolerance)
+            self._assert_optimized(reference, tolerance)
 
-    def _assert_optimized(self, reference: Executed, original: Executed, tolerance: float) -> None:
+    def _assert_optimized(self, reference: Executed, tolerance: float) -> None:
         """What optimize_for_inference makes computes the same, saved and loaded too, run until the executor has optimized it."""
         inputs = self.prepared.inputs()
         if not all(value.isfinite().all() for value in reference.outputs if _is_float(value)):
@@ -322,15 +322,16 @@ class Check:
             # Its comparison is relative to the largest output, which may be the rounding of zeros.
             assert "differs from the original" in str(error) or RANK_CHECK in str(error), error
             optimized = quietly(bnfold.optimize_for_inference, self.module)
+        original = execute(self.module, "forward", inputs, 3)  # whose buffers may change from run to run
+        assert isinstance(original, Executed)
         for what, module in (("optimized module", optimized), ("optimized module from a file", self._loaded(optimized))):
             mine = execute(module, "forward", inputs, 3)
             if self._refuses_rank(mine):
                 return
             assert not isinstance(mine, Exception), f"the {what} raises {mine}"
-            last = mine.outputs[-len(reference.outputs) :]
-            assert dtypes_of(original.outputs) == dtypes_of(last), f"the output of the {what} has another dtype"
-            error = max(error_between(reference.outputs, last), error_between(reference.arguments, mine.arguments))
-            assert error <= tolerance, f"the {what} is off by {error:.1e} in float, where {tolerance:.1e} is the tolerance"
+            assert dtypes_of(original.outputs) == dtypes_of(mine.outputs), f"the output of the {what} has another dtype"
+            error = max(error_between(original.outputs, mine.outputs), error_between(original.arguments, mine.arguments))
+            assert error <= 2 * tolerance, f"the {what} is off by {error:.1e} in float, where {tolerance:.1e} is the tolerance"
 
     def _assert_saved(self, module: torch.jit.ScriptModule, expected: dict[str, Executed]) -> None:
         loaded = self._loaded(module)
