@@ -20,9 +20,16 @@ namespace jit = torch::jit;
 namespace {
 
 // Their results have the size and the dtype of what they read.
-const OperatorNames kActivations = {"relu",      "relu6",       "hardtanh",   "sigmoid", "tanh", "silu",
-                                    "hardswish", "hardsigmoid", "leaky_relu", "gelu",    "mish", "elu"};
-const OperatorNames kArithmetic = {"add", "sub", "mul", "clamp_min", "clamp_max", "clamp"};
+bool is_activation(const std::string& name) {
+  static const OperatorNames names = {"relu",      "relu6",       "hardtanh",   "sigmoid", "tanh", "silu",
+                                      "hardswish", "hardsigmoid", "leaky_relu", "gelu",    "mish", "elu"};
+  return names.count(name) != 0;
+}
+
+bool is_arithmetic(const std::string& name) {
+  static const OperatorNames names = {"add", "sub", "mul", "clamp_min", "clamp_max", "clamp"};
+  return names.count(name) != 0;
+}
 
 // The name without the underscore of what works in place; empty for what does not.
 std::string functional_name(const jit::Node* node) {
@@ -39,7 +46,7 @@ std::string in_place_name(const jit::Node* node) {
   const std::string name = node->kind().toUnqualString();
   const auto found = others.find(name);
   if (found != others.end()) return found->second;
-  return kActivations.count(name) + kArithmetic.count(name) != 0 ? name + "_" : "";
+  return is_activation(name) || is_arithmetic(name) ? name + "_" : "";
 }
 
 bool is_only_reader(const jit::Node* node, const jit::Value* value) {
@@ -60,8 +67,10 @@ std::optional<at::ScalarType> dtype_of(const jit::Value* value, const Observatio
 // Whether the value is memory that an operator made, through those that work in place as its only readers.
 bool is_new(const jit::Value* value) {
   const jit::Node* node = value->node();
-  while (kActivations.count(functional_name(node)) + kArithmetic.count(functional_name(node)) != 0 &&
-         is_only_reader(node, node->input(0))) {
+  const auto works_in_place = [](const jit::Node* one) {
+    return is_activation(functional_name(one)) || is_arithmetic(functional_name(one));
+  };
+  while (works_in_place(node) && is_only_reader(node, node->input(0))) {
     node = node->input(0)->node();
   }
   if (std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::") return true;
@@ -89,7 +98,7 @@ void rename(jit::Graph& graph, Observations& observed, const NameFor& name_for) 
   for (jit::Node* node : nodes) {
     const std::string name = name_for(node);
     if (name.empty() || !exists(c10::Symbol::aten(name))) continue;
-    auto known = observed.extract(node->output());
+    const auto known = observed.extract(node->output());
     jit::Node* replacement = node->replaceWithNewSymbol(c10::Symbol::aten(name));
     replacement->copyMetadata(node);
     node->destroy();
@@ -102,8 +111,8 @@ void rename(jit::Graph& graph, Observations& observed, const NameFor& name_for) 
 void use_new_memory(jit::Graph& graph, Observations& observed) {
   rename(graph, observed, [&observed](const jit::Node* node) {
     const std::string name = functional_name(node);
-    const bool activation = kActivations.count(name) != 0;
-    if (!activation && (kArithmetic.count(name) == 0 || !keeps_dtype(node, observed))) return std::string();
+    const bool activation = is_activation(name);
+    if (!activation && (!is_arithmetic(name) || !keeps_dtype(node, observed))) return std::string();
     return is_new(node->input(0)) && is_only_reader(node, node->input(0)) ? name : std::string();
   });
 }
@@ -112,7 +121,7 @@ void reuse_memory(jit::Graph& graph, Observations& observed) {
   rename(graph, observed, [&observed](const jit::Node* node) {
     const std::string name = in_place_name(node);
     if (name.empty() || !is_new(node->input(0)) || !is_only_reader(node, node->input(0))) return std::string();
-    const bool activation = kActivations.count(node->kind().toUnqualString()) != 0;
+    const bool activation = is_activation(node->kind().toUnqualString());
     return activation || surely_have_one_size(observed, node->input(0), node->output()) ? name : std::string();
   });
 }
