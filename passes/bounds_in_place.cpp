@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "graph_walk.h"
+#include "memory.h"
 #include "operators.h"
 
 namespace bnfold {
@@ -23,15 +24,6 @@ bool is_added_bound(const jit::Node* node, const ParameterStore& store) {
 bool is_new(const jit::Value* value) {
   static const std::set<jit::NodeKind> makers = {jit::aten::cat, jit::aten::add, jit::aten::maximum};
   return is_convolution(value->node()) || makers.count(value->node()->kind()) != 0;
-}
-
-// In a block of its own the node may run several times, or not at all.
-bool is_only_reader(const jit::Node* node, const jit::Value* value) {
-  if (value->node()->owningBlock() != node->owningBlock()) return false;
-  for (const jit::Use& use : value->uses()) {
-    if (use.user != node && !reads_metadata_only(use.user, value)) return false;
-  }
-  return true;
 }
 
 jit::NodeKind in_place(jit::NodeKind kind) {

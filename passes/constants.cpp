@@ -35,6 +35,12 @@ std::optional<std::string> constant_string(const jit::Value* value) {
   return constant->toStringRef();
 }
 
+std::optional<at::Tensor> constant_tensor(const jit::Value* value) {
+  const auto constant = jit::toIValue(value);
+  if (!constant || !constant->isTensor() || !constant->toTensor().defined()) return std::nullopt;
+  return constant->toTensor();
+}
+
 std::optional<double> constant_number(const jit::Value* value) {
   const auto constant = jit::toIValue(value);
   if (!constant) return std::nullopt;

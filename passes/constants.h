@@ -14,7 +14,8 @@ namespace bnfold {
 std::optional<int64_t> constant_int(const torch::jit::Value* value);
 std::optional<bool> constant_bool(const torch::jit::Value* value);
 std::optional<std::string> constant_string(const torch::jit::Value* value);
-std::optional<double> constant_number(const torch::jit::Value* value);  // of whatever numeric type
+std::optional<at::Tensor> constant_tensor(const torch::jit::Value* value);  // a defined one
+std::optional<double> constant_number(const torch::jit::Value* value);      // of whatever numeric type
 
 // The dimension, counted from the front, that a constant names; nothing where a value of rank `rank` has no such dimension, or where it
 // counts from the end of a value whose rank is not known.

@@ -1,11 +1,11 @@
 #include "freeze.h"
 
-#include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/passes/frozen_conv_folding.h>
 
 #include <set>
 
 #include "compilation_units.h"
+#include "constants.h"
 #include "graph_walk.h"
 
 namespace bnfold {
@@ -23,10 +23,8 @@ jit::Module frozen(const jit::Module& module, const c10::optional<std::vector<st
 bool has_one_dtype(const jit::Graph& graph) {
   std::set<at::ScalarType> dtypes;
   for_each_node(graph.block(), [&dtypes](const jit::Node* node) {
-    const auto constant = node->kind() == jit::prim::Constant ? jit::toIValue(node->output()) : c10::nullopt;
-    if (!constant || !constant->isTensor() || !constant->toTensor().defined()) return;
-    if (constant->toTensor().is_floating_point() || constant->toTensor().is_complex())
-      dtypes.insert(constant->toTensor().scalar_type());
+    const auto constant = node->kind() == jit::prim::Constant ? constant_tensor(node->output()) : std::nullopt;
+    if (constant && (constant->is_floating_point() || constant->is_complex())) dtypes.insert(constant->scalar_type());
   });
   return dtypes.size() <= 1;
 }

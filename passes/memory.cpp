@@ -78,6 +78,28 @@ Writers writers_of(const jit::Value* value, const jit::Node* norm) {
   return writers;
 }
 
+bool read_the_same(const jit::Value* value, const jit::Node* one, const jit::Node* other, const jit::Node* norm) {
+  const Writers writers = writers_of(value, norm);
+  return !writers.unknown && std::all_of(writers.nodes.begin(), writers.nodes.end(), [&](const jit::Node* writer) {
+    return writer->isBefore(one) == writer->isBefore(other);
+  });
+}
+
+std::optional<jit::Use> only_reader(const jit::Value* value) {
+  std::optional<jit::Use> reader;
+  for (const jit::Use& use : value->uses()) {
+    if (reads_metadata_only(use.user, value)) continue;
+    if (reader) return std::nullopt;
+    reader = use;
+  }
+  return reader;
+}
+
+bool is_only_reader(const jit::Node* node, const jit::Value* value) {
+  const auto reader = only_reader(value);
+  return reader && reader->user == node && value->node()->owningBlock() == node->owningBlock();
+}
+
 bool is_in_loop_behind(const jit::Node* reader, const jit::Node* producer) {
   for (const jit::Block* block = reader->owningBlock(); block != nullptr && block != producer->owningBlock();
        block = block->owningNode() != nullptr ? block->owningNode()->owningBlock() : nullptr) {

@@ -3,6 +3,7 @@
 
 #include <torch/csrc/jit/ir/ir.h>
 
+#include <optional>
 #include <vector>
 
 namespace bnfold {
@@ -13,7 +14,17 @@ struct Writers {
 };
 
 // The nodes that write into `value` or into what shares memory with it, those behind `norm` left out, whose output is memory of its own.
-Writers writers_of(const torch::jit::Value* value, const torch::jit::Node* norm);
+Writers writers_of(const torch::jit::Value* value, const torch::jit::Node* norm = nullptr);
+
+// Whether `one` and `other` read the same contents of `value`: nothing writes into it between them. Behind `norm`, as in writers_of.
+bool read_the_same(const torch::jit::Value* value, const torch::jit::Node* one, const torch::jit::Node* other,
+                   const torch::jit::Node* norm = nullptr);
+
+// The only node that reads the contents of `value`, with the place; nothing where there are several.
+std::optional<torch::jit::Use> only_reader(const torch::jit::Value* value);
+
+// Whether `node` is that one, and stands in the block of `value`: in a block of its own it may run several times, or not at all.
+bool is_only_reader(const torch::jit::Node* node, const torch::jit::Value* value);
 
 // Whether `reader` runs in a loop that `producer` is not in: then each round reads the same memory, and one may write into it.
 bool is_in_loop_behind(const torch::jit::Node* reader, const torch::jit::Node* producer);

@@ -77,18 +77,11 @@ bool fits_into(const Conv& small, const Conv& large) {
   const bool alike = have_one_type(a, b) && have_one_type(small.bias.tensor, a) && have_one_type(large.bias.tensor, b) &&
                      a.dim() == b.dim() && a.size(0) == b.size(0) &&
                      a.size(1) == b.size(1);  // so the groups of one input are equal too
-  bool fits = alike;
-  for (size_t dimension = 0; fits && dimension < small.geometry.stride.size(); ++dimension)
-    fits = fits_along(dimension, small, large);
-  return fits;
-}
-
-bool read_the_same(const jit::Node* one, const jit::Node* other) {
-  if (one->input(0) != other->input(0)) return false;
-  const Writers writers = writers_of(one->input(0), /*norm=*/nullptr);
-  return !writers.unknown && std::all_of(writers.nodes.begin(), writers.nodes.end(), [&](const jit::Node* writer) {
-    return writer->isBefore(one) == writer->isBefore(other);
-  });
+  if (!alike) return false;
+  for (size_t dimension = 0; dimension < small.geometry.stride.size(); ++dimension) {
+    if (!fits_along(dimension, small, large)) return false;
+  }
+  return true;
 }
 
 struct Merge {
@@ -103,7 +96,8 @@ std::optional<Merge> plan_merge(jit::Node* sum, const ParameterStore& store) {
   const auto weight = weight_in_sum(sum, 1);
   auto first = conv_of(sum->input(0), store);
   auto second = first && weight ? conv_of(sum->input(1), store) : std::nullopt;
-  if (!second || !read_the_same(first->node, second->node)) return std::nullopt;
+  if (!second || first->node->input(0) != second->node->input(0)) return std::nullopt;
+  if (!read_the_same(first->node->input(0), first->node, second->node)) return std::nullopt;
   for (const Conv* conv : {&*first, &*second}) {
     if (conv->node->owningBlock() != sum->owningBlock()) return std::nullopt;
   }

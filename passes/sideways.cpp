@@ -18,17 +18,6 @@ bool is_sum(const jit::Node* node) {
   return is_one_of(node, {"add", "add_", "sub", "sub_"}) && weight_in_sum(node, 1).value_or(0) != 0;
 }
 
-// The only node that reads the contents of `value`, with the place; nothing where there are several.
-std::optional<jit::Use> only_reader(const jit::Value* value) {
-  std::optional<jit::Use> reader;
-  for (const jit::Use& use : value->uses()) {
-    if (reads_metadata_only(use.user, value)) continue;
-    if (reader) return std::nullopt;
-    reader = use;
-  }
-  return reader;
-}
-
 // An addend of the sum, and how often it counts.
 struct Addend {
   jit::Value* value;
@@ -128,14 +117,6 @@ Answer absorb_beside(const Site& site) {
                      algebra::with_identity(kernel, site.affine.scale.flatten(), site.affine.shift.flatten()));
 }
 
-// Whether x is the same for the norm and for the convolution.
-bool reads_the_same(const Norm& norm, const jit::Node* conv) {
-  const Writers writers = writers_of(norm.input(), norm.node());
-  if (writers.unknown) return false;
-  return std::all_of(writers.nodes.begin(), writers.nodes.end(),
-                     [&](const jit::Node* writer) { return writer->isBefore(norm.nodes.front()) == writer->isBefore(conv); });
-}
-
 }  // namespace
 
 std::optional<Plan> plan_sideways(const Norm& norm, const algebra::Affine& affine, const Knowledge& known) {
@@ -144,7 +125,9 @@ std::optional<Plan> plan_sideways(const Norm& norm, const algebra::Affine& affin
   if (!sums.removal || !std::all_of(sums.beside.begin(), sums.beside.end(), lies_in_order)) return std::nullopt;
   for (const Addend& addend : sums.beside) {
     jit::Node* conv = addend.value->node();
-    if (!is_forward_conv(conv) || conv->input(0) != norm.input() || !reads_the_same(norm, conv)) continue;
+    if (!is_forward_conv(conv) || conv->input(0) != norm.input() ||
+        !read_the_same(norm.input(), norm.nodes.front(), conv, norm.node()))
+      continue;
     const algebra::Affine added{affine.scale / addend.weight, (affine.shift + sums.number) / addend.weight};
     const std::vector<Edit> planned;
     const Answer answer = absorb_beside({conv, 0, added, norm.dtype, norm.along_channels, known, planned});

@@ -36,6 +36,15 @@ class ParallelConvs : public ::testing::Test {
     return pair({6, 4, 3, 3}, arguments("[1, 1]", "[1, 1]"), {6, 4, 1, 1}, arguments("[1, 1]", "[0, 0]"), statements);
   }
 
+  // large and small of y, the sigmoid of x, in the two places of `statements`
+  static Model of_a_sigmoid(const std::string& statements) {
+    Model model;
+    model.layer("large", {6, 4, 3, 3}, 6).layer("small", {6, 4, 1, 1}, 6);
+    return model.forward("y = torch.sigmoid(x)\n" + fmt::format(fmt::runtime(statements),
+                                                                call("large", arguments("[1, 1]", "[1, 1]"), "y"),
+                                                                call("small", arguments("[1, 1]", "[0, 0]"), "y")));
+  }
+
   void expect_merged(const Model& model, const std::string& name = "small", const std::string& into = "large") const {
     const FoldResult result = expect_unharmed(model.module, {x});
     ASSERT_EQ(result.report.merged.size(), 1U);
@@ -141,19 +150,11 @@ TEST_F(ParallelConvs, KeepsTwoOfDifferentValues) {
 }
 
 TEST_F(ParallelConvs, KeepsTwoBetweenWhichTheirValueIsWritten) {
-  Model model;
-  model.layer("large", {6, 4, 3, 3}, 6).layer("small", {6, 4, 1, 1}, 6);
-  expect_apart(model.forward(fmt::format("y = torch.sigmoid(x)\na = {}\ny.mul_(2)\nb = {}\nreturn a + b",
-                                         call("large", arguments("[1, 1]", "[1, 1]"), "y"),
-                                         call("small", arguments("[1, 1]", "[0, 0]"), "y"))));
+  expect_apart(of_a_sigmoid("a = {}\ny.mul_(2)\nb = {}\nreturn a + b"));
 }
 
 TEST_F(ParallelConvs, TakesTwoBehindWhichTheirValueIsWritten) {
-  Model model;
-  model.layer("large", {6, 4, 3, 3}, 6).layer("small", {6, 4, 1, 1}, 6);
-  expect_merged(model.forward(fmt::format("y = torch.sigmoid(x)\na = {}\nb = {}\ny.mul_(2)\nreturn a + b",
-                                          call("large", arguments("[1, 1]", "[1, 1]"), "y"),
-                                          call("small", arguments("[1, 1]", "[0, 0]"), "y"))));
+  expect_merged(of_a_sigmoid("a = {}\nb = {}\ny.mul_(2)\nreturn a + b"));
 }
 
 TEST_F(ParallelConvs, KeepsTwoWhoseWeightIsComputed) {

@@ -4,10 +4,9 @@
 // Conditions  both bounds are constant tensors, and nothing else reads what lies between
 #include "fuse/bounds.h"
 
-#include <torch/csrc/jit/ir/constants.h>
-
 #include <vector>
 
+#include "constants.h"
 #include "graph_walk.h"
 #include "operators.h"
 
@@ -17,15 +16,10 @@ namespace jit = torch::jit;
 
 namespace {
 
-bool has_constant_bound(const jit::Node* node) {
-  const auto bound = jit::toIValue(node->input(1));
-  return bound && bound->isTensor() && bound->toTensor().defined();
-}
-
 bool is_upper_of_both(const jit::Node* node) {
-  if (!is_one_of(node, {"clamp_max", "minimum"}) || !has_constant_bound(node)) return false;
+  if (!is_one_of(node, {"clamp_max", "minimum"}) || !constant_tensor(node->input(1))) return false;
   const jit::Node* lower = node->input(0)->node();
-  return is_one_of(lower, {"clamp_min", "maximum"}) && has_constant_bound(lower) && lower->output()->uses().size() == 1 &&
+  return is_one_of(lower, {"clamp_min", "maximum"}) && constant_tensor(lower->input(1)) && lower->output()->uses().size() == 1 &&
          lower->owningBlock() == node->owningBlock();
 }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "constants.h"
+#include "fuse/conv.h"
 #include "graph_walk.h"
 #include "operators.h"
 
@@ -34,8 +35,7 @@ bool is_readable_as_view(const jit::Node* concatenation) {
   const jit::Value* value = concatenation->output();
   return std::all_of(value->uses().begin(), value->uses().end(), [&](const jit::Use& use) {
     if (reads_metadata_only(use.user, value)) return true;
-    const bool step = std::string_view(use.user->kind().toQualString()).substr(0, 8) == "mkldnn::";
-    return step || (use.user->kind().is_aten() && !may_return_its_input(use.user) && !writes_into(use.user, value));
+    return is_step(use.user) || (use.user->kind().is_aten() && !may_return_its_input(use.user) && !writes_into(use.user, value));
   });
 }
 
@@ -104,12 +104,10 @@ class Sharing {
   jit::Value* allocate() {
     jit::Value* first = chain_.front()->input(0)->node()->input(0);
     std::vector<jit::Value*> sizes;
-    for (const int64_t dimension : {0, 1, 2, 3}) {
-      jit::Value* channels = dimension == 1 ? graph_.insertConstant(observed_.at(chain_.back()->output()).sizes[1]) : nullptr;
-      sizes.push_back(channels != nullptr
-                          ? channels
-                          : insert(jit::aten::size, {first, graph_.insertConstant(dimension)}, c10::IntType::get()));
+    for (const int64_t dimension : {0, 2, 3}) {
+      sizes.push_back(insert(jit::aten::size, {first, graph_.insertConstant(dimension)}, c10::IntType::get()));
     }
+    sizes.insert(sizes.begin() + 1, graph_.insertConstant(observed_.at(chain_.back()->output()).sizes[1]));
     jit::Value* size = graph_.insertNode(graph_.createList(c10::IntType::get(), sizes))->output();
     jit::Value* none = graph_.insertConstant(c10::IValue());
     jit::Value* dtype = insert(jit::prim::dtype, {first}, c10::IntType::get());

@@ -23,6 +23,7 @@
 #include <torch/csrc/jit/ir/alias_analysis.h>
 
 #include <algorithm>
+#include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -217,6 +218,10 @@ void require_one_size(jit::Graph& graph, jit::Value* result, jit::Value* addend)
 }
 
 }  // namespace
+
+bool is_step(const jit::Node* node) {
+  return std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::";
+}
 
 ConvPlan plan_convs(const std::shared_ptr<jit::Graph>& graph, const Observations& observed) {
   return Planner(graph, observed).run();

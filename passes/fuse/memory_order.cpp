@@ -2,9 +2,9 @@
 
 #include <ATen/ATen.h>
 
-#include <string_view>
 #include <vector>
 
+#include "fuse/conv.h"
 #include "memory.h"
 #include "operators.h"
 
@@ -17,10 +17,6 @@ namespace {
 // Reads every order, and makes contiguous memory.
 bool makes_memory(const jit::Node* node) {
   return is_one_of(node, {"linear", "addmm", "matmul", "mm", "bmm", "layer_norm", "contiguous"});
-}
-
-bool is_step(const jit::Node* node) {
-  return std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::";
 }
 
 class Restorer {

@@ -2,7 +2,6 @@
 #include "bnfold/optimize.h"
 
 #include <fmt/format.h>
-#include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/frozen_conv_add_relu_fusion.h>
 
@@ -14,6 +13,7 @@
 #include "bnfold/bnfold.h"
 #include "bnfold/check.h"
 #include "compilation_units.h"
+#include "constants.h"
 #include "freeze.h"
 #include "fuse/bounds.h"
 #include "fuse/concat.h"
@@ -107,8 +107,8 @@ void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& grap
 bool is_on_cuda(const jit::Graph& graph) {
   bool found = false;
   for_each_node(graph.block(), [&found](const jit::Node* node) {
-    const auto constant = node->kind() == jit::prim::Constant ? jit::toIValue(node->output()) : c10::nullopt;
-    found |= constant && constant->isTensor() && constant->toTensor().defined() && constant->toTensor().is_cuda();
+    const auto constant = node->kind() == jit::prim::Constant ? constant_tensor(node->output()) : std::nullopt;
+    found |= constant && constant->is_cuda();
   });
   return found;
 }

@@ -1,16 +1,17 @@
 #include "fuse/reuse_memory.h"
 
-#include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/runtime/operator.h>
 
 #include <algorithm>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <unordered_map>
 #include <vector>
 
+#include "constants.h"
+#include "fuse/conv.h"
 #include "graph_walk.h"
+#include "memory.h"
 #include "operators.h"
 
 namespace bnfold {
@@ -49,19 +50,11 @@ std::string in_place_name(const jit::Node* node) {
   return is_activation(name) || is_arithmetic(name) ? name + "_" : "";
 }
 
-bool is_only_reader(const jit::Node* node, const jit::Value* value) {
-  if (value->node()->owningBlock() != node->owningBlock()) return false;
-  size_t uses = 0;
-  for (const jit::Use& use : value->uses()) uses += reads_metadata_only(use.user, value) ? 0 : 1;
-  return uses == 1;
-}
-
 std::optional<at::ScalarType> dtype_of(const jit::Value* value, const Observations& observed) {
   const auto found = observed.find(value);
   if (found != observed.end()) return found->second.dtype;
-  const auto constant = jit::toIValue(value);
-  if (!constant || !constant->isTensor() || !constant->toTensor().defined()) return std::nullopt;
-  return constant->toTensor().scalar_type();
+  const auto constant = constant_tensor(value);
+  return constant ? std::optional<at::ScalarType>(constant->scalar_type()) : std::nullopt;
 }
 
 // Whether the value is memory that an operator made, through those that work in place as its only readers.
@@ -73,8 +66,7 @@ bool is_new(const jit::Value* value) {
   while (works_in_place(node) && is_only_reader(node, node->input(0))) {
     node = node->input(0)->node();
   }
-  if (std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::") return true;
-  return node->kind().is_aten() && !may_return_its_input(node);
+  return is_step(node) || (node->kind().is_aten() && !may_return_its_input(node));
 }
 
 // Whether no operand makes the result wider than the first one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import weakref
+from collections import Counter
 from typing import Any
 
 import torch
@@ -44,10 +45,8 @@ class Fusions:
     unfused: tuple[UnfusedStep, ...]
 
     def __str__(self) -> str:
-        counts: dict[str, int] = {}
-        for layer in self.fused:
-            counts[layer.steps] = counts.get(layer.steps, 0) + 1
-        lines = [f"{count:6}  {steps}" for steps, count in sorted(counts.items(), key=lambda item: -item[1])]
+        counts = Counter(layer.steps for layer in self.fused)
+        lines = [f"{count:6}  {steps}" for steps, count in counts.most_common()]
         lines += [f"  left  {step.step} of {step.name}: {step.obstacle}, {step.detail}" for step in self.unfused]
         return "\n".join(lines) if lines else "nothing fused"
 

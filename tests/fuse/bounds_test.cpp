@@ -1,7 +1,6 @@
 #include "fuse/bounds.h"
 
 #include <gtest/gtest.h>
-#include <torch/csrc/jit/ir/irparser.h>
 
 #include "bnfold/optimize.h"
 #include "fuse/packed_weight.h"

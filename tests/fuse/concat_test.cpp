@@ -42,6 +42,15 @@ class Concatenations : public ::testing::Test {
         c(0, "x"), c(1, read), c(2, read), c(3, read));
   }
 
+  // The same with a list to which each convolution appends, and `end` behind the last one.
+  static Model listed(const std::string& end = "") {
+    const std::string read = "torch.relu(torch.cat(l, 1))";
+    return dense(
+        fmt::format("l = [{}]\nl.append({})\nl.append({})\nl.append({})\nreturn torch.conv2d(torch.cat(l, 1), "
+                    "self.last.weight, self.last.bias){}",
+                    c(0, "x"), c(1, read), c(2, read), c(3, read), end));
+  }
+
   // How many concatenations are left; compared with the original on two inputs, three runs each.
   int64_t concatenations(const Model& model) const {
     jit::Module original = model.module;
@@ -68,12 +77,7 @@ TEST_F(Concatenations, ShareMemoryWhereTheyGrow) {
 }
 
 TEST_F(Concatenations, ShareMemoryWhereAListGrows) {
-  const std::string read = "torch.relu(torch.cat(l, 1))";
-  const Model model =
-      dense(fmt::format("l = [{}]\nl.append({})\nl.append({})\nl.append({})\nreturn torch.conv2d(torch.cat(l, 1), "
-                        "self.last.weight, self.last.bias)",
-                        c(0, "x"), c(1, read), c(2, read), c(3, read)));
-  EXPECT_EQ(concatenations(model), 0);
+  EXPECT_EQ(concatenations(listed()), 0);
 }
 
 TEST_F(Concatenations, ShareMemoryWhereTheirReadersWouldWriteInPlace) {
@@ -117,12 +121,7 @@ TEST_F(Concatenations, KeepTheirOwnWithoutExampleInputs) {
 }
 
 TEST_F(Concatenations, KeepAListThatIsReadElsewhere) {
-  const std::string read = "torch.relu(torch.cat(l, 1))";
-  const Model model =
-      dense(fmt::format("l = [{}]\nl.append({})\nl.append({})\nl.append({})\nreturn torch.conv2d(torch.cat(l, 1), "
-                        "self.last.weight, self.last.bias) + float(len(l))",
-                        c(0, "x"), c(1, read), c(2, read), c(3, read)));
-  EXPECT_EQ(concatenations(model), 4);
+  EXPECT_EQ(concatenations(listed(" + float(len(l))")), 4);
 }
 
 TEST_F(Concatenations, KeepAListThatGrowsInABranch) {
