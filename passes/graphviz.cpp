@@ -23,6 +23,7 @@ namespace {
 
 // Of Okabe and Ito, whose colors can be told apart by people who don't see red and green.
 constexpr const char* kKept = "#D55E00";
+constexpr const char* kMerged = "#E69F00";
 
 // Into one box. A concatenation of DenseNet reads up to 32 values from all over the graph, which Graphviz lays out for minutes.
 constexpr size_t kMostArrows = 6;
@@ -93,18 +94,14 @@ class Drawing {
     return fmt::format("  subgraph cluster_{0} {{\n    label = {0}; color = gray;\n{1}  }}\n{2}", title_, boxes_, arrows_);
   }
 
-  // The arrows from each folded norm to the layers that took it.
-  std::string folds() const {
+  // The arrows from each folded norm, and each convolution that was merged, to the layers that took it.
+  std::string folds(const std::vector<MergedConv>& merged) const {
     std::string text;
     for (const auto& [box, norm] : folded_) {
-      for (const std::string& layer : layers_of(*norm)) {
-        const auto found = layers_.find(layer);
-        if (found == layers_.end()) continue;
-        for (const size_t taker : found->second) {
-          text += fmt::format("  {} -> {} [style = dashed, constraint = false, color = \"{}\"];\n", name_of(box), name_of(taker),
-                              color_of(norm->direction));
-        }
-      }
+      for (const std::string& layer : layers_of(*norm)) text += arrows_to(layer, box, color_of(norm->direction));
+    }
+    for (const MergedConv& conv : merged) {
+      for (const size_t box : boxes_of(conv.name)) text += arrows_to(conv.into, box, kMerged);
     }
     return text;
   }
@@ -191,6 +188,20 @@ class Drawing {
     }
   }
 
+  std::vector<size_t> boxes_of(const std::string& layer) const {
+    const auto found = layers_.find(layer);
+    return found == layers_.end() ? std::vector<size_t>{} : found->second;
+  }
+
+  std::string arrows_to(const std::string& layer, size_t from, const char* color) const {
+    std::string text;
+    for (const size_t taker : boxes_of(layer)) {
+      text +=
+          fmt::format("  {} -> {} [style = dashed, constraint = false, color = \"{}\"];\n", name_of(from), name_of(taker), color);
+    }
+    return text;
+  }
+
   std::string name_of(size_t box) const { return fmt::format("{}_{}", title_, box); }
 
   // The path of the layer whose weight `node` reads, nothing where it reads none.
@@ -238,6 +249,7 @@ std::string legend(const Report& report) {
   std::set<std::pair<std::string, std::string>> entries;
   for (const FoldedNorm& norm : report.folded) entries.emplace(color_of(norm.direction), name(norm.direction));
   if (!report.kept.empty()) entries.emplace(kKept, "kept");
+  if (!report.merged.empty()) entries.emplace(kMerged, "merged");
   std::string text = fmt::format("{} of {} norms folded", report.folded.size(), report.folded.size() + report.kept.size());
   for (const auto& [color, meaning] : entries) text += fmt::format("   <font color=\"{}\">&#9632; {}</font>", color, meaning);
   return text;
@@ -256,7 +268,7 @@ std::string to_graphviz(const jit::Module& original, const FoldResult& result) {
       "  node [shape = box, fontname = Helvetica, fontsize = 10, height = 0.3, margin = \"0.1,0.03\"];\n"
       "  edge [arrowsize = 0.6];\n"
       "{}{}{}}}\n",
-      legend(result.report), before.cluster(), after.cluster(), before.folds());
+      legend(result.report), before.cluster(), after.cluster(), before.folds(result.report.merged));
 }
 
 }  // namespace bnfold

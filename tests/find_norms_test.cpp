@@ -132,7 +132,7 @@ TEST_F(FindNorms, FindsAFactorThatIsComputedOfAParameter) {
   EXPECT_EQ(result.report.scales[0].name, "block.norm");
 }
 
-TEST_F(FindNorms, FindsNoStaticFactorBecauseItIsWrittenInPlace) {
+TEST_F(FindNorms, FindsNoStaticFactorThatIsWrittenInPlace) {
   Model model = conv().forward(
       kConv + std::string("factor = self.block.norm.weight * 2\nfactor.add_(1.0)\nreturn y * factor.view([4, 1, 1])"));
   const FoldResult result = expect_unharmed(model.module, {x});

@@ -44,6 +44,16 @@ TEST(Graphviz, TellsWhyANormWasKept) {
   EXPECT_THAT(picture, Not(HasSubstr("dashed")));
 }
 
+TEST(Graphviz, DrawsWhereAMergedConvolutionWent) {
+  Model model;
+  model.layer("large", {4, 3, 3, 3}, 4)
+      .layer("small", {4, 3, 1, 1}, 4)
+      .forward("return " + conv("large", "x", 1) + " + " + conv("small", "x"));
+  const std::string picture = picture_of(model);
+  EXPECT_THAT(picture, HasSubstr("merged"));
+  EXPECT_THAT(picture, HasSubstr("before_2 -> before_1 [style = dashed"));
+}
+
 TEST(Graphviz, LooksThroughListsBranchesAndLoops) {
   const std::string picture = picture_of(conv_and_norm().forward(kConv + "if bool(x.sum() > 0):\n"
                                                                          "    z = torch.tanh(y)\n"

@@ -69,7 +69,7 @@ TEST_F(ParallelConvs, BecomeOne) {
   }
 }
 
-TEST_F(ParallelConvs, KeepsTwoBecauseOneIsReadTwice) {
+TEST_F(ParallelConvs, KeepsTwoOfWhichOneIsReadTwice) {
   expect_apart(three_and_one("return a + b, b"));
   expect_apart(three_and_one("return a + b + a"));
 }

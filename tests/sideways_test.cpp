@@ -64,7 +64,7 @@ TEST_F(Sideways, TakesAConvolutionBesideWhichItCountsSeveralTimes) {
   expect_sideways(beside("return torch.sigmoid(x) - (c - b)"));
 }
 
-TEST_F(Sideways, DeclinesAConvolutionFurtherUpBecauseTheSizeOfWhatIsLeftIsNotKnown) {
+TEST_F(Sideways, DeclinesAConvolutionFurtherUpWhoseRestHasUnknownSizes) {
   expect_left(beside("return torch.sub(b + torch.sigmoid(x), c, alpha=2)"));
   expect_left(beside("return torch.sub(torch.sub(torch.sigmoid(x), b, alpha=3), c, alpha=0.5)"));
 }

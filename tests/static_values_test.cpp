@@ -148,23 +148,23 @@ TEST_F(StaticValues, FoldsAFactorThatIsComputedOfConstants) {
   expect_scale(behind_conv(computed + loop + "y = y + 1"));
 }
 
-TEST_F(StaticValues, DeclinesAStaticFactorBecauseItIsWrittenInPlace) {
+TEST_F(StaticValues, DeclinesAStaticFactorThatIsWrittenInPlace) {
   for (const char* write : {"factor.add_(1.0)", "factor[0] = 5.0", "factor.view([2, 2]).mul_(2.0)"}) {
     expect_nothing(behind_conv(computed + write + "\ny = y * factor.view([4, 1, 1])"));
   }
 }
 
-TEST_F(StaticValues, DeclinesAViewOfAStaticFactorBecauseTheFactorIsWrittenInPlace) {
+TEST_F(StaticValues, DeclinesAViewOfAStaticFactorThatIsWrittenInPlace) {
   expect_nothing(behind_conv(computed + "seen = factor.view([4, 1, 1])\nfactor[0] = 5.0\ny = y * seen"));
 }
 
-TEST_F(StaticValues, DeclinesAStaticFactorBecauseWhatItIsComputedOfIsWrittenInPlace) {
+TEST_F(StaticValues, DeclinesAStaticFactorComputedOfWhatIsWrittenInPlace) {
   expect_nothing(
       behind_conv("variance = self.norm.running_var + 1e-5\nvariance.mul_(2.0)\n"
                   "y = y * (self.norm.weight * variance.rsqrt()).view([4, 1, 1])"));
 }
 
-TEST_F(StaticValues, DeclinesAStaticFactorBecauseALoopWritesItInPlace) {
+TEST_F(StaticValues, DeclinesAStaticFactorThatALoopWritesInPlace) {
   expect_nothing(behind_conv(computed + loop + "factor.mul_(0.5)"));
 }
 

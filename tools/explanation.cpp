@@ -20,6 +20,8 @@ std::string explanation(const bnfold::Report& report) {
   for (const bnfold::FoldedNorm& norm : report.folded) {
     text += fmt::format("  {}  {} into {}\n", norm.name, name(norm.direction), norm.into);
   }
+  text += report.merged.empty() ? "" : "\nmerged\n";
+  for (const bnfold::MergedConv& conv : report.merged) text += fmt::format("  {}  into {}\n", conv.name, conv.into);
   std::set<bnfold::Reason> reasons;
   text += report.kept.empty() ? "" : "\ntried\n";
   for (const bnfold::KeptNorm& norm : report.kept) {

@@ -165,20 +165,6 @@ TEST_F(AddRule, GivesBothComputedAddendsTheScale) {
   }
 }
 
-// conv1 in `narrow` of x, its weights large, and conv2 in `wide` of z; a norm in `wide` with a large scale of what joins u and v
-Model two_dtypes(at::ScalarType narrow, at::ScalarType wide, const std::string& joined) {
-  Model model;
-  model.layer("conv1", {4, 3, 1, 1}, 4).layer("conv2", {4, 3, 1, 1}, 4).norm("norm", 4);
-  model.module.attr("conv1").toModule().attr("weight").toTensor().mul_(10);
-  tensor_of(model, "weight").fill_(1000);
-  tensor_of(model, "running_var").fill_(1);
-  model.define(fmt::format("def forward(self, x, z):\n  u = {}\n  v = {}\n  y = {}\n  return {}\n", conv("conv1", "x"),
-                           conv("conv2", "z"), joined, batch_norm("norm", "y")));
-  model.module.to(wide);
-  model.module.attr("conv1").toModule().to(narrow);
-  return model;
-}
-
 TEST_F(AddRule, GivesTheScaleToTwoAddendsOfOneDtype) {
   const at::Tensor large = image * 20;
   expect_folded(two_dtypes(at::kDouble, at::kDouble, "u + v").module, {large, large}, "norm", "conv2, conv1");

@@ -53,26 +53,12 @@ TEST_F(ConcatRule, DeclinesWhereOnePartTakesNoAffine) {
   expect_kept(behind("torch.cat([u, torch.sigmoid(v)], 1)").module, {x}, "norm", Reason::operator_not_affine, "sigmoid");
 }
 
-// conv1 in `narrow` of x, its weights large, and conv2 in float of z; a norm in float with a large scale of their concatenation
-Model parts_of_two_dtypes(at::ScalarType narrow) {
-  Model model;
-  model.layer("conv1", {2, 3, 1, 1}, 2).layer("conv2", {3, 3, 1, 1}, 3).norm("norm", 5);
-  model.module.attr("conv1").toModule().attr("weight").toTensor().mul_(10);
-  tensor_of(model, "weight").fill_(1000);
-  tensor_of(model, "running_var").fill_(1);
-  model.define(fmt::format("def forward(self, x, z):\n  y = torch.cat([{}, {}], 1)\n  return {}\n", conv("conv1", "x"),
-                           conv("conv2", "z"), batch_norm("norm", "y")));
-  model.module.to(at::kFloat);
-  model.module.attr("conv1").toModule().to(narrow);
-  return model;
-}
-
 TEST_F(ConcatRule, GivesTheScaleToTwoPartsOfOneDtype) {
-  expect_folded(parts_of_two_dtypes(at::kFloat).module, {x * 20, x * 20}, "norm", "conv2, conv1");
+  expect_folded(two_dtypes(at::kFloat, at::kFloat, "torch.cat([u, v], 1)", 8).module, {x * 20, x * 20}, "norm", "conv2, conv1");
 }
 
 TEST_F(ConcatRule, DeclinesANarrowPartWhoseScaledValuesWouldLeaveItsRange) {
-  const Model model = parts_of_two_dtypes(at::kHalf);
+  const Model model = two_dtypes(at::kHalf, at::kFloat, "torch.cat([u, v], 1)", 8);
   const at::Tensor large = x * 20;
   const FoldResult result = expect_kept(model.module, {large, large}, "norm", Reason::dtypes_differ);
   expect_same_output_in_own_dtype(model.module, result.module, {large.to(at::kHalf), large.to(at::kFloat)}, 5e-3);

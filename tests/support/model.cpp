@@ -88,4 +88,17 @@ std::string batch_norm(const std::string& path, const std::string& value, bool t
       path, value, training ? "True" : "False");
 }
 
+Model two_dtypes(at::ScalarType narrow, at::ScalarType wide, const std::string& joined, int64_t channels) {
+  Model model;
+  model.layer("conv1", {4, 3, 1, 1}, 4).layer("conv2", {4, 3, 1, 1}, 4).norm("norm", channels);
+  model.module.attr("conv1").toModule().attr("weight").toTensor().mul_(10);
+  tensor_of(model, "weight").fill_(1000);
+  tensor_of(model, "running_var").fill_(1);
+  model.define(fmt::format("def forward(self, x, z):\n  u = {}\n  v = {}\n  y = {}\n  return {}\n", conv("conv1", "x"),
+                           conv("conv2", "z"), joined, batch_norm("norm", "y")));
+  model.module.to(wide);
+  model.module.attr("conv1").toModule().to(narrow);
+  return model;
+}
+
 }  // namespace bnfold::test

@@ -50,4 +50,8 @@ std::string conv(const std::string& path, const std::string& value, int64_t padd
 // The TorchScript call of the norm at `path` on `value`.
 std::string batch_norm(const std::string& path, const std::string& value, bool training = false);
 
+// u is conv1, with large weights in `narrow`, of x; v is conv2, in `wide`, of z, both of 4 channels; behind `joined`, an expression of u and v
+// with `channels` channels, a norm in `wide` with a large scale.
+Model two_dtypes(at::ScalarType narrow, at::ScalarType wide, const std::string& joined, int64_t channels = 4);
+
 }  // namespace bnfold::test
