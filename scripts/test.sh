@@ -14,7 +14,7 @@ echo "==> Tests: ctest"
 ctest --test-dir "$build" --output-on-failure --no-tests=error -j 2 || failed+=(ctest)
 if [ -n "$venv" ]; then
   echo "==> Tests: pytest"
-  "$venv/bin/python" -m pytest tests/python || failed+=(pytest)
+  "$venv/bin/python" -m pytest tests/python -n 2 --dist loadfile || failed+=(pytest)
 else
   echo "==> Tests: pytest is not run, Debian's LibTorch is tested without Python"
 fi
