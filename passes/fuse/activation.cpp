@@ -38,4 +38,17 @@ std::optional<Activation> activation_of(const jit::Node* node) {
   return algorithm ? std::optional<Activation>(Activation{"gelu", {}, algorithm}) : std::nullopt;
 }
 
+jit::Value* insert_numbers(jit::Graph& graph, const std::vector<double>& numbers) {
+  std::vector<jit::Value*> values;
+  values.reserve(numbers.size());
+  for (const double number : numbers) values.push_back(graph.insertConstant(number));
+  return graph.insertNode(graph.createList(c10::OptionalType::create(c10::NumberType::get()), values))->output();
+}
+
+void append_activation(const Activation& activation, jit::Graph& graph, std::vector<jit::Value*>& arguments) {
+  jit::Value* algorithm = graph.insertConstant(activation.algorithm ? c10::IValue(*activation.algorithm) : c10::IValue());
+  arguments.insert(arguments.end(),
+                   {graph.insertConstant(activation.name), insert_numbers(graph, activation.numbers), algorithm});
+}
+
 }  // namespace bnfold

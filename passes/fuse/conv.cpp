@@ -2,6 +2,7 @@
 //
 //   before   x --> conv2d(W, b) --> add(u) --> relu --> y          after   x, u --> _convolution_pointwise(W', b) --> y
 //            x --> conv2d(W, b) --> silu --> y                             x --> _convolution_pointwise(W', b) --> y
+//            x --> pad(0) --> conv2d(W, b) --> y                           x --> _convolution_pointwise(W', b) --> y
 //
 // W' is W in the order that the kernel reads, a packed weight. The step makes channels_last memory, whatever order its input has.
 //
@@ -13,6 +14,10 @@
 //             nothing writes into its input, since the step stands further down,
 //             nor into what lies in the order of its output, of which a copy may
 //             be made in another order                                            value_changed_in_place
+//             of padding with zeros in front of the convolution
+//             it is the same at both sides of height and width                    operand_unsupported
+//             nothing else reads what it makes                                    value_has_other_readers
+//             nothing writes into what it pads                                    value_changed_in_place
 //             of the sum, then the activation behind the convolution
 //             nothing else reads what lies before it                              value_has_other_readers
 //             the sum counts both addends once; behind it stands ReLU alone       operand_unsupported
@@ -28,7 +33,9 @@
 #include <unordered_set>
 
 #include "constants.h"
+#include "fuse/follower.h"
 #include "fuse/memory_order.h"
+#include "fuse/pad.h"
 #include "graph_walk.h"
 #include "memory.h"
 #include "operators.h"
@@ -61,7 +68,7 @@ class Planner {
       if (!is_convolution(node)) return;
       Decision decision = decide(node);
       if (auto* unfused = std::get_if<UnfusedStep>(&decision)) plan.unfused.push_back(std::move(*unfused));
-      if (auto* fusion = std::get_if<ConvFusion>(&decision)) take_what_follows(plan, std::move(*fusion));
+      if (auto* fusion = std::get_if<ConvFusion>(&decision)) take_what_is_around(plan, std::move(*fusion));
     });
     for (auto& [node, step] : left_) {
       if (sums_.count(node) == 0) plan.unfused.push_back(std::move(step));
@@ -83,13 +90,11 @@ class Planner {
     if (!weight || !weight->defined() || !bias) return stays(FusionObstacle::weight_not_static, "its weight or bias is computed");
     if (weight->dim() != 4) return stays(FusionObstacle::layer_unsupported, "oneDNN's step has two spatial dimensions");
     for (const at::Tensor& tensor : {*weight, *bias}) {
-      if (!tensor.defined() || (tensor.scalar_type() == at::kFloat && tensor.is_cpu() && tensor.layout() == at::kStrided))
-        continue;
-      return stays(FusionObstacle::weight_unsupported, "a " + tensor.toString());
+      if (tensor.defined() && !can_be_packed(tensor)) return stays(FusionObstacle::weight_unsupported, "a " + tensor.toString());
     }
     const auto geometry = conv_geometry(conv, *weight);
     if (!geometry) return stays(FusionObstacle::weight_not_static, "a number is computed, or its padding is uneven");
-    const std::vector<int64_t> input_size = size_of_input(conv, *weight, *geometry);
+    const std::vector<int64_t> input_size = size_of(conv->input(0), *weight, *geometry);
     if (input_size.size() != 4) return stays(FusionObstacle::input_not_batched, "its input has no batch dimension");
     if (is_written(conv->input(0)) || is_written_behind(conv->output())) {
       return stays(FusionObstacle::value_changed_in_place, "its input or its output is written into");
@@ -121,12 +126,13 @@ class Planner {
   }
 
   // Where nothing tells it, that of a middle-sized image: most kernels read its order.
-  std::vector<int64_t> size_of_input(const jit::Node* conv, const at::Tensor& weight, const ConvGeometry& geometry) const {
-    const auto found = observed_.find(conv->input(0));
+  std::vector<int64_t> size_of(const jit::Value* input, const at::Tensor& weight, const ConvGeometry& geometry) const {
+    const auto found = observed_.find(input);
     return found != observed_.end() ? found->second.sizes : std::vector<int64_t>{1, weight.size(1) * geometry.groups, 28, 28};
   }
 
-  void take_what_follows(ConvPlan& plan, ConvFusion fusion) {
+  void take_what_is_around(ConvPlan& plan, ConvFusion fusion) {
+    take_pad(fusion);
     take_sum(fusion);
     take_activation(fusion);
     steps_.insert(fusion.last());
@@ -135,14 +141,30 @@ class Planner {
     plan.fusions.push_back(std::move(fusion));
   }
 
+  void take_pad(ConvFusion& fusion) {
+    jit::Node* pad = fusion.conv->input(0)->node();
+    if (!pads_with_zeros(pad)) return;
+    const auto padding = even_padding(pad);
+    if (!padding) return leave(fusion, pad, FusionObstacle::operand_unsupported, "a step pads both sides alike");
+    if (fusion.conv->input(0)->uses().size() != 1 || pad->owningBlock() != fusion.conv->owningBlock()) {
+      return leave(fusion, pad, FusionObstacle::value_has_other_readers, "something else reads what it pads");
+    }
+    if (is_written(pad->input(0))) {
+      return leave(fusion, pad, FusionObstacle::value_changed_in_place, "what it pads is written into");
+    }
+    fusion.pad = pad;
+    for (size_t i = 0; i < padding->size(); ++i) {
+      fusion.geometry.padding[i] += padding->at(i);
+      fusion.input_size[i + 2] -= 2 * padding->at(i);
+    }
+  }
+
   // The first node of the kind behind the fusion so far; says why, where it can't be taken.
   template <typename IsKind>
   jit::Node* behind(const ConvFusion& fusion, const IsKind& is_kind) {
-    const auto& uses = fusion.last()->output()->uses();
-    const auto found = std::find_if(uses.begin(), uses.end(), [&](const jit::Use& use) { return is_kind(use.user); });
-    if (found == uses.end()) return nullptr;
-    if (uses.size() == 1 && found->user->owningBlock() == fusion.conv->owningBlock()) return found->user;
-    leave(fusion, found->user, FusionObstacle::value_has_other_readers, "something else reads what lies between");
+    const auto follower = follower_of(fusion.last(), is_kind);
+    if (!follower || follower->alone) return follower ? follower->node : nullptr;
+    leave(fusion, follower->node, FusionObstacle::value_has_other_readers, "something else reads what lies between");
     return nullptr;
   }
 
@@ -197,14 +219,6 @@ class Planner {
   std::unordered_map<const jit::Node*, const jit::Node*> positions_;  // the last nodes, by convolution
 };
 
-// Scalar?[]
-jit::Value* insert_numbers(jit::Graph& graph, const std::vector<double>& numbers) {
-  std::vector<jit::Value*> values;
-  values.reserve(numbers.size());
-  for (const double number : numbers) values.push_back(graph.insertConstant(number));
-  return graph.insertNode(graph.createList(c10::OptionalType::create(c10::NumberType::get()), values))->output();
-}
-
 // The step gives its result the size of the convolution, whatever the addend has; only the one that overwrites the addend says so itself.
 void require_one_size(jit::Graph& graph, jit::Value* result, jit::Value* addend) {
   const auto size_of = [&graph](jit::Value* value) {
@@ -234,18 +248,17 @@ jit::Value* apply(const ConvFusion& fusion, WeightPacker& packer) {
   const jit::WithInsertPoint before(last);
   const Activation activation = fusion.activation != nullptr ? *activation_of(fusion.activation) : Activation();
   const at::Tensor weight = jit::toIValue(conv->namedInput("weight"))->toTensor();
-  jit::Value* packed = packer.add(fusion.layer, weight, fusion.geometry, fusion.input_size, last);
-  std::vector<jit::Value*> inputs = {conv->input(0), packed, conv->namedInput("bias")};
+  jit::Value* packed = packer.add_conv(fusion.layer, weight, fusion.geometry, fusion.input_size, last);
+  std::vector<jit::Value*> inputs = {fusion.input(), packed, conv->namedInput("bias")};
   for (const auto* numbers : {&fusion.geometry.padding, &fusion.geometry.stride, &fusion.geometry.dilation}) {
     inputs.push_back(graph.insertConstant(*numbers));
   }
   inputs.push_back(graph.insertConstant(fusion.geometry.groups));
   const char* kind = "mkldnn::_convolution_pointwise";
-  jit::Value* none = graph.insertConstant(c10::IValue());
   if (fusion.sum == nullptr) {
-    jit::Value* algorithm = activation.algorithm ? graph.insertConstant(*activation.algorithm) : none;
-    inputs.insert(inputs.end(), {graph.insertConstant(activation.name), insert_numbers(graph, activation.numbers), algorithm});
+    append_activation(activation, graph, inputs);
   } else {
+    jit::Value* none = graph.insertConstant(c10::IValue());
     if (fusion.overwrites_addend) kind = "mkldnn::_convolution_pointwise_";
     inputs.insert(inputs.begin() + (fusion.overwrites_addend ? 0 : 1), fusion.sum->input(fusion.addend));
     jit::Value* behind_sum = fusion.activation != nullptr ? graph.insertConstant(activation.name) : none;
@@ -257,9 +270,8 @@ jit::Value* apply(const ConvFusion& fusion, WeightPacker& packer) {
   if (fusion.sum != nullptr && !fusion.overwrites_addend)
     require_one_size(graph, step->output(), fusion.sum->input(fusion.addend));
   last->output()->replaceAllUsesWith(step->output());
-  for (jit::Node* node : {fusion.activation, fusion.sum, fusion.conv}) {
-    if (node != nullptr) node->destroy();
-  }
+  const auto nodes = fusion.nodes();
+  for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) (*node)->destroy();
   return step->output();
 }
 

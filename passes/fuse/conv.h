@@ -22,13 +22,23 @@ struct ConvFusion {
   std::string layer;  // dotted path
   ConvGeometry geometry;
   std::vector<int64_t> input_size;  // [N, C, H, W]
+  torch::jit::Node* pad = nullptr;  // with zeros; `geometry` has its padding
   torch::jit::Node* sum = nullptr;
   size_t addend = 0;                       // which input of the sum is not the convolution
   bool overwrites_addend = false;          // nobody reads it later
   torch::jit::Node* activation = nullptr;  // behind the sum, or behind the convolution
 
-  // The node in whose place the step stands.
-  torch::jit::Node* last() const { return activation != nullptr ? activation : sum != nullptr ? sum : conv; }
+  // What the step computes, in the order of the graph. The step stands in the place of the last one.
+  std::vector<torch::jit::Node*> nodes() const {
+    std::vector<torch::jit::Node*> all;
+    if (pad != nullptr) all.push_back(pad);
+    all.push_back(conv);
+    if (sum != nullptr) all.push_back(sum);
+    if (activation != nullptr) all.push_back(activation);
+    return all;
+  }
+  torch::jit::Node* last() const { return nodes().back(); }
+  torch::jit::Value* input() const { return (pad != nullptr ? pad : conv)->input(0); }
 };
 
 struct ConvPlan {

@@ -2,6 +2,7 @@
 #include "bnfold/optimize.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/frozen_conv_add_relu_fusion.h>
 
@@ -19,6 +20,7 @@
 #include "fuse/concat.h"
 #include "fuse/conv.h"
 #include "fuse/growing_lists.h"
+#include "fuse/linear.h"
 #include "fuse/memory_order.h"
 #include "fuse/observe.h"
 #include "fuse/packed_weight.h"
@@ -66,24 +68,32 @@ Observations observed_in(const jit::Module& frozen, const jit::Graph& graph, con
   return {};
 }
 
-// ConvFusions as the user is told of them.
-FusedLayer described(const ConvFusion& fusion) {
-  FusedLayer layer{fusion.layer, fusion.conv->kind().toUnqualString()};
-  for (const jit::Node* node : {fusion.sum, fusion.activation}) {
-    if (node != nullptr) layer.steps += std::string(", ") + node->kind().toUnqualString();
-  }
-  return layer;
+// Fusions as the user is told of them.
+template <typename Fusion>
+FusedLayer described(const Fusion& fusion) {
+  std::vector<std::string> steps;
+  for (const jit::Node* node : fusion.nodes()) steps.emplace_back(node->kind().toUnqualString());
+  return {fusion.layer, fmt::format("{}", fmt::join(steps, ", "))};
 }
 
 // Applies it, and knows of its result what was observed. What is gone is forgotten: a later value may get its address.
-jit::Value* applied(const ConvFusion& fusion, WeightPacker& packer, Observations& observed) {
+template <typename Fusion>
+jit::Value* applied(const Fusion& fusion, WeightPacker& packer, Observations& observed) {
   const auto result = observed.extract(fusion.last()->output());
-  for (const jit::Node* node : {fusion.conv, fusion.sum, fusion.activation}) {
-    if (node != nullptr) observed.erase(node->output());
-  }
+  for (const jit::Node* node : fusion.nodes()) observed.erase(node->output());
   jit::Value* step = apply(fusion, packer);
   if (!result.empty()) observed.emplace(step, std::move(result.mapped()));
   return step;
+}
+
+void fuse_linears(OptimizeResult& result, const std::shared_ptr<jit::Graph>& graph, WeightPacker& packer,
+                  Observations& observed) {
+  const LinearPlan plan = plan_linears(graph, observed);
+  for (const LinearFusion& fusion : plan.fusions) {
+    result.fused.push_back(described(fusion));
+    applied(fusion, packer, observed);
+  }
+  result.unfused.insert(result.unfused.end(), plan.unfused.begin(), plan.unfused.end());
 }
 
 void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& graph, Observations observed) {
@@ -98,6 +108,7 @@ void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& grap
     steps.insert(applied(fusion, packer, observed));
   }
   result.unfused = std::move(plan.unfused);
+  fuse_linears(result, graph, packer, observed);
   if (contiguous) restore_memory_order(*graph, steps);
   share_memory_of_concatenations(*graph, observed);
   join_bounds(*graph);
@@ -131,9 +142,9 @@ void require_equal(const jit::Module& module, const jit::Module& optimized, cons
       result.largest_error, result.worst_output, result.tolerance));
 }
 
-constexpr std::array<std::string_view, 8> kObstacles = {
-    "layer_unsupported",      "weight_not_static",       "weight_unsupported",  "input_not_batched",
-    "value_changed_in_place", "value_has_other_readers", "operand_unsupported", "sizes_unknown"};
+constexpr std::array<std::string_view, 9> kObstacles = {
+    "layer_unsupported",       "weight_not_static",   "weight_unsupported", "input_not_batched", "value_changed_in_place",
+    "value_has_other_readers", "operand_unsupported", "sizes_unknown",      "product_too_small"};
 
 }  // namespace
 

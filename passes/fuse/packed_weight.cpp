@@ -13,42 +13,8 @@ namespace jit = torch::jit;
 
 namespace {
 
-constexpr const char* kReorder = "mkldnn::_reorder_convolution_weight";
-
-// The attributes of the class, in the order of its state, with the weight as it is saved first.
-const std::vector<std::pair<const char*, c10::TypePtr>>& attributes() {
-  static const std::vector<std::pair<const char*, c10::TypePtr>> all = {
-      {"weight", c10::TensorType::get()},    {"padding", c10::ListType::ofInts()}, {"stride", c10::ListType::ofInts()},
-      {"dilation", c10::ListType::ofInts()}, {"groups", c10::IntType::get()},      {"input_size", c10::ListType::ofInts()},
-      {"training", c10::BoolType::get()}};
-  return all;
-}
-
-constexpr const char* kGetState = R"(graph(%self):
-  %packed : Tensor = prim::GetAttr[name="weight"](%self)
-  %none : NoneType = prim::Constant()
-  %weight : Tensor = aten::to_dense(%packed, %none, %none)
-  %padding : int[] = prim::GetAttr[name="padding"](%self)
-  %stride : int[] = prim::GetAttr[name="stride"](%self)
-  %dilation : int[] = prim::GetAttr[name="dilation"](%self)
-  %groups : int = prim::GetAttr[name="groups"](%self)
-  %input_size : int[] = prim::GetAttr[name="input_size"](%self)
-  %training : bool = prim::GetAttr[name="training"](%self)
-  %state : (Tensor, int[], int[], int[], int, int[], bool) = prim::TupleConstruct(%weight, %padding, %stride, %dilation, %groups, %input_size, %training)
-  return (%state))";
-
-constexpr const char* kSetState = R"(graph(%self, %state : (Tensor, int[], int[], int[], int, int[], bool)):
-  %weight : Tensor, %padding : int[], %stride : int[], %dilation : int[], %groups : int, %input_size : int[], %training : bool = prim::TupleUnpack(%state)
-  %packed : Tensor = mkldnn::_reorder_convolution_weight(%weight, %padding, %stride, %dilation, %groups, %input_size)
-  prim::SetAttr[name="weight"](%self, %packed)
-  prim::SetAttr[name="padding"](%self, %padding)
-  prim::SetAttr[name="stride"](%self, %stride)
-  prim::SetAttr[name="dilation"](%self, %dilation)
-  prim::SetAttr[name="groups"](%self, %groups)
-  prim::SetAttr[name="input_size"](%self, %input_size)
-  prim::SetAttr[name="training"](%self, %training)
-  %none : NoneType = prim::Constant()
-  return (%none))";
+constexpr const char* kReorderConv = "mkldnn::_reorder_convolution_weight";
+constexpr const char* kReorderLinear = "mkldnn::_reorder_linear_weight";
 
 void define(const c10::ClassTypePtr& type, jit::CompilationUnit& unit, const char* name, const char* source) {
   const auto graph = std::make_shared<jit::Graph>();
@@ -57,10 +23,12 @@ void define(const c10::ClassTypePtr& type, jit::CompilationUnit& unit, const cha
   type->addMethod(unit.create_function(c10::QualifiedName(*type->name(), name), graph));
 }
 
-at::Tensor packed(const at::Tensor& weight, const ConvGeometry& geometry, const std::vector<int64_t>& input_size) {
-  static const c10::OperatorHandle reorder = c10::Dispatcher::singleton().findSchemaOrThrow(kReorder, "");
-  jit::Stack stack = {weight.contiguous(), geometry.padding, geometry.stride, geometry.dilation, geometry.groups, input_size};
-  reorder.callBoxed(stack);
+// What `reorder`, an operator, makes of a weight; `arguments` are its others.
+at::Tensor reordered(const char* reorder, const at::Tensor& weight, const std::vector<c10::IValue>& arguments) {
+  const c10::OperatorHandle reorders = c10::Dispatcher::singleton().findSchemaOrThrow(reorder, "");
+  jit::Stack stack = {weight.contiguous()};
+  stack.insert(stack.end(), arguments.begin(), arguments.end());
+  reorders.callBoxed(stack);
   return stack.front().toTensor();
 }
 
@@ -81,31 +49,108 @@ bool can_pack_weights() {
   const auto has = [](const char* name, const char* overload) {
     return c10::Dispatcher::singleton().findSchema({name, overload}).has_value();
   };
-  return at::hasMKLDNN() && has(kReorder, "") && has("mkldnn::_convolution_pointwise", "") &&
-         has("mkldnn::_convolution_pointwise", "binary") && has("mkldnn::_convolution_pointwise_", "binary");
+  return at::hasMKLDNN() && has(kReorderConv, "") && has(kReorderLinear, "") && has("mkldnn::_convolution_pointwise", "") &&
+         has("mkldnn::_convolution_pointwise", "binary") && has("mkldnn::_convolution_pointwise_", "binary") &&
+         has("mkldnn::_linear_pointwise", "");
 }
 
-void WeightPacker::define_class() {
+bool can_be_packed(const at::Tensor& weight) {
+  return weight.scalar_type() == at::kFloat && weight.is_cpu() && weight.layout() == at::kStrided;
+}
+
+// A class that holds a packed weight, and what its order depends on: the arguments of the operator that orders it.
+struct WeightPacker::PackedClass {
+  const char* name;
+  const char* reorder;
+  std::vector<std::pair<const char*, c10::TypePtr>> arguments;
+  const char* get_state;
+  const char* set_state;
+};
+
+const WeightPacker::PackedClass& WeightPacker::of_convs() {
+  const c10::TypePtr ints = c10::ListType::ofInts();
+  static const PackedClass kind = {
+      "__torch__.bnfold.PackedConvWeight",
+      kReorderConv,
+      {{"padding", ints}, {"stride", ints}, {"dilation", ints}, {"groups", c10::IntType::get()}, {"input_size", ints}},
+      R"(graph(%self):
+  %packed : Tensor = prim::GetAttr[name="weight"](%self)
+  %none : NoneType = prim::Constant()
+  %weight : Tensor = aten::to_dense(%packed, %none, %none)
+  %padding : int[] = prim::GetAttr[name="padding"](%self)
+  %stride : int[] = prim::GetAttr[name="stride"](%self)
+  %dilation : int[] = prim::GetAttr[name="dilation"](%self)
+  %groups : int = prim::GetAttr[name="groups"](%self)
+  %input_size : int[] = prim::GetAttr[name="input_size"](%self)
+  %training : bool = prim::GetAttr[name="training"](%self)
+  %state : (Tensor, int[], int[], int[], int, int[], bool) = prim::TupleConstruct(%weight, %padding, %stride, %dilation, %groups, %input_size, %training)
+  return (%state))",
+      R"(graph(%self, %state : (Tensor, int[], int[], int[], int, int[], bool)):
+  %weight : Tensor, %padding : int[], %stride : int[], %dilation : int[], %groups : int, %input_size : int[], %training : bool = prim::TupleUnpack(%state)
+  %packed : Tensor = mkldnn::_reorder_convolution_weight(%weight, %padding, %stride, %dilation, %groups, %input_size)
+  prim::SetAttr[name="weight"](%self, %packed)
+  prim::SetAttr[name="padding"](%self, %padding)
+  prim::SetAttr[name="stride"](%self, %stride)
+  prim::SetAttr[name="dilation"](%self, %dilation)
+  prim::SetAttr[name="groups"](%self, %groups)
+  prim::SetAttr[name="input_size"](%self, %input_size)
+  prim::SetAttr[name="training"](%self, %training)
+  %none : NoneType = prim::Constant()
+  return (%none))"};
+  return kind;
+}
+
+const WeightPacker::PackedClass& WeightPacker::of_linears() {
+  static const PackedClass kind = {"__torch__.bnfold.PackedLinearWeight",
+                                   kReorderLinear,
+                                   {{"rows", c10::IntType::get()}},
+                                   R"(graph(%self):
+  %packed : Tensor = prim::GetAttr[name="weight"](%self)
+  %none : NoneType = prim::Constant()
+  %weight : Tensor = aten::to_dense(%packed, %none, %none)
+  %rows : int = prim::GetAttr[name="rows"](%self)
+  %training : bool = prim::GetAttr[name="training"](%self)
+  %state : (Tensor, int, bool) = prim::TupleConstruct(%weight, %rows, %training)
+  return (%state))",
+                                   R"(graph(%self, %state : (Tensor, int, bool)):
+  %weight : Tensor, %rows : int, %training : bool = prim::TupleUnpack(%state)
+  %packed : Tensor = mkldnn::_reorder_linear_weight(%weight, %rows)
+  prim::SetAttr[name="weight"](%self, %packed)
+  prim::SetAttr[name="rows"](%self, %rows)
+  prim::SetAttr[name="training"](%self, %training)
+  %none : NoneType = prim::Constant()
+  return (%none))"};
+  return kind;
+}
+
+c10::ClassTypePtr WeightPacker::defined(const PackedClass& kind) {
+  c10::ClassTypePtr& type = classes_[&kind];
+  if (type) return type;
   const auto unit = module_._ivalue()->compilation_unit();
-  const jit::Module first("__torch__.bnfold.PackedConvWeight", unit, /*shouldMangle=*/true);
-  class_ = first.type();
-  for (const auto& [name, type] : attributes()) class_->addAttribute(name, type);
-  define(class_, *unit, "__getstate__", kGetState);
-  define(class_, *unit, "__setstate__", kSetState);
+  type = jit::Module(kind.name, unit, /*shouldMangle=*/true).type();
+  type->addAttribute("weight", c10::TensorType::get());
+  for (const auto& [name, of] : kind.arguments) type->addAttribute(name, of);
+  type->addAttribute("training", c10::BoolType::get());
+  define(type, *unit, "__getstate__", kind.get_state);
+  define(type, *unit, "__setstate__", kind.set_state);
+  return type;
 }
 
-jit::Value* WeightPacker::add(const std::string& name, const at::Tensor& weight, const ConvGeometry& geometry,
-                              const std::vector<int64_t>& input_size, jit::Node* node) {
-  if (!class_) define_class();
-  jit::Module holder(module_._ivalue()->compilation_unit(), class_);
-  const std::vector<c10::IValue> values = {packed(weight, geometry, input_size),
-                                           geometry.padding,
-                                           geometry.stride,
-                                           geometry.dilation,
-                                           geometry.groups,
-                                           input_size,
-                                           false};
-  for (size_t i = 0; i < values.size(); ++i) holder.setattr(attributes()[i].first, values[i]);
+jit::Value* WeightPacker::add_conv(const std::string& name, const at::Tensor& weight, const ConvGeometry& geometry,
+                                   const std::vector<int64_t>& input_size, jit::Node* node) {
+  return add(of_convs(), name, weight, {geometry.padding, geometry.stride, geometry.dilation, geometry.groups, input_size}, node);
+}
+
+jit::Value* WeightPacker::add_linear(const std::string& name, const at::Tensor& weight, int64_t rows, jit::Node* node) {
+  return add(of_linears(), name, weight, {rows}, node);
+}
+
+jit::Value* WeightPacker::add(const PackedClass& kind, const std::string& name, const at::Tensor& weight,
+                              const std::vector<c10::IValue>& arguments, jit::Node* node) {
+  jit::Module holder(module_._ivalue()->compilation_unit(), defined(kind));
+  holder.setattr("weight", reordered(kind.reorder, weight, arguments));
+  for (size_t i = 0; i < arguments.size(); ++i) holder.setattr(kind.arguments[i].first, arguments[i]);
+  holder.setattr("training", false);
   const std::string attribute = attribute_name(module_, name);
   module_.register_module(attribute, holder);
   jit::Graph* graph = node->owningGraph();

@@ -240,6 +240,36 @@ TEST_F(FusedConv, TakesNoBiasAndPaddingByName) {
   EXPECT_EQ(steps(optimized(plain).module), 1);
 }
 
+TEST_F(FusedConv, TakesThePadding) {
+  for (const char* pad : {"torch.pad(x, [2, 2, 1, 1])", "torch.pad(x, [2, 2, 1, 1], \"constant\", 0.0)",
+                          "torch.constant_pad_nd(x, [1, 1], 0)", "torch.constant_pad_nd(x, [1, 1, 0, 0, 0, 0], 0)"}) {
+    expect_steps(fmt::format("return torch.relu({})", c(pad)),
+                 {fmt::format("conv: {}, conv2d, relu", std::string(pad).find("constant_pad") == 6 ? "constant_pad_nd" : "pad")});
+  }
+  const OptimizeResult result = optimize_for_inference(model("return " + c("torch.pad(x, [2, 2, 1, 1])")).module);
+  EXPECT_EQ(count_nodes(result.module, "aten::pad"), 0);
+}
+
+TEST_F(FusedConv, LeavesPaddingThatIsUnevenElsewhereOrNegative) {
+  for (const char* amounts : {"[2, 1, 1, 1]", "[1, 1, 0, 1]", "[-1, -1]", "[1, 1, 1, 1, 0, 0, 1, 1]", "[1, 1, 1, 1, 1, -1]"}) {
+    expect_left("return " + c(fmt::format("torch.pad(x, {})", amounts)), "pad", FusionObstacle::operand_unsupported);
+  }
+  expect_left("return " + c("torch.pad(x, [x.dim(), x.dim()])"), "pad", FusionObstacle::operand_unsupported);
+}
+
+TEST_F(FusedConv, LeavesPaddingThatIsNotZero) {
+  for (const char* mode : {"\"constant\", 1.0", "\"reflect\"", "\"constant\", float(x.size(0)) * 0.0"}) {
+    expect_steps("return " + c(fmt::format("torch.pad(x, [2, 2, 1, 1], {})", mode)), {"conv: conv2d"});
+  }
+}
+
+TEST_F(FusedConv, LeavesPaddingThatOthersReadOrWhoseInputIsWritten) {
+  expect_left("u = torch.pad(x, [1, 1])\nreturn " + c("u") + " * u.mean()", "pad", FusionObstacle::value_has_other_readers);
+  expect_left(
+      "v = torch.sigmoid(x)\nz = v[:, :1]\nu = torch.pad(v, [1, 1])\nz.mul_(2)\nreturn torch.relu(" + c("u") + ") + z.mean()",
+      "pad", FusionObstacle::value_changed_in_place);
+}
+
 TEST_F(FusedConv, FoldsFirst) {
   Model normed;
   normed.layer("conv", {6, 4, 3, 3}, 6).norm("norm", 6);

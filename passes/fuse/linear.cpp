@@ -1,0 +1,114 @@
+// A linear layer and the activation behind it become one step of oneDNN.
+//
+//   before   x --> linear(W, b) --> gelu --> y          after   x --> _linear_pointwise(W', b) --> y
+//
+// W' is W in the order that the kernel reads, a packed weight. The step makes contiguous memory, as the layer does.
+//
+// Conditions  of the layer, in this order
+//             weight and bias are constants                                       weight_not_static
+//             they are float tensors on the CPU, the weight [O, I]                weight_unsupported
+//             the run told how many rows its input has                            sizes_unknown
+//             there are at least 8 rows, and 2^22 products in all: below, the
+//             product that LibTorch makes without a packed weight is as fast      product_too_small
+//             of the activation
+//             nothing else reads what lies before it                              value_has_other_readers
+//             nothing writes into the input before it: the step stands there      value_changed_in_place
+#include "fuse/linear.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+#include <utility>
+#include <variant>
+
+#include "fuse/activation.h"
+#include "fuse/follower.h"
+#include "graph_walk.h"
+#include "memory.h"
+#include "operators.h"
+#include "parameter_store.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+constexpr int64_t kFewestRows = 8;
+constexpr int64_t kFewestProducts = 1 << 22;
+
+using Decision = std::variant<LinearFusion, UnfusedStep>;
+
+std::optional<int64_t> rows_of(const jit::Value* input, const Observations& observed) {
+  const auto found = observed.find(input);
+  if (found == observed.end() || found->second.sizes.empty()) return std::nullopt;
+  return c10::multiply_integers(found->second.sizes.begin(), found->second.sizes.end() - 1);
+}
+
+Decision decide(jit::Node* linear, const ParameterStore& store, const Observations& observed) {
+  const auto weight = store.read(linear->namedInput("weight"));
+  const auto bias = store.read(linear->namedInput("bias"));
+  const auto stays = [&](FusionObstacle obstacle, const std::string& detail) {
+    return UnfusedStep{weight ? store.layer(linear->namedInput("weight")) : "linear", "linear", obstacle, detail};
+  };
+  if (!weight || !weight->defined() || !bias) return stays(FusionObstacle::weight_not_static, "its weight or bias is computed");
+  for (const at::Tensor& tensor : {*weight, *bias}) {
+    if (tensor.defined() && !can_be_packed(tensor)) return stays(FusionObstacle::weight_unsupported, "a " + tensor.toString());
+  }
+  if (weight->dim() != 2) return stays(FusionObstacle::weight_unsupported, "a vector");
+  const auto rows = rows_of(linear->input(0), observed);
+  if (!rows) return stays(FusionObstacle::sizes_unknown, "no run told how many rows its input has");
+  if (*rows < kFewestRows || *rows * weight->numel() < kFewestProducts) {
+    return stays(FusionObstacle::product_too_small, fmt::format("[{}, {}] of {} rows", weight->size(0), weight->size(1), *rows));
+  }
+  return LinearFusion{linear, store.layer(linear->namedInput("weight")), *rows};
+}
+
+void take_activation(LinearFusion& fusion, std::vector<UnfusedStep>& unfused) {
+  const auto follower = follower_of(fusion.linear, [](const jit::Node* one) { return activation_of(one).has_value(); });
+  if (!follower) return;
+  const auto leave = [&](FusionObstacle obstacle, const std::string& detail) {
+    unfused.push_back({fusion.layer, follower->node->kind().toUnqualString(), obstacle, detail});
+  };
+  if (!follower->alone) return leave(FusionObstacle::value_has_other_readers, "something else reads what lies between");
+  if (!read_the_same(fusion.linear->input(0), fusion.linear, follower->node)) {
+    return leave(FusionObstacle::value_changed_in_place, "the input of the layer is written into before it");
+  }
+  fusion.activation = follower->node;
+}
+
+}  // namespace
+
+LinearPlan plan_linears(const std::shared_ptr<jit::Graph>& graph, const Observations& observed) {
+  const ParameterStore store(graph);
+  LinearPlan plan;
+  for_each_node(graph->block(), [&](jit::Node* node) {
+    if (!is_one_of(node, {"linear"})) return;
+    Decision decision = decide(node, store, observed);
+    if (auto* unfused = std::get_if<UnfusedStep>(&decision)) return plan.unfused.push_back(std::move(*unfused));
+    auto& fusion = std::get<LinearFusion>(decision);
+    take_activation(fusion, plan.unfused);
+    plan.fusions.push_back(std::move(fusion));
+  });
+  return plan;
+}
+
+jit::Value* apply(const LinearFusion& fusion, WeightPacker& packer) {
+  jit::Node* linear = fusion.linear;
+  jit::Node* last = fusion.last();
+  jit::Graph& graph = *linear->owningGraph();
+  const jit::WithInsertPoint before(last);
+  const at::Tensor weight = jit::toIValue(linear->namedInput("weight"))->toTensor();
+  std::vector<jit::Value*> inputs = {linear->input(0), packer.add_linear(fusion.layer, weight, fusion.rows, last),
+                                     linear->namedInput("bias")};
+  append_activation(fusion.activation != nullptr ? *activation_of(fusion.activation) : Activation(), graph, inputs);
+  jit::Node* step = graph.insertNode(graph.create(c10::Symbol::fromQualString("mkldnn::_linear_pointwise"), inputs));
+  step->copyMetadata(linear);
+  step->output()->setType(c10::TensorType::get());
+  last->output()->replaceAllUsesWith(step->output());
+  const auto nodes = fusion.nodes();
+  for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) (*node)->destroy();
+  return step->output();
+}
+
+}  // namespace bnfold
