@@ -22,9 +22,10 @@ python=.venv/bin/python
 mkdir -p "$out/cuda_graphs"
 echo "==> Tests"
 "$python" -m pytest tests/python/test_cuda.py -q -p no:cacheprovider | tee "$out/tests.txt"
+[ ! -x build/tests/cuda_tests ] || build/tests/cuda_tests --gtest_brief=1 | tee -a "$out/tests.txt"
 echo "==> Latency"
 "$python" bench/latency.py "${networks[@]}" --device "$device" "${options[@]}" --out "$out"
 echo "==> Latency in CUDA graphs"
 "$python" bench/latency.py "${networks[@]}" --device "$device" "${options[@]}" "${graphs[@]}" --out "$out/cuda_graphs" \
-  --variants original torch.jit.freeze bnfold.fold bnfold.freeze
+  --variants original torch.jit.freeze bnfold.fold bnfold.freeze bnfold.optimize_for_inference
 "$python" bench/gpu_report.py "$out" "$page"

@@ -9,6 +9,7 @@ The folded module is plain ATen: it loads and runs where bnfold is not installed
 """
 
 from ._check import CheckResult, check
+from ._cuda_graph_runner import CudaGraphRunner
 from ._errors import Error, LoadError, SaveError
 from ._files import load, save
 from ._fold import FoldOptions, FoldResult, fold
@@ -22,6 +23,7 @@ __version__: str = _ops.version()
 
 __all__ = [
     "CheckResult",
+    "CudaGraphRunner",
     "Error",
     "FoldOptions",
     "FoldResult",

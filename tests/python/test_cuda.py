@@ -98,3 +98,56 @@ def test_the_pass_folds_on_the_gpu(spelling):
             output = frozen(inputs)
     assert not [event for event in measured.key_averages() if event.key == "aten::batch_norm"]
     assert relative_error(zoo.network("densenet121").output, output.cpu()) < 1e-10
+
+
+@each_network
+@both_spellings
+def test_a_cuda_graph_computes_what_the_module_computes(name, spelling):
+    module, inputs = on_gpu(name, spelling)
+    folded = bnfold.fold(module, inputs).module
+    run = bnfold.CudaGraphRunner(folded, inputs)
+    first = run(inputs)
+    for other in (torch.randn_like(inputs), torch.randn_like(inputs).cpu()):
+        assert relative_error(module(other.cuda()).cpu(), run(other).cpu()) < 1e-10
+    assert relative_error(zoo.network(name).output, first.cpu()) < 1e-10
+
+
+@each_network
+def test_a_fused_network_computes_what_the_module_computes(name):
+    net = zoo.network(name)
+    module, inputs = copy.deepcopy(net.model).float().cuda(), net.inputs[0].float().cuda()
+    optimized = bnfold.optimize_for_inference(module, inputs)
+    assert relative_error(module(inputs), optimized(inputs)) < 1e-4
+    assert relative_error(module(inputs), bnfold.CudaGraphRunner(optimized, inputs)(inputs)) < 1e-4
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x):
+        self.count.add_(1)
+        return x * self.count
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x if bool(x.sum() > 0) else -x
+
+
+def test_a_cuda_graph_counts_from_the_buffers_that_came_in():
+    module, x = torch.jit.script(Counting().cuda()), torch.ones(3, device="cuda")
+    run = bnfold.CudaGraphRunner(module, x)
+    assert module.count.item() == 0
+    assert [run(x)[0].item() for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_cuda_graph_refuses_what_it_cant_capture_and_other_sizes():
+    x = torch.ones(3, device="cuda")
+    with pytest.raises(bnfold.Error, match="can't capture"):
+        bnfold.CudaGraphRunner(torch.jit.script(Branching()), x)
+    run = bnfold.CudaGraphRunner(torch.jit.script(Counting().cuda()), x)
+    for other in ((x[:2],), (x.half(),), (x, x), ()):
+        with pytest.raises(bnfold.Error, match=r"captured for float32 \[3\], not for"):
+            run(*other)

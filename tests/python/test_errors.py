@@ -245,3 +245,14 @@ def test_a_program_that_loaded_the_operators_itself():
     code = f"import torch; torch.ops.load_library({str(_library._find())!r}); import bnfold"
     variables = {**os.environ, "PYTHONPATH": str(PACKAGES)}
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=variables, check=True)
+
+
+def test_a_cuda_graph_of_what_is_on_no_gpu(module):
+    for inputs, sentence in ((None, "there are no example inputs"), (torch.ones(2, 3, 9, 9), "one of these is on cpu")):
+        with pytest.raises(bnfold.Error, match=sentence) as error:
+            bnfold.CudaGraphRunner(module, inputs)
+        assert_one_sentence(error)
+    with pytest.raises(TypeError, match="every example input must be a tensor; one is a int"):
+        bnfold.CudaGraphRunner(module, (3,))
+    with pytest.raises(TypeError, match="module must be a ScriptModule"):
+        bnfold.CudaGraphRunner(nn.ReLU(), torch.ones(2))
