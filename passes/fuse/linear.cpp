@@ -8,7 +8,7 @@
 //             weight and bias are constants                                       weight_not_static
 //             they are float tensors on the CPU, the weight [O, I]                weight_unsupported
 //             the run told how many rows its input has                            sizes_unknown
-//             there are at least 8 rows, and 2^22 products in all: below, the
+//             there are at least 8 rows, and 2^23 products in all: below, the
 //             product that LibTorch makes without a packed weight is as fast      product_too_small
 //             of the activation
 //             nothing else reads what lies before it                              value_has_other_readers
@@ -35,7 +35,7 @@ namespace jit = torch::jit;
 namespace {
 
 constexpr int64_t kFewestRows = 8;
-constexpr int64_t kFewestProducts = 1 << 22;
+constexpr int64_t kFewestProducts = 1 << 23;
 
 using Decision = std::variant<LinearFusion, UnfusedStep>;
 

@@ -57,15 +57,18 @@ std::optional<at::ScalarType> dtype_of(const jit::Value* value, const Observatio
   return constant ? std::optional<at::ScalarType>(constant->scalar_type()) : std::nullopt;
 }
 
-// Whether the value is memory that an operator made, through those that work in place as its only readers.
+// Gives each element that it reads once, and may give it in the same memory.
+bool rearranges(const jit::Node* node) {
+  return is_one_of(node, {"permute", "transpose", "view", "reshape", "flatten", "squeeze", "unsqueeze", "contiguous"});
+}
+
+// Whether the value is memory that an operator made, through those that work in place or rearrange it as its only readers.
 bool is_new(const jit::Value* value) {
   const jit::Node* node = value->node();
-  const auto works_in_place = [](const jit::Node* one) {
-    return is_activation(functional_name(one)) || is_arithmetic(functional_name(one));
+  const auto hands_on = [](const jit::Node* one) {
+    return rearranges(one) || is_activation(functional_name(one)) || is_arithmetic(functional_name(one));
   };
-  while (works_in_place(node) && is_only_reader(node, node->input(0))) {
-    node = node->input(0)->node();
-  }
+  while (hands_on(node) && is_only_reader(node, node->input(0))) node = node->input(0)->node();
   return is_step(node) || (node->kind().is_aten() && !may_return_its_input(node));
 }
 

@@ -193,6 +193,16 @@ TEST_F(FusedConv, LeavesAConvolutionWhoseInputOrOutputIsWritten) {
   expect_left("w = " + c() + "\nw[:, 0] = 0.5\nreturn w", "conv2d", FusionObstacle::value_changed_in_place);
 }
 
+TEST_F(FusedConv, TakesAConvolutionOfASumThatOverwroteARearrangedValue) {
+  const std::string sum = "y = torch.softmax(x, 1).permute([0, 1, 3, 2])\ny = y.add_(torch.sigmoid(x).transpose(2, 3))\n";
+  expect_steps(sum + "return torch.relu(" + c("y") + ")", {"conv: conv2d, relu"});
+}
+
+TEST_F(FusedConv, LeavesAConvolutionOfASumThatOverwroteWhatOthersRead) {
+  const std::string sum = "z = torch.softmax(x, 1)\ny = z.permute([0, 1, 3, 2])\ny = y.add_(torch.sigmoid(x).transpose(2, 3))\n";
+  expect_left(sum + "return " + c("y") + " + z.mean()", "conv2d", FusionObstacle::value_changed_in_place);
+}
+
 TEST_F(FusedConv, KeepsAWriteIntoWhatNoStepMade) {
   Model written;
   written.layer("conv", {6, 4, 3, 3}, 6).layer("again", {6, 6, 3, 3}, 6).norm("norm", 6);

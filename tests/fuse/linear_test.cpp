@@ -38,7 +38,7 @@ class FusedLinear : public ::testing::Test {
     std::stringstream file;
     result.module.save(file);
     for (jit::Module module : {result.module, jit::load(file)}) {
-      for (const at::Tensor& input : {x, at::randn({1, 3, 256}), at::randn({2, 90, 256}), at::randn({0, 40, 256})}) {
+      for (const at::Tensor& input : {x, at::randn({1, 3, 256}), at::randn({2, 90, 256}), at::randn({0, 80, 256})}) {
         expect_same(model.module, module, input);
       }
     }
@@ -71,7 +71,7 @@ class FusedLinear : public ::testing::Test {
   }
 
   static inline const std::string kLarge = "torch.linear(x, self.large.weight, self.large.bias)";
-  const at::Tensor x = at::randn({2, 40, 256});
+  const at::Tensor x = at::randn({2, 80, 256});
 };
 
 TEST_F(FusedLinear, TakesTheActivation) {
@@ -121,7 +121,7 @@ TEST_F(FusedLinear, ReadsWhatAConvolutionMakes) {
   patches.forward("y = torch.conv2d(x, self.conv.weight, self.conv.bias, [4, 4]).flatten(2).transpose(1, 2)\nreturn torch.gelu(" +
                   std::string("torch.linear(y, self.large.weight, self.large.bias))"));
   patches.module.to(at::kFloat);
-  const at::Tensor image = at::randn({1, 3, 32, 32});
+  const at::Tensor image = at::randn({1, 3, 48, 48});
   const OptimizeResult result = optimize_for_inference(patches.module, {image});
   EXPECT_EQ(result.fused.size(), 2U);
   expect_same(patches.module, result.module, image);
