@@ -108,6 +108,20 @@ TEST_F(FusedLinear, LeavesLayersWithoutExampleInputs) {
   expect_left(optimize_for_inference(model("return " + kLarge).module), "linear", FusionObstacle::sizes_unknown);
 }
 
+TEST_F(FusedLinear, LeavesAVector) {
+  Model dot;
+  dot.parameter("large.weight", at::randn({256})).forward("return torch.linear(x, self.large.weight)");
+  dot.module.to(at::kFloat);
+  expect_left(optimized(dot), "linear", FusionObstacle::weight_unsupported);
+}
+
+TEST_F(FusedLinear, LeavesALayerWhoseRowsNoRunTold) {
+  const std::string branch =
+      "if bool(x.sum() > 1e9):\n  y = torch.sigmoid(x)\nelse:\n  y = torch.linear(%, self.large.weight)\nreturn y";
+  expect_steps(std::string(branch).replace(branch.find('%'), 1, "x"), {"large: linear"});
+  expect_left(std::string(branch).replace(branch.find('%'), 1, "torch.tanh(x)"), "linear", FusionObstacle::sizes_unknown);
+}
+
 TEST_F(FusedLinear, LeavesWeightsThatAreComputedAndOtherDtypes) {
   expect_left("return torch.linear(x, self.large.weight * x.mean())", "linear", FusionObstacle::weight_not_static);
   Model wide = model("return " + kLarge);
