@@ -1,22 +1,12 @@
 #include "fuse/bounds.h"
 
-#include <gtest/gtest.h>
-
-#include "bnfold/optimize.h"
-#include "fuse/packed_weight.h"
-#include "support/expect.h"
-#include "support/model.h"
+#include "support/fused.h"
 
 namespace bnfold::test {
 namespace {
 
-class JoinedBounds : public ::testing::Test {
+class JoinedBounds : public Fused {
  protected:
-  void SetUp() override {
-    if (!can_pack_weights()) GTEST_SKIP() << "this LibTorch has no fused steps";
-    at::manual_seed(5);
-  }
-
   // What becomes of `bounds`, statements that make z of y = conv(x), with the parameters lower and upper [3, 1, 1].
   int64_t clamps(const std::string& bounds) const {
     Model model;

@@ -2,25 +2,16 @@
 #include "fuse/concat.h"
 
 #include <fmt/format.h>
-#include <gtest/gtest.h>
 
-#include "bnfold/optimize.h"
-#include "fuse/packed_weight.h"
-#include "support/expect.h"
-#include "support/model.h"
+#include "support/fused.h"
 
 namespace bnfold::test {
 namespace {
 
 namespace jit = torch::jit;
 
-class Concatenations : public ::testing::Test {
+class Concatenations : public Fused {
  protected:
-  void SetUp() override {
-    if (!can_pack_weights()) GTEST_SKIP() << "this LibTorch has no fused steps";
-    at::manual_seed(5);
-  }
-
   // conv0 of x and conv1, conv2, conv3 [2, ..., 3, 3], each of what is concatenated before it, and `last` of all.
   static Model dense(const std::string& statements) {
     Model model;

@@ -2,16 +2,9 @@
 #include "fuse/conv.h"
 
 #include <fmt/format.h>
-#include <gtest/gtest.h>
-#include <torch/csrc/jit/serialization/import.h>
-
-#include <sstream>
 
 #include "bnfold/check.h"
-#include "bnfold/optimize.h"
-#include "fuse/packed_weight.h"
-#include "support/expect.h"
-#include "support/model.h"
+#include "support/fused.h"
 
 namespace bnfold::test {
 namespace {
@@ -23,13 +16,8 @@ int64_t steps(const jit::Module& module) {
   return count_nodes(module, "mkldnn::_convolution_pointwise") + count_nodes(module, "mkldnn::_convolution_pointwise_");
 }
 
-class FusedConv : public ::testing::Test {
+class FusedConv : public Fused {
  protected:
-  void SetUp() override {
-    if (!can_pack_weights()) GTEST_SKIP() << "this LibTorch has no fused steps";
-    at::manual_seed(5);
-  }
-
   // conv [6, 4, 3, 3], point [6, 4, 1, 1] and again [6, 6, 3, 3], all with a bias and keeping the size.
   static Model model(const std::string& statements) {
     Model model;
@@ -48,9 +36,7 @@ class FusedConv : public ::testing::Test {
   // Optimized for the inputs, and compared with the original on them and on others, three times, in memory and from a file.
   static OptimizeResult optimized(const Model& model, const Inputs& inputs) {
     const OptimizeResult result = optimize_for_inference(model.module, inputs);
-    std::stringstream file;
-    result.module.save(file);
-    for (jit::Module module : {result.module, jit::load(file)}) {
+    for (const jit::Module& module : with_reloaded(result.module)) {
       expect_same(model.module, module, inputs);
       expect_same(model.module, module, {at::randn({1, 4, 12, 5})});
     }
@@ -75,17 +61,14 @@ class FusedConv : public ::testing::Test {
   }
 
   void expect_steps(const std::string& statements, const std::vector<std::string>& expected) const {
-    const OptimizeResult result = optimized(model(statements));
-    std::vector<std::string> steps;
-    for (const FusedLayer& layer : result.fused) steps.push_back(layer.name + ": " + layer.steps);
-    EXPECT_EQ(steps, expected) << statements;
+    SCOPED_TRACE(statements);
+    expect_fused(optimized(model(statements)), expected);
   }
 
+  using Fused::expect_left;
   void expect_left(const std::string& statements, const std::string& step, FusionObstacle obstacle) const {
-    const OptimizeResult result = optimized(model(statements));
-    ASSERT_EQ(result.unfused.size(), 1U) << statements;
-    EXPECT_EQ(result.unfused[0].step, step);
-    EXPECT_EQ(name(result.unfused[0].obstacle), name(obstacle)) << result.unfused[0].detail;
+    SCOPED_TRACE(statements);
+    expect_left(optimized(model(statements)), step, obstacle);
   }
 
   const at::Tensor x = at::randn({2, 4, 9, 8});
@@ -152,8 +135,7 @@ TEST_F(FusedConv, LeavesSumsWithoutExampleInputs) {
   const OptimizeResult result = optimize_for_inference(sum.module);
   expect_same(sum.module, result.module, {x});
   EXPECT_EQ(steps(result.module), 2);
-  ASSERT_EQ(result.unfused.size(), 1U);
-  EXPECT_EQ(result.unfused[0].obstacle, FusionObstacle::sizes_unknown);
+  expect_left(result, "add", FusionObstacle::sizes_unknown);
 }
 
 TEST_F(FusedConv, OverwritesAnAddendThatNobodyReadsLater) {
@@ -220,21 +202,18 @@ TEST_F(FusedConv, LeavesOtherDtypesAndDimensions) {
   Model wide = model("return torch.relu(" + c() + ")");
   wide.module.to(at::kDouble);
   const OptimizeResult result = optimize_for_inference(wide.module, {x.to(at::kDouble)});
-  ASSERT_EQ(result.unfused.size(), 1U);
-  EXPECT_EQ(result.unfused[0].obstacle, FusionObstacle::weight_unsupported);
+  expect_left(result, "conv2d", FusionObstacle::weight_unsupported);
 
   Model line;
   line.layer("conv", {6, 4, 3}, 6).forward("return torch.relu(torch.conv1d(x, self.conv.weight, self.conv.bias))");
   line.module.to(at::kFloat);
   const OptimizeResult of_line = optimize_for_inference(line.module, {at::randn({2, 4, 9})});
-  ASSERT_EQ(of_line.unfused.size(), 1U);
-  EXPECT_EQ(of_line.unfused[0].obstacle, FusionObstacle::layer_unsupported);
+  expect_left(of_line, "conv1d", FusionObstacle::layer_unsupported);
 }
 
 TEST_F(FusedConv, LeavesAnImageWithoutABatch) {
   const OptimizeResult result = optimize_for_inference(model("return torch.relu(" + c() + ")").module, {x[0]});
-  ASSERT_EQ(result.unfused.size(), 1U);
-  EXPECT_EQ(result.unfused[0].obstacle, FusionObstacle::input_not_batched);
+  expect_left(result, "conv2d", FusionObstacle::input_not_batched);
 }
 
 TEST_F(FusedConv, TakesGroupsStridesAndDilation) {

@@ -2,28 +2,16 @@
 #include "fuse/linear.h"
 
 #include <fmt/format.h>
-#include <gtest/gtest.h>
-#include <torch/csrc/jit/serialization/import.h>
 
-#include <sstream>
-
-#include "bnfold/optimize.h"
-#include "fuse/packed_weight.h"
-#include "support/expect.h"
-#include "support/model.h"
+#include "support/fused.h"
 
 namespace bnfold::test {
 namespace {
 
 namespace jit = torch::jit;
 
-class FusedLinear : public ::testing::Test {
+class FusedLinear : public Fused {
  protected:
-  void SetUp() override {
-    if (!can_pack_weights()) GTEST_SKIP() << "this LibTorch has no fused steps";
-    at::manual_seed(5);
-  }
-
   // large [512, 256] and small [5, 512], with a bias
   static Model model(const std::string& statements) {
     Model model;
@@ -35,9 +23,7 @@ class FusedLinear : public ::testing::Test {
   // Optimized for x, and compared with the original on it and on other numbers of rows, in memory and from a file.
   OptimizeResult optimized(const Model& model) const {
     const OptimizeResult result = optimize_for_inference(model.module, {x});
-    std::stringstream file;
-    result.module.save(file);
-    for (jit::Module module : {result.module, jit::load(file)}) {
+    for (const jit::Module& module : with_reloaded(result.module)) {
       for (const at::Tensor& input : {x, at::randn({1, 3, 256}), at::randn({2, 90, 256}), at::randn({0, 80, 256})}) {
         expect_same(model.module, module, input);
       }
@@ -55,19 +41,14 @@ class FusedLinear : public ::testing::Test {
   }
 
   void expect_steps(const std::string& statements, const std::vector<std::string>& expected) const {
-    std::vector<std::string> steps;
-    for (const FusedLayer& layer : optimized(model(statements)).fused) steps.push_back(layer.name + ": " + layer.steps);
-    EXPECT_EQ(steps, expected) << statements;
+    SCOPED_TRACE(statements);
+    expect_fused(optimized(model(statements)), expected);
   }
 
+  using Fused::expect_left;
   void expect_left(const std::string& statements, const std::string& step, FusionObstacle obstacle) const {
+    SCOPED_TRACE(statements);
     expect_left(optimized(model(statements)), step, obstacle);
-  }
-
-  static void expect_left(const OptimizeResult& result, const std::string& step, FusionObstacle obstacle) {
-    ASSERT_EQ(result.unfused.size(), 1U);
-    EXPECT_EQ(result.unfused[0].step, step);
-    EXPECT_EQ(name(result.unfused[0].obstacle), name(obstacle)) << result.unfused[0].detail;
   }
 
   static inline const std::string kLarge = "torch.linear(x, self.large.weight, self.large.bias)";

@@ -1,0 +1,48 @@
+// What the tests of optimized modules share.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "bnfold/optimize.h"
+#include "fuse/packed_weight.h"
+#include "support/expect.h"
+#include "support/model.h"
+
+#include <torch/csrc/jit/serialization/import.h>
+
+namespace bnfold::test {
+
+class Fused : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!can_pack_weights()) GTEST_SKIP() << "this LibTorch has no fused steps";
+    at::manual_seed(5);
+  }
+
+  // The module, and what a file gives back of it.
+  static std::vector<torch::jit::Module> with_reloaded(const torch::jit::Module& module) {
+    std::stringstream file;
+    module.save(file);
+    return {module, torch::jit::load(file)};
+  }
+
+  // Each as "layer: steps".
+  static void expect_fused(const OptimizeResult& result, const std::vector<std::string>& expected) {
+    std::vector<std::string> fused;
+    for (const FusedLayer& layer : result.fused) fused.push_back(layer.name + ": " + layer.steps);
+    EXPECT_EQ(fused, expected);
+  }
+
+  // One step alone, for this reason.
+  static void expect_left(const OptimizeResult& result, const std::string& step, FusionObstacle obstacle) {
+    ASSERT_EQ(result.unfused.size(), 1U);
+    EXPECT_EQ(result.unfused[0].step, step);
+    EXPECT_EQ(name(result.unfused[0].obstacle), name(obstacle)) << result.unfused[0].detail;
+  }
+};
+
+}  // namespace bnfold::test
