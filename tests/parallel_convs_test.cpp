@@ -74,6 +74,10 @@ TEST_F(ParallelConvs, KeepsTwoOfWhichOneIsReadTwice) {
   expect_apart(three_and_one("return a + b + a"));
 }
 
+TEST_F(ParallelConvs, BecomeOneWhereOneNumberCountsForAllDimensions) {
+  expect_merged(pair({6, 4, 3, 3}, arguments("[2]", "[1]", "[1]"), {6, 4, 1, 1}, arguments("[2]", "[0]", "[1]")));
+}
+
 TEST_F(ParallelConvs, TakesTheParametersOfTheOtherOneAway) {
   const FoldResult result = fold(three_and_one().module);
   EXPECT_EQ(state_names(result.module), (std::vector<std::string>{"large.weight", "large.bias"}));

@@ -76,7 +76,7 @@ std::string for_zsh(const std::vector<Option>& options) {
     } else if (!option.value.empty()) {
       text += fmt::format(":{}: ", option.value.substr(0, option.value.find_first_of(" [:")));
     }
-    text += "'";
+    text += '\'';
   }
   return text + " \\\n    '1:IN:_files' \\\n    '2:OUT:_files'\n}\ncompdef _bnfold bnfold\n";
 }
@@ -92,7 +92,7 @@ std::string for_fish(const std::vector<Option>& options) {
     } else if (!option.value.empty()) {
       text += " -x";
     }
-    text += "\n";
+    text += '\n';
   }
   return text;
 }

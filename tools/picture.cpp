@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "failure.h"
@@ -34,12 +35,19 @@ File temporary_file() {
   return file;
 }
 
-std::string content_of(std::FILE* file) {
+bool to_beginning(const File& file) {
+  return std::fseek(file.get(), 0, SEEK_SET) == 0;
+}
+
+// Nothing where it can't be read.
+std::optional<std::string> content_of(const File& file) {
+  if (!to_beginning(file)) return std::nullopt;
   std::string content;
   std::array<char, 4096> part{};
-  std::rewind(file);
-  for (size_t read = 0; (read = std::fread(part.data(), 1, part.size(), file)) > 0;) content.append(part.data(), read);
-  return content;
+  while (std::feof(file.get()) == 0 && std::ferror(file.get()) == 0) {
+    content.append(part.data(), std::fread(part.data(), 1, part.size(), file.get()));
+  }
+  return std::ferror(file.get()) == 0 ? std::optional<std::string>(content) : std::nullopt;
 }
 
 // The exit status of `dot` with `input` and `output` as its standard streams; -1 where it can't be run.
@@ -74,12 +82,13 @@ std::string picture_of(const std::string& graph, const std::string& path) {
   const File input = temporary_file();
   const File output = temporary_file();
   const bool written = std::fwrite(graph.data(), 1, graph.size(), input.get()) == graph.size();
-  std::rewind(input.get());
-  const int status = written ? run_dot(format, input.get(), output.get()) : -1;
+  const int status = written && to_beginning(input) ? run_dot(format, input.get(), output.get()) : -1;
   if (status != 0) {
     throw Failure(
         kCannotWrite,
         "the picture can't be made: Graphviz's program dot did not run; install graphviz, or give a name that ends in .dot");
   }
-  return content_of(output.get());
+  const auto content = content_of(output);
+  if (!content) throw Failure(kCannotWrite, "the picture can't be made: what dot drew can't be read back");
+  return *content;
 }

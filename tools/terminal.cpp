@@ -10,13 +10,15 @@ namespace {
 
 constexpr int kColumns = 100;
 
-bool is_set(const char* variable) {
+// Empty where it is not set.
+std::string_view environment(const char* variable) {
   const char* value = std::getenv(variable);
-  return value != nullptr && *value != '\0';
+  return value != nullptr ? value : "";
 }
 
 bool is_dumb() {
-  return !is_set("TERM") || std::string_view(std::getenv("TERM")) == "dumb";
+  const std::string_view terminal = environment("TERM");
+  return terminal.empty() || terminal == "dumb";
 }
 
 int columns_of(int descriptor) {
@@ -27,7 +29,7 @@ int columns_of(int descriptor) {
 }  // namespace
 
 bool shows_colors(std::FILE* stream) {
-  return isatty(fileno(stream)) != 0 && !is_dumb() && !is_set("NO_COLOR");
+  return isatty(fileno(stream)) != 0 && !is_dumb() && environment("NO_COLOR").empty();
 }
 
 int columns() {

@@ -34,7 +34,6 @@ using Chain = std::vector<jit::Node*>;
 bool is_readable_as_view(const jit::Node* concatenation) {
   const jit::Value* value = concatenation->output();
   return std::all_of(value->uses().begin(), value->uses().end(), [&](const jit::Use& use) {
-    if (reads_metadata_only(use.user, value)) return true;
     return is_step(use.user) || (use.user->kind().is_aten() && !may_return_its_input(use.user) && !writes_into(use.user, value));
   });
 }

@@ -87,6 +87,11 @@ TEST_F(KernelTest, LeftRangeTellsOverflowInHalf) {
   EXPECT_FALSE(left_range(weight, weight * 2));
 }
 
+TEST_F(KernelTest, LeftRangeIsNotMisledByASumThatOverflows) {
+  const at::Tensor weight = at::full({4}, 1e308, at::kDouble);
+  EXPECT_FALSE(left_range(at::ones({4}, at::kDouble), weight));
+}
+
 TEST_F(KernelTest, LeftRangeForgivesWhatWasInfiniteBefore) {
   const at::Tensor weight = at::full({2}, std::numeric_limits<double>::infinity(), at::kDouble);
   EXPECT_FALSE(left_range(weight, weight * 2));

@@ -93,6 +93,13 @@ TEST_F(FusedConv, LeavesAnActivationWithABoundThatIsComputedOrMissing) {
   expect_steps("return torch.clamp(" + c() + ", 0.1)", {"conv: conv2d"});
 }
 
+TEST(Activation, IsNoneOfAnotherNamespace) {
+  jit::Graph graph;
+  jit::Value* x = graph.addInput();
+  EXPECT_TRUE(activation_of(graph.create(c10::Symbol::fromQualString("aten::relu"), {x})));
+  EXPECT_FALSE(activation_of(graph.create(c10::Symbol::fromQualString("custom::relu"), {x})));
+}
+
 TEST_F(FusedConv, LeavesAnActivationWhoseInputIsReadTwice) {
   expect_left("y = " + c() + "\nreturn torch.relu(y) + y.mean()", "relu", FusionObstacle::value_has_other_readers);
 }
