@@ -213,5 +213,19 @@ TEST_F(ParallelConvs, KeepsTwoOfOtherDtypes) {
   EXPECT_TRUE(fold(model.module).report.merged.empty());
 }
 
+TEST_F(ParallelConvs, KeepsTwoWhoseWeightsAddUpBeyondTheirRange) {
+  const Model model = three_and_one();
+  for (const char* path : {"large", "small"}) model.module.attr(path).toModule().attr("weight").toTensor().fill_(1e308);
+  EXPECT_TRUE(expect_unharmed(model.module, {x * 1e-3}).report.merged.empty());
+}
+
+TEST_F(ParallelConvs, KeepsTwoOfComplexNumbers) {
+  Model model;
+  model.parameter("large.weight", at::randn({6, 4, 3, 3}, at::kComplexDouble));
+  model.parameter("small.weight", at::randn({6, 4, 1, 1}, at::kComplexDouble));
+  model.forward("return torch.conv2d(x, self.large.weight, None, [1, 1], [1, 1]) + torch.conv2d(x, self.small.weight)");
+  EXPECT_TRUE(fold(model.module).report.merged.empty());
+}
+
 }  // namespace
 }  // namespace bnfold::test

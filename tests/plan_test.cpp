@@ -243,5 +243,30 @@ TEST_F(Rescaling, TakesNoShiftOutOfAStream) {
   expect_kept(model.module, {x}, "norm", Reason::value_has_other_readers);
 }
 
+// Eager can't run these two, and folding them must not crash.
+TEST_F(Planner, KeepsANormOfAVector) {
+  const FoldResult result = fold(with("return " + norm("x.flatten()")).module, with_rank(4));
+  ASSERT_EQ(result.report.kept.size(), 1U);
+  EXPECT_EQ(name(result.report.kept[0].reason), name(Reason::rank_unknown));
+}
+
+TEST_F(Planner, KeepsANormOfFewerChannelsThanAConcatenationHas) {
+  const FoldResult result = fold(with("y = " + conv() + "\nreturn " + norm("torch.cat([y, y], 1)")).module, with_rank(4));
+  ASSERT_EQ(result.report.kept.size(), 1U);
+  EXPECT_EQ(name(result.report.kept[0].reason), name(Reason::channels_differ));
+}
+
+// Its constants make the value larger, so it is no affine of each of its channels.
+TEST_F(Planner, KeepsAFactorToWhoseSizeTheValueIsBroadcast) {
+  for (const char* sizes : {"[3, 1, 1]", "[1, 1, 3, 1, 1]"}) {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}, 4).parameter("factor", at::randn({3}, at::kDouble));
+    model.forward(fmt::format(
+        "y = x * self.factor.view({})\nreturn torch.conv2d(y.flatten(0, -4), self.conv.weight, self.conv.bias)", sizes));
+    const FoldResult result = expect_unharmed(model.module, {at::randn({2, 1, 6, 6}, at::kDouble)}, with_rank(4));
+    EXPECT_TRUE(result.report.scales.empty()) << sizes;
+  }
+}
+
 }  // namespace
 }  // namespace bnfold::test

@@ -74,5 +74,10 @@ TEST_F(FlattenRule, JoinsDimensionsBesideTheChannels) {
   expect_folded(before("y.flatten(2).transpose(1, 2)", 3).module, {image}, "norm", "linear", with_rank(4));
 }
 
+TEST_F(FlattenRule, DeclinesAheadWhatIsComputed) {
+  expect_stopped(before("y.flatten(x.dim() - 3)", 108).module, {image}, "norm", "forward", Reason::operand_not_constant,
+                 "flattened");
+}
+
 }  // namespace
 }  // namespace bnfold::test

@@ -204,5 +204,13 @@ TEST_F(LinearForward, DeclinesWhereTheNormsInputIsABufferThatIsWritten) {
   EXPECT_EQ(fold(model.module).report.folded.size(), 0U);
 }
 
+TEST_F(LinearForward, DeclinesWhereTheNormIsItsBias) {
+  Model model;
+  model.layer("linear", {3, 3}).norm("norm", 3);
+  model.forward("return torch.linear(torch.tanh(x), self.linear.weight, " + batch_norm("norm", "torch.sigmoid(x[:1])") + ")");
+  expect_stopped(model.module, {at::randn({4, 3}, at::kDouble)}, "norm", "forward", Reason::weight_not_static, "weight or bias",
+                 with_rank(2));
+}
+
 }  // namespace
 }  // namespace bnfold::test

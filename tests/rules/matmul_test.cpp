@@ -115,5 +115,12 @@ TEST_F(MatmulForward, DeclinesANormThatIsTheBiasOfAddmm) {
   expect_stopped(model.module, {x}, "norm", "forward", Reason::weight_not_static, "left operand");
 }
 
+TEST_F(MatmulForward, DeclinesAProductWithSeveralMatrices) {
+  Model model;
+  model.parameter("matrices", at::randn({2, 3, 5}, at::kDouble)).norm("norm", 3);
+  model.forward("y = " + batch_norm("norm", "x") + "\nreturn torch.matmul(y, self.matrices)");
+  expect_stopped(model.module, {x}, "norm", "forward", Reason::weight_not_static, "not a matrix", with_rank(2));
+}
+
 }  // namespace
 }  // namespace bnfold::test
