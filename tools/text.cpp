@@ -8,12 +8,22 @@
 
 #include "failure.h"
 
+namespace {
+
+bool is_written(std::FILE* file, const std::string& text) {
+  return std::fwrite(text.data(), 1, text.size(), file) == text.size() && std::fflush(file) == 0;
+}
+
+}  // namespace
+
 void write_text(const std::string& path, const std::string& what, const std::string& text) {
   errno = 0;
-  std::FILE* file = path == "-" ? stdout : std::fopen(path.c_str(), "w");
-  const bool written = file != nullptr && std::fwrite(text.data(), 1, text.size(), file) == text.size();
-  const bool closed = file == nullptr || (file == stdout ? std::fflush(file) : std::fclose(file)) == 0;
-  if (!written || !closed) {
-    throw Failure(kCannotWrite, fmt::format("{}: the {} can't be written: {}", path, what, std::strerror(errno)));
+  bool written = false;
+  if (path == "-") {
+    written = is_written(stdout, text);
+  } else if (std::FILE* file = std::fopen(path.c_str(), "w")) {
+    written = is_written(file, text);
+    written = std::fclose(file) == 0 && written;
   }
+  if (!written) throw Failure(kCannotWrite, fmt::format("{}: the {} can't be written: {}", path, what, std::strerror(errno)));
 }
