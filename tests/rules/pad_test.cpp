@@ -92,6 +92,8 @@ TEST_F(PadRule, DeclinesPaddedChannels) {
 TEST_F(PadRule, DeclinesAnAmountThatIsComputed) {
   expect_stopped(before("torch.constant_pad_nd(y, [1, x.size(0)], 0)").module, {x}, "norm", "forward",
                  Reason::operand_not_constant, "amount of padding");
+  expect_kept(behind("torch.constant_pad_nd(y, [1, x.size(0)], 0)").module, {x}, "norm", Reason::operand_not_constant,
+              "amount of padding");
 }
 
 TEST_F(PadRule, DeclinesAConstantThatIsComputed) {

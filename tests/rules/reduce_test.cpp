@@ -66,6 +66,10 @@ TEST_F(ReduceRule, DeclinesDimensionsThatAreComputed) {
   expect_kept(behind("y.mean([2, x.dim() - 1])").module, {x}, "norm", Reason::operand_not_constant, "reduced dimensions");
 }
 
+TEST_F(ReduceRule, DeclinesAMeanInADtypeOfItsOwn) {
+  expect_kept(behind("y.mean([2, 3], dtype=7)").module, {x}, "norm", Reason::operand_not_constant, "reduced dimensions");
+}
+
 TEST_F(ReduceRule, DeclinesAMeanOfEverything) {
   expect_stopped(before("y + y.mean()").module, {at::randn({4, 3}, at::kDouble)}, "norm", "forward", Reason::operand_not_constant,
                  "reduced dimensions", with_rank(2));
