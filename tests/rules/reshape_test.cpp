@@ -109,5 +109,14 @@ TEST_F(ReshapeRule, FlattensOnePixel) {
   expect_folded(model.module, {image}, "norm", "linear", with_rank(4));
 }
 
+TEST_F(ReshapeRule, LeavesANormThatTellsSizesAlone) {
+  for (const char* shaped : {"torch.sigmoid(x).view_as(y)", "torch.sigmoid(x).reshape_as(y)"}) {
+    Model model;
+    model.layer("conv", {4, 3, 1, 1}, 4).norm("norm", 3);
+    model.forward(fmt::format("y = {}\nreturn {}", batch_norm("norm", "x"), conv("conv", shaped)));
+    expect_unharmed(model.module, {image}, with_rank(4));
+  }
+}
+
 }  // namespace
 }  // namespace bnfold::test
