@@ -69,6 +69,15 @@ def ill_conditioned() -> nn.Sequential:
     return layers
 
 
+class Parallel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.large, self.small = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(3, 5, 1)
+
+    def forward(self, x):
+        return self.large(x) + self.small(x)
+
+
 def embedded() -> Embedded:
     model = Embedded().eval()
     calibrate(model, (torch.tensor([0, 1, 1]), torch.randn(3, 1)))
@@ -88,6 +97,7 @@ def models(tmp_path_factory) -> Path:
             "kept": one_folded_one_kept(),
             "embedded": embedded(),
             "ill_conditioned": ill_conditioned(),
+            "parallel": Parallel().double().eval(),
             "noisy": prepared(Noisy(), (double(2, 3, 9, 9),)),
             "along_length": prepared(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)), (double(3, 6, 4),)),
             "no_norm": nn.Sequential(nn.Conv2d(3, 5, 3)).double().eval(),
@@ -273,6 +283,12 @@ def test_explain(bnfold):
     assert re.search(r"^ +1  backward into 0$", result.stdout, re.MULTILINE)
     assert re.search(r"^ +operator_not_affine\n +No scale or shift passes", result.stdout, re.MULTILINE)
     assert "sigmoid is curved" in result.stdout
+
+
+def test_explain_tells_what_was_merged(bnfold):
+    result = bnfold("parallel", "folded.pt", "--explain", code=DONE)
+    assert re.search(r"^merged +1 ", result.stdout, re.MULTILINE)
+    assert re.search(r"^merged\n  small  into large$", result.stdout, re.MULTILINE)
 
 
 def test_help(bnfold):
