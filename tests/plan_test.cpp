@@ -243,6 +243,14 @@ TEST_F(Rescaling, TakesNoShiftOutOfAStream) {
   expect_kept(model.module, {x}, "norm", Reason::value_has_other_readers);
 }
 
+TEST_F(Planner, DeclinesAWriteInABranchIntoTheNormalizedValue) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 3);
+  model.forward("y = " + norm("x") + "\nz = " + conv("x") + "\nif bool(x.sum() > 0):\n  z = " + conv("torch.relu_(y)") +
+                "\nreturn z");
+  expect_stopped(model.module, {x}, "norm", "forward", Reason::value_changed_in_place, "aten::relu_", with_rank(4));
+}
+
 // Eager can't run these two, and folding them must not crash.
 TEST_F(Planner, KeepsANormOfAVector) {
   const FoldResult result = fold(with("return " + norm("x.flatten()")).module, with_rank(4));
