@@ -251,6 +251,13 @@ TEST_F(Planner, DeclinesAWriteInABranchIntoTheNormalizedValue) {
   expect_stopped(model.module, {x}, "norm", "forward", Reason::value_changed_in_place, "aten::relu_", with_rank(4));
 }
 
+TEST_F(Planner, DeclinesABoundThatWouldBePassedTwice) {
+  Model model;
+  model.layer("conv", {4, 6, 3, 3}).norm("norm", 3);
+  model.forward("y = " + norm("x") + "\nreturn " + conv("torch.clamp(torch.cat([y, y], 1), -1.0, 1.0)"));
+  expect_stopped(model.module, {x}, "norm", "forward", Reason::value_has_other_readers, "passed twice", with_rank(4));
+}
+
 // Eager can't run these two, and folding them must not crash.
 TEST_F(Planner, KeepsANormOfAVector) {
   const FoldResult result = fold(with("return " + norm("x.flatten()")).module, with_rank(4));

@@ -58,6 +58,11 @@ TEST_F(Sideways, DeclinesAConvolutionThatCountsSeveralTimes) {
   expect_left(beside("return b - c"));
 }
 
+TEST_F(Sideways, DeclinesAConvolutionWhoseWeightOrGroupsAreComputed) {
+  expect_left(beside("return b + c", "torch.conv2d(x, self.conv.weight * x.mean(), self.conv.bias, [1, 1], [1, 1])"));
+  expect_left(beside("return b + c", call("[1, 1], [1, 1], [1, 1], x.dim() - 3")));
+}
+
 TEST_F(Sideways, TakesAConvolutionBesideWhichItCountsSeveralTimes) {
   expect_sideways(beside("return torch.sub(c, b, alpha=3)"));
   expect_sideways(beside("return torch.sub(torch.sub(c, b, alpha=3), torch.sigmoid(x), alpha=0.5)"));
