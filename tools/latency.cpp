@@ -78,7 +78,7 @@ std::vector<std::vector<double>> time_in_turn(std::vector<jit::Module> modules, 
   std::vector<std::vector<double>> times(modules.size());
   std::vector<size_t> order(modules.size());
   std::iota(order.begin(), order.end(), 0);
-  std::mt19937 random;
+  std::mt19937 random;  // NOLINT(bugprone-random-generator-seed): in each run of the program the same orders
   for (int run = -kWarmUp; run < runs; ++run) {
     if (run >= 0) before_round(run);
     std::shuffle(order.begin(), order.end(), random);

@@ -50,7 +50,7 @@ Extent origin(const jit::Value* value, int64_t dimension, const Site& site) {
       const auto before = dimension_before(node, dimension, site.known.ranks.of(value));
       if (!before) break;
       dimension = *before;
-    } else if (!keeps_sizes(node) && !(keeps_batch && dimension == 0)) {
+    } else if (!keeps_sizes(node) && (!keeps_batch || dimension != 0)) {
       break;
     }
     value = node->input(0);
