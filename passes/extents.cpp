@@ -97,7 +97,7 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
       if (!dimensions || constant_bool(node->namedInput("keepdim")) != true) return std::nullopt;
       const auto is_reduced = [&](int64_t one) { return wrapped(one, rank) == dimension; };
       if (std::any_of(dimensions->begin(), dimensions->end(), is_reduced)) return 1;
-    } else if (!keeps_sizes(node) && !(keeps_channels(node) && rank && dimension < *rank - spatial_dimensions(node))) {
+    } else if (!keeps_sizes(node) && (!keeps_channels(node) || !rank || dimension >= *rank - spatial_dimensions(node))) {
       return std::nullopt;
     }
     value = node->input(0);

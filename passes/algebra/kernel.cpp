@@ -133,7 +133,7 @@ Kernel with_identity(const Kernel& kernel, const at::Tensor& scale, const at::Te
 }
 
 Kernel sum_of_kernels(const Kernel& kernel, double weight, const Kernel& other, double other_weight) {
-  at::Tensor sum = kernel.weight.to(at::kDouble) * weight;
+  const at::Tensor sum = kernel.weight.to(at::kDouble) * weight;
   at::Tensor middle = sum;
   for (int64_t dimension = 2; dimension < sum.dim(); ++dimension) {
     const int64_t size = other.weight.size(dimension);
