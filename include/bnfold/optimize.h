@@ -22,9 +22,9 @@ enum class FusionObstacle {
   input_not_batched,        // the input has no batch dimension
   value_changed_in_place,   // something writes into the input of the layer, or into what comes from it
   value_has_other_readers,  // something else reads what lies between the two steps
-  operand_unsupported,      // a factor of the sum, or the kind of activation behind a sum
-  sizes_unknown,      // what the sizes decide is not known: of addends, or of the rows of a linear layer; example inputs tell it
-  product_too_small,  // the linear layer is as fast without it
+  operand_unsupported,      // a factor of the sum, the activation behind a sum, or uneven padding
+  sizes_unknown,            // those of addends or of a linear layer's input are not known; example inputs tell them
+  product_too_small,        // the linear layer is as fast without it
 };
 
 // The identifier of an obstacle: "sizes_unknown".
@@ -57,8 +57,7 @@ struct OptimizeResult {
 // Folds every batch norm of `module` as bnfold::freeze does, freezes forward, and fuses. On a CPU each convolution in float with what stands
 // behind it, a sum of values of one size, a ReLU, ReLU6, hardtanh, clamp, SiLU, GELU, hardswish, hardsigmoid, sigmoid, tanh or leaky ReLU,
 // becomes one of oneDNN's steps in channels_last, its weight reordered once; so does each linear layer of many rows with the activation behind
-// it. On a GPU LibTorch's own fusion for cuDNN is made. Where LibTorch
-// has no such steps, as 1.13, the module is frozen alone.
+// it. On a GPU LibTorch's own fusion for cuDNN is made. Where LibTorch has no such steps, as 1.13, the module is frozen alone.
 //
 // `example_inputs` are the arguments of forward. With them it is known which sums have addends of one size, the weights are ordered for
 // those sizes, and the result is compared with `module`. Without them sums stay steps of their own. Other sizes run as well, but a

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "constants.h"
-#include "fuse/conv.h"
+#include "fuse/step.h"
 #include "graph_walk.h"
 #include "operators.h"
 

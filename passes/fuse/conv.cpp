@@ -28,14 +28,13 @@
 #include <torch/csrc/jit/ir/alias_analysis.h>
 
 #include <algorithm>
-#include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "constants.h"
-#include "fuse/follower.h"
 #include "fuse/memory_order.h"
 #include "fuse/pad.h"
+#include "fuse/step.h"
 #include "graph_walk.h"
 #include "memory.h"
 #include "operators.h"
@@ -233,10 +232,6 @@ void require_one_size(jit::Graph& graph, jit::Value* result, jit::Value* addend)
 
 }  // namespace
 
-bool is_step(const jit::Node* node) {
-  return std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::";
-}
-
 ConvPlan plan_convs(const std::shared_ptr<jit::Graph>& graph, const Observations& observed) {
   return Planner(graph, observed).run();
 }
@@ -264,15 +259,10 @@ jit::Value* apply(const ConvFusion& fusion, WeightPacker& packer) {
     jit::Value* behind_sum = fusion.activation != nullptr ? graph.insertConstant(activation.name) : none;
     inputs.insert(inputs.end(), {graph.insertConstant("add"), none, behind_sum, insert_numbers(graph, {}), none});
   }
-  jit::Node* step = graph.insertNode(graph.create(c10::Symbol::fromQualString(kind), inputs));
-  step->copyMetadata(conv);
-  step->output()->setType(c10::TensorType::get());
-  if (fusion.sum != nullptr && !fusion.overwrites_addend)
-    require_one_size(graph, step->output(), fusion.sum->input(fusion.addend));
-  last->output()->replaceAllUsesWith(step->output());
-  const auto nodes = fusion.nodes();
-  for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) (*node)->destroy();
-  return step->output();
+  jit::Value* step = insert_step(kind, inputs, conv);
+  if (fusion.sum != nullptr && !fusion.overwrites_addend) require_one_size(graph, step, fusion.sum->input(fusion.addend));
+  replace_by_step(fusion.nodes(), step);
+  return step;
 }
 
 }  // namespace bnfold

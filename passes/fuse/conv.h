@@ -46,9 +46,6 @@ struct ConvPlan {
   std::vector<UnfusedStep> unfused;
 };
 
-// Whether `node` is a step that `apply` made.
-bool is_step(const torch::jit::Node* node);
-
 // What becomes of the convolutions of a frozen graph.
 ConvPlan plan_convs(const std::shared_ptr<torch::jit::Graph>& graph, const Observations& observed);
 

@@ -22,7 +22,7 @@
 #include <variant>
 
 #include "fuse/activation.h"
-#include "fuse/follower.h"
+#include "fuse/step.h"
 #include "graph_walk.h"
 #include "memory.h"
 #include "operators.h"
@@ -102,13 +102,9 @@ jit::Value* apply(const LinearFusion& fusion, WeightPacker& packer) {
   std::vector<jit::Value*> inputs = {linear->input(0), packer.add_linear(fusion.layer, weight, fusion.rows, last),
                                      linear->namedInput("bias")};
   append_activation(fusion.activation != nullptr ? *activation_of(fusion.activation) : Activation(), graph, inputs);
-  jit::Node* step = graph.insertNode(graph.create(c10::Symbol::fromQualString("mkldnn::_linear_pointwise"), inputs));
-  step->copyMetadata(linear);
-  step->output()->setType(c10::TensorType::get());
-  last->output()->replaceAllUsesWith(step->output());
-  const auto nodes = fusion.nodes();
-  for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) (*node)->destroy();
-  return step->output();
+  jit::Value* step = insert_step("mkldnn::_linear_pointwise", inputs, linear);
+  replace_by_step(fusion.nodes(), step);
+  return step;
 }
 
 }  // namespace bnfold

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "fuse/conv.h"
+#include "fuse/step.h"
 #include "memory.h"
 #include "operators.h"
 

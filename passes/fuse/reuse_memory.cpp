@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "constants.h"
-#include "fuse/conv.h"
+#include "fuse/step.h"
 #include "graph_walk.h"
 #include "memory.h"
 #include "operators.h"

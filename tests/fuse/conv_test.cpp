@@ -16,7 +16,7 @@ int64_t steps(const jit::Module& module) {
   return count_nodes(module, "mkldnn::_convolution_pointwise") + count_nodes(module, "mkldnn::_convolution_pointwise_");
 }
 
-class FusedConv : public Fused {
+class FusedConv : public FusedLayers {
  protected:
   // conv [6, 4, 3, 3], point [6, 4, 1, 1] and again [6, 6, 3, 3], all with a bias and keeping the size.
   static Model model(const std::string& statements) {
@@ -60,16 +60,7 @@ class FusedConv : public Fused {
     return copies;
   }
 
-  void expect_steps(const std::string& statements, const std::vector<std::string>& expected) const {
-    SCOPED_TRACE(statements);
-    expect_fused(optimized(model(statements)), expected);
-  }
-
-  using Fused::expect_left;
-  void expect_left(const std::string& statements, const std::string& step, FusionObstacle obstacle) const {
-    SCOPED_TRACE(statements);
-    expect_left(optimized(model(statements)), step, obstacle);
-  }
+  OptimizeResult optimized_of(const std::string& statements) const override { return optimized(model(statements)); }
 
   const at::Tensor x = at::randn({2, 4, 9, 8});
 };

@@ -10,7 +10,7 @@ namespace {
 
 namespace jit = torch::jit;
 
-class FusedLinear : public Fused {
+class FusedLinear : public FusedLayers {
  protected:
   // large [512, 256] and small [5, 512], with a bias
   static Model model(const std::string& statements) {
@@ -40,16 +40,7 @@ class FusedLinear : public Fused {
     EXPECT_TRUE(at::allclose(one, other, 1e-4, 1e-4));
   }
 
-  void expect_steps(const std::string& statements, const std::vector<std::string>& expected) const {
-    SCOPED_TRACE(statements);
-    expect_fused(optimized(model(statements)), expected);
-  }
-
-  using Fused::expect_left;
-  void expect_left(const std::string& statements, const std::string& step, FusionObstacle obstacle) const {
-    SCOPED_TRACE(statements);
-    expect_left(optimized(model(statements)), step, obstacle);
-  }
+  OptimizeResult optimized_of(const std::string& statements) const override { return optimized(model(statements)); }
 
   static inline const std::string kLarge = "torch.linear(x, self.large.weight, self.large.bias)";
   const at::Tensor x = at::randn({2, 80, 256});

@@ -45,4 +45,21 @@ class Fused : public ::testing::Test {
   }
 };
 
+// Of a model whose forward is written in statements.
+class FusedLayers : public Fused {
+ protected:
+  virtual OptimizeResult optimized_of(const std::string& statements) const = 0;
+
+  void expect_steps(const std::string& statements, const std::vector<std::string>& expected) const {
+    SCOPED_TRACE(statements);
+    expect_fused(optimized_of(statements), expected);
+  }
+
+  using Fused::expect_left;
+  void expect_left(const std::string& statements, const std::string& step, FusionObstacle obstacle) const {
+    SCOPED_TRACE(statements);
+    expect_left(optimized_of(statements), step, obstacle);
+  }
+};
+
 }  // namespace bnfold::test

@@ -1,12 +1,16 @@
-// What stands behind a layer, and may be computed in its step.
+// The steps of oneDNN that take a layer and what stands behind it.
 #pragma once
 
 #include <torch/csrc/jit/ir/ir.h>
 
 #include <algorithm>
 #include <optional>
+#include <vector>
 
 namespace bnfold {
+
+// Whether `node` is a step.
+bool is_step(const torch::jit::Node* node);
 
 struct Follower {
   torch::jit::Node* node;
@@ -21,5 +25,11 @@ std::optional<Follower> follower_of(const torch::jit::Node* node, const IsKind& 
   if (found == uses.end()) return std::nullopt;
   return Follower{found->user, uses.size() == 1 && found->user->owningBlock() == node->owningBlock()};
 }
+
+// Inserts the step `kind`, "mkldnn::_linear_pointwise", of `inputs`, with the source of `layer`.
+torch::jit::Value* insert_step(const char* kind, at::ArrayRef<torch::jit::Value*> inputs, torch::jit::Node* layer);
+
+// Lets all readers of the last of `nodes`, which stand in the order of the graph, read `step`, and removes them.
+void replace_by_step(const std::vector<torch::jit::Node*>& nodes, torch::jit::Value* step);
 
 }  // namespace bnfold

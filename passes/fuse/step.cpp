@@ -1,0 +1,25 @@
+#include "fuse/step.h"
+
+#include <string_view>
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+bool is_step(const jit::Node* node) {
+  return std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::";
+}
+
+jit::Value* insert_step(const char* kind, at::ArrayRef<jit::Value*> inputs, jit::Node* layer) {
+  jit::Graph* graph = layer->owningGraph();
+  jit::Node* step = graph->insertNode(graph->create(c10::Symbol::fromQualString(kind), inputs));
+  step->copyMetadata(layer);
+  return step->output()->setType(c10::TensorType::get());
+}
+
+void replace_by_step(const std::vector<jit::Node*>& nodes, jit::Value* step) {
+  nodes.back()->output()->replaceAllUsesWith(step);
+  for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) (*node)->destroy();
+}
+
+}  // namespace bnfold
