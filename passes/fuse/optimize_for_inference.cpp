@@ -24,6 +24,7 @@
 #include "fuse/memory_order.h"
 #include "fuse/observe.h"
 #include "fuse/packed_weight.h"
+#include "fuse/pixel.h"
 #include "fuse/reuse_memory.h"
 #include "graph_walk.h"
 #include "operators.h"
@@ -98,6 +99,7 @@ void fuse_linears(OptimizeResult& result, const std::shared_ptr<jit::Graph>& gra
 
 void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& graph, Observations observed) {
   use_new_memory(*graph, observed);
+  use_linear_for_pixels(graph, observed);
   ConvPlan plan = plan_convs(graph, observed);
   const bool contiguous = !ParameterStore(graph).holds_channels_last();
   const std::scoped_lock lock(compilation_units());

@@ -47,8 +47,18 @@ class Fusions:
     def __str__(self) -> str:
         counts = Counter(layer.steps for layer in self.fused)
         lines = [f"{count:6}  {steps}" for steps, count in counts.most_common()]
-        lines += [f"  left  {step.step} of {step.name}: {step.obstacle}, {step.detail}" for step in self.unfused]
+        left: dict[tuple[str, str], list[UnfusedStep]] = {}
+        for step in self.unfused:
+            left.setdefault((step.step, step.obstacle), []).append(step)
+        lines += [_left(steps) for steps in left.values()]
         return "\n".join(lines) if lines else "nothing fused"
+
+
+def _left(alike: list[UnfusedStep]) -> str:
+    """A line for steps of one kind with one obstacle, with the first of them as an example."""
+    first = alike[0]
+    steps = f"{first.step} of" if len(alike) == 1 else f"{len(alike)} {first.step}, such as"
+    return f"  left  {steps} {first.name}: {first.obstacle}, {first.detail}"
 
 
 _fusions: weakref.WeakKeyDictionary[torch.jit.ScriptModule, Fusions] = weakref.WeakKeyDictionary()

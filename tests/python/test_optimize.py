@@ -50,7 +50,9 @@ def test_a_network_computes_the_same(name, spelling):
     module = zoo.to_torchscript(copy.deepcopy(net.model).float(), first, spelling)
     optimized = bnfold.optimize_for_inference(module, first)
     fusions = bnfold.fusions_of(optimized)
-    assert len(fusions.fused) == sum(isinstance(layer, nn.Conv2d) for layer in net.model.modules()) - len(bnfold.report_of(optimized).merged)
+    steps = len(fusions.fused) + sum(step.step == "linear" for step in fusions.unfused)  # of a single pixel: linear
+    layers = sum(isinstance(layer, (nn.Conv2d, nn.Linear)) for layer in net.model.modules())
+    assert steps == layers - len(bnfold.report_of(optimized).merged)
     with torch.no_grad():
         for _ in range(3):
             assert relative_error(net.output, optimized(*first)) < NEAR
@@ -98,6 +100,16 @@ def test_the_table_of_fusions():
     text = str(bnfold.fusions_of(bnfold.optimize_for_inference(block())))
     assert "1  conv2d, relu" in text and "left  add of conv2: sizes_unknown, its addend may be broadcast" in text
     assert str(bnfold.Fusions((), ())) == "nothing fused"
+
+
+def test_the_table_has_one_line_for_what_is_left_alike():
+    small = [bnfold.UnfusedStep(f"fc{i}", "linear", "product_too_small", f"[{i}, 8] of 1 rows") for i in (1, 2)]
+    sums = [bnfold.UnfusedStep("conv", "add", "sizes_unknown", "its addend may be broadcast")]
+    lines = str(bnfold.Fusions((), (small[0], *sums, small[1]))).splitlines()
+    assert lines == [
+        "  left  2 linear, such as fc1: product_too_small, [1, 8] of 1 rows",
+        "  left  add of conv: sizes_unknown, its addend may be broadcast",
+    ]
 
 
 def test_the_report_of_the_folds():

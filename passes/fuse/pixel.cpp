@@ -1,0 +1,115 @@
+// A convolution of a single pixel becomes a linear layer over its channels.
+//
+//   before   x --> adaptive_avg_pool2d(1) --> conv2d(W [O, I, 1, 1], b) --> s
+//   after    x --> adaptive_avg_pool2d(1) --> flatten(-3) --> linear(W [O, I], b) --> unsqueeze(-1) --> unsqueeze(-1) --> s
+//
+// In a squeeze and excitation and its like there are two of them for each block, with few products, and a convolution takes 30 us around
+// its kernel, a linear layer 6.
+//
+// Conditions  a constant window of 1 x 1 that moves by 1, no padding, one group
+//             the input is one pixel whatever the sizes of an image: it comes from pooling or reduction to one, through other such
+//             convolutions and what keeps sizes, and nothing writes into it, which could change its sizes
+#include "fuse/pixel.h"
+
+#include <algorithm>
+#include <optional>
+#include <unordered_set>
+#include <vector>
+
+#include "constants.h"
+#include "conv_geometry.h"
+#include "graph_walk.h"
+#include "memory.h"
+#include "operators.h"
+#include "parameter_store.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+using Ints = std::vector<int64_t>;
+
+bool pools_to_one_pixel(const jit::Node* node) {
+  return is_one_of(node, {"adaptive_avg_pool2d", "adaptive_max_pool2d"}) && constant_ints(node->input(1)) == Ints{1, 1};
+}
+
+bool reduces_to_one_pixel(const jit::Node* node) {
+  if (!is_one_of(node, {"mean", "sum", "amax", "amin"}) || !has_argument(node, "dim") || !has_argument(node, "keepdim")) return false;
+  auto dimensions = constant_ints(node->namedInput("dim"));
+  if (!dimensions || constant_bool(node->namedInput("keepdim")) != true) return false;
+  std::sort(dimensions->begin(), dimensions->end());
+  return dimensions == Ints{2, 3} || dimensions == Ints{-2, -1};
+}
+
+bool is_written(const jit::Value* value) {
+  const Writers writers = writers_of(value);
+  return writers.unknown || !writers.nodes.empty();
+}
+
+class Finder {
+ public:
+  explicit Finder(const ParameterStore& store) : store_(store) {}
+
+  std::vector<jit::Node*> run(jit::Graph& graph) {
+    std::vector<jit::Node*> found;
+    for_each_node(graph.block(), [&](jit::Node* node) {
+      if (!is_convolution_of_pixel(node)) return;
+      found.push_back(node);
+      pixels_.insert(node->output());
+    });
+    return found;
+  }
+
+ private:
+  bool is_convolution_of_pixel(const jit::Node* node) const {
+    if (!is_forward_conv(node) || !is_pixel(node->input(0))) return false;
+    const auto weight = store_.read(node->namedInput("weight"));
+    if (!weight || !weight->defined() || weight->dim() != 4) return false;
+    const auto geometry = conv_geometry(node, *weight);
+    return geometry && weight->sizes().slice(2) == Ints{1, 1} && geometry->stride == Ints{1, 1} &&
+           geometry->padding == Ints{0, 0} && geometry->groups == 1;
+  }
+
+  bool is_pixel(const jit::Value* value) const {
+    const jit::Node* node = value->node();
+    if (is_written(value) || value->offset() != 0) return false;
+    return pixels_.count(value) != 0 || pools_to_one_pixel(node) || reduces_to_one_pixel(node) ||
+           (keeps_sizes(node) && is_pixel(node->input(0)));
+  }
+
+  const ParameterStore& store_;
+  std::unordered_set<const jit::Value*> pixels_;  // that such convolutions make
+};
+
+void apply(jit::Node* conv, ParameterStore& store, Observations& observed) {
+  jit::Graph& graph = *conv->owningGraph();
+  const jit::WithInsertPoint before(conv);
+  const auto insert = [&](c10::Symbol kind, at::ArrayRef<jit::Value*> inputs) {
+    jit::Node* node = graph.insertNode(graph.create(kind, inputs));
+    node->copyMetadata(conv);
+    return node->output()->setType(c10::TensorType::get());
+  };
+  jit::Value* weight = conv->namedInput("weight");
+  jit::Value* last = graph.insertConstant(-1);
+  jit::Value* channels = insert(jit::aten::flatten, {conv->input(0), graph.insertConstant(-3), last});
+  jit::Value* matrix = store.add(weight, "weight", store.read(weight)->flatten(1).contiguous());
+  jit::Value* linear = insert(jit::aten::linear, {channels, matrix, conv->namedInput("bias")});
+  jit::Value* result = insert(jit::aten::unsqueeze, {insert(jit::aten::unsqueeze, {linear, last}), last});
+  if (const auto input = observed.find(conv->input(0)); input != observed.end()) {
+    observed[channels] = {{input->second.sizes.begin(), input->second.sizes.end() - 2}, input->second.dtype};
+  }
+  if (auto known = observed.extract(conv->output())) observed.emplace(result, std::move(known.mapped()));
+  conv->output()->replaceAllUsesWith(result);
+  conv->destroy();
+}
+
+}  // namespace
+
+void use_linear_for_pixels(const std::shared_ptr<jit::Graph>& graph, Observations& observed) {
+  ParameterStore store(graph);
+  for (jit::Node* conv : Finder(store).run(*graph)) apply(conv, store, observed);
+}
+
+}  // namespace bnfold
