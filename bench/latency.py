@@ -48,7 +48,7 @@ class Network:
 
     name: str
     path: Path | None
-    image_size: tuple[int, int, int]
+    image_size: tuple[int, ...]
 
     def load(self) -> torch.nn.Module:
         """The network in eval mode, with the same weights at each call. Raises bnfold.LoadError for a file."""
@@ -61,18 +61,21 @@ class Network:
 # ---- the command line
 
 
-def image_size(text: str) -> tuple[int, int, int]:
-    """The sizes in "3,224,224"."""
+def image_size(text: str) -> tuple[int, ...]:
+    """The sizes in "3,224,224", or in "3,16,112,112" for a clip."""
     sizes = text.split(",")
-    if len(sizes) != 3 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
-        raise argparse.ArgumentTypeError(f"wants channels, height and width as 3,224,224, not '{text}'")
+    if len(sizes) not in (3, 4) or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"wants channels, height and width as 3,224,224, or a clip as 3,16,112,112, not '{text}'")
     return tuple(int(size) for size in sizes)
 
 
 def parser() -> plots.Parser:
     result = plots.Parser(prog="latency.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("models", nargs="+", metavar="MODEL", help="a name of torchvision or timm, or a .pt or .torchscript file")
-    result.add_argument("--input", metavar="C,H,W", type=image_size, help="size of an image; 3,224,224 where MODEL is a name")
+    result.add_argument(
+        "--input", metavar="C,H,W", type=image_size,
+        help="size of an image, or C,T,H,W of a clip; 3,224,224 where MODEL is the name of a network for images",
+    )  # fmt: skip
     result.add_argument("--batch", metavar="N", type=int, nargs="+", default=[1], help="images in a batch (1)")
     result.add_argument("--dtype", nargs="+", choices=list(DTYPES), default=["float"])
     result.add_argument("--memory-format", nargs="+", choices=["contiguous", "channels_last"], default=["contiguous"])
@@ -96,7 +99,7 @@ def settings_of(arguments: argparse.Namespace) -> list[Settings]:
     return list(dict.fromkeys(combinations))
 
 
-def network_of(text: str, size: tuple[int, int, int] | None) -> Network:
+def network_of(text: str, size: tuple[int, ...] | None) -> Network:
     """What a MODEL on the command line names. Raises ValueError or bnfold.LoadError where there is no such network."""
     path = Path(text)
     if path.suffix in FILES:
@@ -105,7 +108,10 @@ def network_of(text: str, size: tuple[int, int, int] | None) -> Network:
         network = Network(path.stem, path, size)
         measuring.require_evaluated(network.load(), text)
         return network
-    known = {*torchvision.models.list_models(module=torchvision.models), *timm.list_models()}
+    of_clips = set(torchvision.models.list_models(module=torchvision.models.video))
+    if text in of_clips and size is None:
+        raise ValueError(f"{text} takes clips and needs their size, as --input 3,16,112,112")
+    known = {*torchvision.models.list_models(module=torchvision.models), *of_clips, *timm.list_models()}
     if text not in known:
         near = difflib.get_close_matches(text, sorted(known), 1)
         hint = f"; did you mean {near[0]}?" if near else ", nor a .pt or .torchscript file"

@@ -22,12 +22,12 @@ SIGNED = ["densenet121", "resnetv2_50"]
 
 def create(name: str, signed: bool) -> torch.nn.Module:
     """A network in eval mode with random norms, its gammas positive or of both signs."""
-    if hasattr(torchvision.models, name):
-        model = getattr(torchvision.models, name)(weights=None, num_classes=10)
+    if name in torchvision.models.list_models():
+        model = torchvision.models.get_model(name, weights=None, num_classes=10)
     else:
         model = timm.create_model(name, num_classes=10)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             if signed:
                 module.weight.data[torch.rand(module.num_features) < 0.5] *= -1

@@ -35,6 +35,11 @@ bool is_forward_conv(const jit::Node* node) {
   return is_one_of(node, {"conv1d", "conv2d", "conv3d", "_convolution", "convolution"}) && is_transposed(node) == false;
 }
 
+bool is_transposed_conv(const jit::Node* node) {
+  return is_one_of(node, {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "_convolution", "convolution"}) &&
+         is_transposed(node) == true;
+}
+
 std::optional<ConvGeometry> conv_geometry(const jit::Node* conv, const at::Tensor& weight) {
   const auto spatial = static_cast<size_t>(weight.dim() - 2);
   const auto stride = numbers_of(conv->namedInput("stride"), spatial);
@@ -42,7 +47,10 @@ std::optional<ConvGeometry> conv_geometry(const jit::Node* conv, const at::Tenso
   const auto padding = dilation ? paddings(conv, weight, *dilation) : std::nullopt;
   const auto groups = constant_int(conv->namedInput("groups"));
   if (!stride || !padding || !groups) return std::nullopt;
-  return ConvGeometry{*stride, *padding, *dilation, *groups};
+  if (!is_transposed_conv(conv)) return ConvGeometry{*stride, *padding, *dilation, *groups, {}};
+  const auto output_padding = numbers_of(conv->namedInput("output_padding"), spatial);
+  if (!output_padding) return std::nullopt;
+  return ConvGeometry{*stride, *padding, *dilation, *groups, *output_padding};
 }
 
 }  // namespace bnfold

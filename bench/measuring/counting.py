@@ -35,7 +35,7 @@ class Contents:
     unavailable: str | None = None
 
 
-def contents(model: torch.nn.Module, image_size: tuple[int, int, int], device: str = "cpu") -> list[Contents]:
+def contents(model: torch.nn.Module, image_size: tuple[int, ...], device: str = "cpu") -> list[Contents]:
     """Counts what is in each TorchScript variant of ``model``, and what it runs for one image in float.
 
     ``model`` and ``image_size`` are those of :func:`latency`. Kernels are counted on the device "cuda" only; everything else on the
@@ -53,7 +53,7 @@ def contents(model: torch.nn.Module, image_size: tuple[int, int, int], device: s
     return rows
 
 
-def norm_share(model: torch.nn.Module, image_size: tuple[int, int, int], settings: Settings) -> float | None:
+def norm_share(model: torch.nn.Module, image_size: tuple[int, ...], settings: Settings) -> float | None:
     """The share of the operators' time that batch norms take in ``model``, from 0 to 1; None where the settings' device is missing.
 
     On CUDA it is the time of the kernels. The model runs without TorchScript's optimizations, which may fuse a norm with others.

@@ -35,12 +35,12 @@ class Latency:
 
 
 def latency(
-    model: torch.nn.Module, image_size: tuple[int, int, int], settings: Settings, variants: Sequence[str] = VARIANTS
+    model: torch.nn.Module, image_size: tuple[int, ...], settings: Settings, variants: Sequence[str] = VARIANTS
 ) -> list[Latency]:
     """Times ``variants`` of ``model`` on the same batch of random images, one :class:`Latency` for each, in their order.
 
     ``model``: an nn.Module in eval mode, or a ScriptModule that is not frozen; it stays as it was. ``image_size``: channels, height
-    and width; the model gets [batch, channels, height, width].
+    and width, for a clip channels, time, height and width; the model gets a batch of them.
 
     After a warm-up each variant runs once in each round, in random order, so that what slows the machine down slows down all of
     them. An untimed run goes before each timed one: it finds the caches as in a program that runs nothing else. A variant that

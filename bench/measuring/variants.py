@@ -40,8 +40,9 @@ class Subject:
     settings: Settings
 
     @classmethod
-    def create(cls, model: torch.nn.Module, image_size: tuple[int, int, int], settings: Settings) -> Subject:
-        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    def create(cls, model: torch.nn.Module, image_size: tuple[int, ...], settings: Settings) -> Subject:
+        channels_last = torch.channels_last if len(image_size) == 3 else torch.channels_last_3d
+        layout = channels_last if settings.channels_last else torch.contiguous_format
         images = torch.randn(settings.batch, *image_size, generator=torch.Generator().manual_seed(0))
         placed = copy.deepcopy(model).to(settings.device, settings.dtype, memory_format=layout)
         return cls(placed, images.to(settings.device, settings.dtype, memory_format=layout), settings)

@@ -4,10 +4,13 @@
 //            x --> conv2d(W, b) --> silu --> y                             x --> _convolution_pointwise(W', b) --> y
 //            x --> pad(0) --> conv2d(W, b) --> y                           x --> _convolution_pointwise(W', b) --> y
 //
+//            x --> conv_transpose2d(W, b) --> relu --> y                   x --> _convolution_transpose_pointwise(W', b) --> y
+//
 // W' is W in the order that the kernel reads, a packed weight. The step makes channels_last memory, whatever order its input has.
 //
 // Conditions  of the convolution, in this order
-//             it has two spatial dimensions and is not transposed                 layer_unsupported
+//             it has two or three spatial dimensions; a transposed one has one
+//             group: with more, oneDNN takes ten times as long                    layer_unsupported
 //             weight, bias and its numbers are constants                          weight_not_static
 //             weight and bias are float tensors on the CPU                        weight_unsupported
 //             its input has a batch, where inputs were given                      input_not_batched
@@ -15,14 +18,15 @@
 //             nor into what lies in the order of its output, of which a copy may
 //             be made in another order                                            value_changed_in_place
 //             of padding with zeros in front of the convolution
-//             it is the same at both sides of height and width                    operand_unsupported
+//             it is the same at both sides of each spatial dimension              operand_unsupported
 //             nothing else reads what it makes                                    value_has_other_readers
 //             nothing writes into what it pads                                    value_changed_in_place
 //             of the sum, then the activation behind the convolution
 //             nothing else reads what lies before it                              value_has_other_readers
-//             the sum counts both addends once; behind it stands ReLU alone       operand_unsupported
-//             both addends had one size in the run, larger than 1 along height
-//             and width, where one of 1 might have been broadcast                 sizes_unknown
+//             the convolution is not transposed, the sum counts both addends once,
+//             and behind it stands ReLU alone                                     operand_unsupported
+//             both addends had one size in the run, larger than 1 in space, where
+//             one of 1 might have been broadcast                                  sizes_unknown
 #include "fuse/conv.h"
 
 #include <torch/csrc/jit/ir/alias_analysis.h>
@@ -38,7 +42,6 @@
 #include "graph_walk.h"
 #include "memory.h"
 #include "operators.h"
-#include "raise_if.h"
 
 namespace bnfold {
 
@@ -78,27 +81,34 @@ class Planner {
 
  private:
   Decision decide(jit::Node* conv) const {
-    const bool two_dimensional = is_forward_conv(conv) && conv->kind() != jit::aten::conv1d && conv->kind() != jit::aten::conv3d;
     const auto stays = [&](FusionObstacle obstacle, const std::string& detail) {
       const bool named = has_argument(conv, "weight") && store_.read(conv->namedInput("weight"));
       return UnfusedStep{named ? store_.layer(conv->namedInput("weight")) : step_of(conv), step_of(conv), obstacle, detail};
     };
-    if (!two_dimensional) return stays(FusionObstacle::layer_unsupported, "oneDNN's step is for conv2d");
+    if (!is_forward_conv(conv) && !is_transposed_conv(conv)) {
+      return stays(FusionObstacle::layer_unsupported, "it may be transposed");
+    }
     const auto weight = store_.read(conv->namedInput("weight"));
     const auto bias = store_.read(conv->namedInput("bias"));
     if (!weight || !weight->defined() || !bias) return stays(FusionObstacle::weight_not_static, "its weight or bias is computed");
-    if (weight->dim() != 4) return stays(FusionObstacle::layer_unsupported, "oneDNN's step has two spatial dimensions");
+    if (weight->dim() < 4) return stays(FusionObstacle::layer_unsupported, "oneDNN's step has two or three spatial dimensions");
     for (const at::Tensor& tensor : {*weight, *bias}) {
       if (tensor.defined() && !can_be_packed(tensor)) return stays(FusionObstacle::weight_unsupported, "a " + tensor.toString());
     }
     const auto geometry = conv_geometry(conv, *weight);
     if (!geometry) return stays(FusionObstacle::weight_not_static, "a number is computed, or its padding is uneven");
-    const std::vector<int64_t> input_size = size_of(conv->input(0), *weight, *geometry);
-    if (input_size.size() != 4) return stays(FusionObstacle::input_not_batched, "its input has no batch dimension");
+    if (geometry->transposed() && geometry->groups != 1) {
+      return stays(FusionObstacle::layer_unsupported, "it is transposed and has groups");
+    }
+    const int64_t channels = geometry->transposed() ? weight->size(0) : weight->size(1) * geometry->groups;
+    const std::vector<int64_t> input_size = size_of(conv->input(0), channels, weight->dim());
+    if (static_cast<int64_t>(input_size.size()) != weight->dim()) {
+      return stays(FusionObstacle::input_not_batched, "its input has no batch dimension");
+    }
     if (is_written(conv->input(0)) || is_written_behind(conv->output())) {
       return stays(FusionObstacle::value_changed_in_place, "its input or its output is written into");
     }
-    return ConvFusion{conv, store_.layer(conv->namedInput("weight")), *geometry, input_size};
+    return ConvFusion{conv, store_.layer(conv->namedInput("weight")), *weight, *geometry, input_size};
   }
 
   // Alias analysis does not know of operators that may return their input, as contiguous and atleast_1d.
@@ -125,9 +135,13 @@ class Planner {
   }
 
   // Where nothing tells it, that of a middle-sized image: most kernels read its order.
-  std::vector<int64_t> size_of(const jit::Value* input, const at::Tensor& weight, const ConvGeometry& geometry) const {
+  std::vector<int64_t> size_of(const jit::Value* input, int64_t channels, int64_t dimensions) const {
     const auto found = observed_.find(input);
-    return found != observed_.end() ? found->second.sizes : std::vector<int64_t>{1, weight.size(1) * geometry.groups, 28, 28};
+    if (found != observed_.end()) return found->second.sizes;
+    std::vector<int64_t> size(dimensions, 28);
+    size[0] = 1;
+    size[1] = channels;
+    return size;
   }
 
   void take_what_is_around(ConvPlan& plan, ConvFusion fusion) {
@@ -142,8 +156,8 @@ class Planner {
 
   void take_pad(ConvFusion& fusion) {
     jit::Node* pad = fusion.conv->input(0)->node();
-    if (!pads_with_zeros(pad)) return;
-    const auto padding = even_padding(pad);
+    if (fusion.geometry.transposed() || !pads_with_zeros(pad)) return;
+    const auto padding = even_padding(pad, fusion.geometry.padding.size());
     if (!padding) return leave(fusion, pad, FusionObstacle::operand_unsupported, "a step pads both sides alike");
     if (fusion.conv->input(0)->uses().size() != 1 || pad->owningBlock() != fusion.conv->owningBlock()) {
       return leave(fusion, pad, FusionObstacle::value_has_other_readers, "something else reads what it pads");
@@ -177,8 +191,12 @@ class Planner {
     const jit::Value* value = fusion.conv->output();
     const size_t addend = sum->input(0) == value ? 1 : 0;
     if (sums_.count(sum) != 0) return;  // by the other addend, a convolution too
-    if (weight_in_sum(sum, 1) != 1.0)
+    if (fusion.geometry.transposed()) {
+      return leave(fusion, sum, FusionObstacle::operand_unsupported, "the step of a transposed convolution takes none");
+    }
+    if (weight_in_sum(sum, 1) != 1.0) {
       return leave(fusion, sum, FusionObstacle::operand_unsupported, "it counts one addend otherwise");
+    }
     if (!surely_have_one_size(observed_, value, sum->input(addend))) {
       return leave(fusion, sum, FusionObstacle::sizes_unknown, "its addend may be broadcast");
     }
@@ -218,51 +236,10 @@ class Planner {
   std::unordered_map<const jit::Node*, const jit::Node*> positions_;  // the last nodes, by convolution
 };
 
-// The step gives its result the size of the convolution, whatever the addend has; only the one that overwrites the addend says so itself.
-void require_one_size(jit::Graph& graph, jit::Value* result, jit::Value* addend) {
-  const auto size_of = [&graph](jit::Value* value) {
-    return graph.insertNode(graph.create(jit::aten::size, {value}))->output()->setType(c10::ListType::ofInts());
-  };
-  jit::Value* differs = graph.insertNode(graph.create(jit::aten::ne, {size_of(result), size_of(addend)}))->output();
-  insert_raise_if(
-      graph, differs->setType(c10::BoolType::get()),
-      "a convolution was fused with a sum of values of one size, and these inputs give them two; optimize the original module "
-      "for them, or without example inputs");
-}
-
 }  // namespace
 
 ConvPlan plan_convs(const std::shared_ptr<jit::Graph>& graph, const Observations& observed) {
   return Planner(graph, observed).run();
-}
-
-jit::Value* apply(const ConvFusion& fusion, WeightPacker& packer) {
-  jit::Node* conv = fusion.conv;
-  jit::Node* last = fusion.last();
-  jit::Graph& graph = *conv->owningGraph();
-  const jit::WithInsertPoint before(last);
-  const Activation activation = fusion.activation != nullptr ? *activation_of(fusion.activation) : Activation();
-  const at::Tensor weight = jit::toIValue(conv->namedInput("weight"))->toTensor();
-  jit::Value* packed = packer.add_conv(fusion.layer, weight, fusion.geometry, fusion.input_size, last);
-  std::vector<jit::Value*> inputs = {fusion.input(), packed, conv->namedInput("bias")};
-  for (const auto* numbers : {&fusion.geometry.padding, &fusion.geometry.stride, &fusion.geometry.dilation}) {
-    inputs.push_back(graph.insertConstant(*numbers));
-  }
-  inputs.push_back(graph.insertConstant(fusion.geometry.groups));
-  const char* kind = "mkldnn::_convolution_pointwise";
-  if (fusion.sum == nullptr) {
-    append_activation(activation, graph, inputs);
-  } else {
-    jit::Value* none = graph.insertConstant(c10::IValue());
-    if (fusion.overwrites_addend) kind = "mkldnn::_convolution_pointwise_";
-    inputs.insert(inputs.begin() + (fusion.overwrites_addend ? 0 : 1), fusion.sum->input(fusion.addend));
-    jit::Value* behind_sum = fusion.activation != nullptr ? graph.insertConstant(activation.name) : none;
-    inputs.insert(inputs.end(), {graph.insertConstant("add"), none, behind_sum, insert_numbers(graph, {}), none});
-  }
-  jit::Value* step = insert_step(kind, inputs, conv);
-  if (fusion.sum != nullptr && !fusion.overwrites_addend) require_one_size(graph, step, fusion.sum->input(fusion.addend));
-  replace_by_step(fusion.nodes(), step);
-  return step;
 }
 
 }  // namespace bnfold

@@ -20,8 +20,9 @@ namespace bnfold {
 struct ConvFusion {
   torch::jit::Node* conv;
   std::string layer;  // dotted path
+  at::Tensor weight;  // [O, I/groups, H, W]; of a transposed one [I, O, H, W]; three dimensions likewise
   ConvGeometry geometry;
-  std::vector<int64_t> input_size;  // [N, C, H, W]
+  std::vector<int64_t> input_size;  // [N, C, H, W], or [N, C, D, H, W]
   torch::jit::Node* pad = nullptr;  // with zeros; `geometry` has its padding
   torch::jit::Node* sum = nullptr;
   size_t addend = 0;                       // which input of the sum is not the convolution

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <string_view>
 
 namespace bnfold {
 
@@ -14,9 +15,19 @@ namespace jit = torch::jit;
 namespace {
 
 constexpr const char* kReorderConv = "mkldnn::_reorder_convolution_weight";
+constexpr const char* kReorderTransposedConv = "mkldnn::_reorder_convolution_transpose_weight";
 constexpr const char* kReorderLinear = "mkldnn::_reorder_linear_weight";
 
-void define(const c10::ClassTypePtr& type, jit::CompilationUnit& unit, const char* name, const char* source) {
+// What PackedClass::in_ordinary_order may be. A transposed convolution is packed with its first two dimensions exchanged.
+constexpr const char* kAsItIs = "  %weight : Tensor = aten::alias(%dense)\n";
+constexpr const char* kTransposed = R"(  %first : int = prim::Constant[value=0]()
+  %second : int = prim::Constant[value=1]()
+  %exchanged : Tensor = aten::transpose(%dense, %first, %second)
+  %contiguous : int = prim::Constant[value=0]()
+  %weight : Tensor = aten::contiguous(%exchanged, %contiguous)
+)";
+
+void define(const c10::ClassTypePtr& type, jit::CompilationUnit& unit, const char* name, const std::string& source) {
   const auto graph = std::make_shared<jit::Graph>();
   jit::parseIR(source, graph.get());
   graph->inputs().at(0)->setType(type);
@@ -50,6 +61,7 @@ bool can_pack_weights() {
     return c10::Dispatcher::singleton().findSchema({name, overload}).has_value();
   };
   return at::hasMKLDNN() && has(kReorderConv, "") && has(kReorderLinear, "") && has("mkldnn::_convolution_pointwise", "") &&
+         has(kReorderTransposedConv, "") && has("mkldnn::_convolution_transpose_pointwise", "") &&
          has("mkldnn::_convolution_pointwise", "binary") && has("mkldnn::_convolution_pointwise_", "binary") &&
          has("mkldnn::_linear_pointwise", "");
 }
@@ -63,8 +75,45 @@ struct WeightPacker::PackedClass {
   const char* name;
   const char* reorder;
   std::vector<std::pair<const char*, c10::TypePtr>> arguments;
-  const char* get_state;
-  const char* set_state;
+  const char* in_ordinary_order;  // statements that make %weight of %dense, the packed weight without its order
+
+  // "(Tensor, int[], int, bool)": the weight, the arguments, and `training`
+  std::string state() const {
+    std::string types = "Tensor";
+    for (const auto& argument : arguments) types += ", " + argument.second->str();
+    return fmt::format("({}, bool)", types);
+  }
+
+  // `form` with the name and the type of each argument
+  std::string for_each_argument(std::string_view form) const {
+    std::string text;
+    for (const auto& [argument, type] : arguments) text += fmt::format(fmt::runtime(form), argument, type->str());
+    return text;
+  }
+
+  std::string get_state() const {
+    return fmt::format(R"(graph(%self):
+  %packed : Tensor = prim::GetAttr[name="weight"](%self)
+  %none : NoneType = prim::Constant()
+  %dense : Tensor = aten::to_dense(%packed, %none, %none)
+{}{}  %training : bool = prim::GetAttr[name="training"](%self)
+  %state : {} = prim::TupleConstruct(%weight{}, %training)
+  return (%state))",
+                       in_ordinary_order, for_each_argument("  %{0} : {1} = prim::GetAttr[name=\"{0}\"](%self)\n"), state(),
+                       for_each_argument(", %{0}"));
+  }
+
+  std::string set_state() const {
+    return fmt::format(R"(graph(%self, %state : {0}):
+  %weight : Tensor{1}, %training : bool = prim::TupleUnpack(%state)
+  %packed : Tensor = {2}(%weight{3})
+  prim::SetAttr[name="weight"](%self, %packed)
+{4}  prim::SetAttr[name="training"](%self, %training)
+  %none : NoneType = prim::Constant()
+  return (%none))",
+                       state(), for_each_argument(", %{0} : {1}"), reorder, for_each_argument(", %{0}"),
+                       for_each_argument("  prim::SetAttr[name=\"{0}\"](%self, %{0})\n"));
+  }
 };
 
 const WeightPacker::PackedClass& WeightPacker::of_convs() {
@@ -73,53 +122,27 @@ const WeightPacker::PackedClass& WeightPacker::of_convs() {
       "__torch__.bnfold.PackedConvWeight",
       kReorderConv,
       {{"padding", ints}, {"stride", ints}, {"dilation", ints}, {"groups", c10::IntType::get()}, {"input_size", ints}},
-      R"(graph(%self):
-  %packed : Tensor = prim::GetAttr[name="weight"](%self)
-  %none : NoneType = prim::Constant()
-  %weight : Tensor = aten::to_dense(%packed, %none, %none)
-  %padding : int[] = prim::GetAttr[name="padding"](%self)
-  %stride : int[] = prim::GetAttr[name="stride"](%self)
-  %dilation : int[] = prim::GetAttr[name="dilation"](%self)
-  %groups : int = prim::GetAttr[name="groups"](%self)
-  %input_size : int[] = prim::GetAttr[name="input_size"](%self)
-  %training : bool = prim::GetAttr[name="training"](%self)
-  %state : (Tensor, int[], int[], int[], int, int[], bool) = prim::TupleConstruct(%weight, %padding, %stride, %dilation, %groups, %input_size, %training)
-  return (%state))",
-      R"(graph(%self, %state : (Tensor, int[], int[], int[], int, int[], bool)):
-  %weight : Tensor, %padding : int[], %stride : int[], %dilation : int[], %groups : int, %input_size : int[], %training : bool = prim::TupleUnpack(%state)
-  %packed : Tensor = mkldnn::_reorder_convolution_weight(%weight, %padding, %stride, %dilation, %groups, %input_size)
-  prim::SetAttr[name="weight"](%self, %packed)
-  prim::SetAttr[name="padding"](%self, %padding)
-  prim::SetAttr[name="stride"](%self, %stride)
-  prim::SetAttr[name="dilation"](%self, %dilation)
-  prim::SetAttr[name="groups"](%self, %groups)
-  prim::SetAttr[name="input_size"](%self, %input_size)
-  prim::SetAttr[name="training"](%self, %training)
-  %none : NoneType = prim::Constant()
-  return (%none))"};
+      kAsItIs};
+  return kind;
+}
+
+const WeightPacker::PackedClass& WeightPacker::of_transposed_convs() {
+  const c10::TypePtr ints = c10::ListType::ofInts();
+  static const PackedClass kind = {"__torch__.bnfold.PackedTransposedConvWeight",
+                                   kReorderTransposedConv,
+                                   {{"padding", ints},
+                                    {"output_padding", ints},
+                                    {"stride", ints},
+                                    {"dilation", ints},
+                                    {"groups", c10::IntType::get()},
+                                    {"input_size", ints}},
+                                   kTransposed};
   return kind;
 }
 
 const WeightPacker::PackedClass& WeightPacker::of_linears() {
-  static const PackedClass kind = {"__torch__.bnfold.PackedLinearWeight",
-                                   kReorderLinear,
-                                   {{"rows", c10::IntType::get()}},
-                                   R"(graph(%self):
-  %packed : Tensor = prim::GetAttr[name="weight"](%self)
-  %none : NoneType = prim::Constant()
-  %weight : Tensor = aten::to_dense(%packed, %none, %none)
-  %rows : int = prim::GetAttr[name="rows"](%self)
-  %training : bool = prim::GetAttr[name="training"](%self)
-  %state : (Tensor, int, bool) = prim::TupleConstruct(%weight, %rows, %training)
-  return (%state))",
-                                   R"(graph(%self, %state : (Tensor, int, bool)):
-  %weight : Tensor, %rows : int, %training : bool = prim::TupleUnpack(%state)
-  %packed : Tensor = mkldnn::_reorder_linear_weight(%weight, %rows)
-  prim::SetAttr[name="weight"](%self, %packed)
-  prim::SetAttr[name="rows"](%self, %rows)
-  prim::SetAttr[name="training"](%self, %training)
-  %none : NoneType = prim::Constant()
-  return (%none))"};
+  static const PackedClass kind = {
+      "__torch__.bnfold.PackedLinearWeight", kReorderLinear, {{"rows", c10::IntType::get()}}, kAsItIs};
   return kind;
 }
 
@@ -131,14 +154,16 @@ c10::ClassTypePtr WeightPacker::defined(const PackedClass& kind) {
   type->addAttribute("weight", c10::TensorType::get());
   for (const auto& [name, of] : kind.arguments) type->addAttribute(name, of);
   type->addAttribute("training", c10::BoolType::get());
-  define(type, *unit, "__getstate__", kind.get_state);
-  define(type, *unit, "__setstate__", kind.set_state);
+  define(type, *unit, "__getstate__", kind.get_state());
+  define(type, *unit, "__setstate__", kind.set_state());
   return type;
 }
 
 jit::Value* WeightPacker::add_conv(const std::string& name, const at::Tensor& weight, const ConvGeometry& geometry,
                                    const std::vector<int64_t>& input_size, jit::Node* node) {
-  return add(of_convs(), name, weight, {geometry.padding, geometry.stride, geometry.dilation, geometry.groups, input_size}, node);
+  const auto& [stride, padding, dilation, groups, output_padding] = geometry;
+  if (!geometry.transposed()) return add(of_convs(), name, weight, {padding, stride, dilation, groups, input_size}, node);
+  return add(of_transposed_convs(), name, weight, {padding, output_padding, stride, dilation, groups, input_size}, node);
 }
 
 jit::Value* WeightPacker::add_linear(const std::string& name, const at::Tensor& weight, int64_t rows, jit::Node* node) {

@@ -24,8 +24,9 @@ class WeightPacker {
  public:
   explicit WeightPacker(torch::jit::Module& module) : module_(module) {}
 
-  // Packs `weight` [O, I/groups, H, W] into a submodule with a name like `name`, and returns its packed tensor as a value before `node`.
-  // The order suits inputs of `input_size` [N, C, H, W]; others run too, where another one would suit them with a reorder in each run.
+  // Packs `weight` [O, I/groups, H, W], of a transposed convolution [I, O, H, W], into a submodule with a name like `name`, and returns its
+  // packed tensor as a value before `node`. There may be three spatial dimensions. The order suits inputs of `input_size` [N, C, H, W];
+  // others run too, where another one would suit them with a reorder in each run.
   torch::jit::Value* add_conv(const std::string& name, const at::Tensor& weight, const ConvGeometry& geometry,
                               const std::vector<int64_t>& input_size, torch::jit::Node* node);
 
@@ -35,6 +36,7 @@ class WeightPacker {
  private:
   struct PackedClass;
   static const PackedClass& of_convs();
+  static const PackedClass& of_transposed_convs();
   static const PackedClass& of_linears();
 
   torch::jit::Value* add(const PackedClass& kind, const std::string& name, const at::Tensor& weight,

@@ -16,15 +16,17 @@ bool pads_with_zeros(const jit::Node* node) {
   return value->type()->kind() == c10::TypeKind::NoneType || constant_number(value) == 0.0;
 }
 
-std::optional<std::vector<int64_t>> even_padding(const jit::Node* node) {
+std::optional<std::vector<int64_t>> even_padding(const jit::Node* node, size_t dimensions) {
   auto amounts = constant_ints(node->namedInput("pad"));  // left, right, top, bottom, and so on
   if (!amounts || amounts->size() % 2 != 0) return std::nullopt;
-  amounts->resize(std::max<size_t>(amounts->size(), 4));
-  const auto& a = *amounts;
-  const bool even = a[0] == a[1] && a[2] == a[3] && a[0] >= 0 && a[2] >= 0;
-  const bool elsewhere = std::any_of(a.begin() + 4, a.end(), [](int64_t amount) { return amount != 0; });
-  if (!even || elsewhere) return std::nullopt;
-  return std::vector<int64_t>{a[2], a[0]};
+  amounts->resize(std::max(amounts->size(), 2 * dimensions));
+  std::vector<int64_t> padding(dimensions);
+  for (size_t i = 0; i < amounts->size() / 2; ++i) {
+    const int64_t one_side = amounts->at(2 * i);
+    if (one_side != amounts->at(2 * i + 1) || one_side < 0 || (i >= dimensions && one_side != 0)) return std::nullopt;
+    if (i < dimensions) padding[dimensions - 1 - i] = one_side;
+  }
+  return padding;
 }
 
 }  // namespace bnfold

@@ -36,7 +36,8 @@ bool pools_to_one_pixel(const jit::Node* node) {
 }
 
 bool reduces_to_one_pixel(const jit::Node* node) {
-  if (!is_one_of(node, {"mean", "sum", "amax", "amin"}) || !has_argument(node, "dim") || !has_argument(node, "keepdim")) return false;
+  if (!is_one_of(node, {"mean", "sum", "amax", "amin"}) || !has_argument(node, "dim") || !has_argument(node, "keepdim"))
+    return false;
   auto dimensions = constant_ints(node->namedInput("dim"));
   if (!dimensions || constant_bool(node->namedInput("keepdim")) != true) return false;
   std::sort(dimensions->begin(), dimensions->end());

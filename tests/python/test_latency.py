@@ -269,6 +269,11 @@ def results(report) -> dict:
     return json.loads((report / "latency.json").read_text())
 
 
+def test_clips_are_measured_in_both_orders(monkeypatch):
+    sizes = ["--input", "3,4,32,32", "--memory-format", "contiguous", "channels_last", "--runs", 6]
+    assert run(monkeypatch, "r3d_18", *sizes, "--variants", "bnfold.optimize_for_inference") == 0
+
+
 def test_the_json_has_everything(results):
     assert set(results) == {"command", "environment", "models", "measurements"}
     assert results["command"].startswith(".venv/bin/python bench/latency.py resnet18 --input 3,32,32 ")
@@ -340,7 +345,8 @@ def mistakes(directory: Path) -> list[tuple[list[object], str]]:
         (["resnet18", "resnet18"], "2 models have the name resnet18, so that their rows could not be told apart"),
         ([missing], f"{missing} is a file and needs the size of its images, as --input 3,224,224"),
         ([frozen, "--input", "3,9,9"], f"{frozen} is frozen; measure what was given to torch.jit.freeze"),
-        (["resnet18", "--input", "3,224"], "argument --input: wants channels, height and width as 3,224,224, not '3,224'"),
+        (["resnet18", "--input", "3,224"], "argument --input: wants channels, height and width as 3,224,224, or a clip as 3,16,112,112, not '3,224'"),
+        (["r3d_18"], "r3d_18 takes clips and needs their size, as --input 3,16,112,112"),
         (["resnet18", "--dtype", "int8"], "argument --dtype: invalid choice: 'int8' (choose from float, half, bfloat16)"),
         (["resnet18", "--batch", "0"], "batch and threads must be at least 1"),
         (["resnet18", "--runs", "5"], "runs must be at least 6: fewer have no 95 % interval of the median"),
