@@ -113,7 +113,8 @@ std::string ParameterStore::path(const jit::Value* value) const {
 std::string ParameterStore::layer(const jit::Value* value) const {
   const jit::Node* node = value->node();
   if (node->kind() == jit::prim::GetAttr) {
-    const std::string module = module_path(node->input()).value_or("");
+    std::string module = module_path(node->input()).value_or("");
+    module.erase(std::min(module.find(".parametrizations."), module.size()));
     return module.empty() ? node->s(jit::attr::name) : module;
   }
   const std::string constant = without_self(value->debugName());

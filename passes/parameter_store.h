@@ -39,7 +39,8 @@ class ParameterStore {
   // The dotted path of a static value, "layer1.0.conv1.weight"; for a constant, the name that freezing gave it.
   std::string path(const torch::jit::Value* value) const;
 
-  // The dotted path of the module that `value` belongs to, "layer1.0.conv1"; of the value itself where it belongs to the root.
+  // The dotted path of the module that `value` belongs to, "layer1.0.conv1"; of the value itself where it belongs to the root. What
+  // torch.nn.utils.parametrize keeps in "conv1.parametrizations.weight" belongs to conv1.
   std::string layer(const torch::jit::Value* value) const;
 
   // A new static value with `tensor`, which nobody else may hold, trainable as `beside` is. It stands right behind the static value

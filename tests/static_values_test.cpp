@@ -268,5 +268,83 @@ TEST_F(StaticValues, DoesNoHarmWhereTheScaleBroadcastsItsInput) {
   expect_unharmed(before_conv("y = y * " + seen("self.norm.weight")).module, {x.narrow(1, 0, 1)}, with_rank(4));
 }
 
+// ---- weights that are computed from parameters
+
+class ComputedWeights : public StaticValues {
+ protected:
+  // conv, with `weight` in the place of its weight, and a norm; the module holds u [4] and g [4, 1, 1, 1] as well
+  static Model normed(const std::string& weight, const std::string& before = "") {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 4);
+    model.parameter("u", at::randn({4}, at::kDouble)).parameter("g", at::randn({4, 1, 1, 1}, at::kDouble));
+    const std::string layer = fmt::format("torch.conv2d(x, {}, self.conv.bias)", weight);
+    return model.forward(fmt::format("w = self.conv.weight\n{}\nreturn {}", before, batch_norm("norm", layer)));
+  }
+
+  FoldResult expect_folded(const Model& model) const {
+    FoldResult result = expect_unharmed(model.module, {x});
+    EXPECT_EQ(result.report.folded.size(), 1U) << result.report.to_table();
+    EXPECT_EQ(count_nodes(result.module, "aten::batch_norm"), 0);
+    return result;
+  }
+
+  void expect_kept(const Model& model) const {
+    const Report report = expect_unharmed(model.module, {x}).report;
+    ASSERT_EQ(report.kept.size(), 1U);
+    EXPECT_EQ(name(report.kept[0].reason), "weight_not_static");
+  }
+
+  static inline const std::string kStandardized =
+      "torch.batch_norm(w.reshape(1, 4, -1), None, None, None, None, {}, 0.0, 1e-5, False).reshape_as(w)";
+};
+
+TEST_F(ComputedWeights, AreFolded) {
+  for (const char* weight : {"torch._weight_norm(w, self.g, 0)", "w * (self.g / torch.norm_except_dim(w, 2, 0))", "w.flip(0)",
+                             "(w - w.mean([1, 2, 3], True)) / (w.std([1, 2, 3], True, True) + 1e-5)", "w.transpose(2, 3)",
+                             "w.clamp(-1, 1).to(w.dtype)"}) {
+    SCOPED_TRACE(weight);
+    expect_folded(normed(weight));
+  }
+}
+
+TEST_F(ComputedWeights, AreFoldedWhereSizesComeFromThem) {
+  expect_folded(normed("w / torch.dot(self.u, torch.mv(w.reshape(w.size(0), -1), w.reshape(w.size(0), -1)[0]))"));
+  expect_folded(normed("w / torch.dot(self.u, torch.mv(w.reshape(w.size(0), -1), w.flatten().reshape(4, -1).sum(0)))"));
+}
+
+TEST_F(ComputedWeights, BecomeTheWeightOfTheirLayer) {
+  const FoldResult result = expect_folded(normed("torch._weight_norm(w, self.g, 0)"));
+  EXPECT_EQ(result.report.folded[0].into, "conv");
+  EXPECT_EQ(state_names(result.module), (std::vector<std::string>{"conv.weight", "conv.bias"}));
+}
+
+TEST_F(ComputedWeights, OfTheInputAreNone) {
+  expect_kept(normed("w * x.mean()"));
+  expect_kept(normed("w / torch.dot(self.u, torch.mv(w.reshape(x.size(0) * 0 + 4, -1), w.reshape(4, -1).sum(0)))"));
+}
+
+TEST_F(ComputedWeights, ThatAreRandomAreNone) {
+  expect_kept(normed("w + 0.0 * torch.rand_like(w)"));
+}
+
+TEST_F(ComputedWeights, ThatAreWrittenAreNone) {
+  expect_kept(normed("v", "v = w * 2\nv.add_(x.mean())"));
+  expect_kept(normed("v.flip(0)", "v = w * 2\nv[0] = 0.5"));
+}
+
+TEST_F(ComputedWeights, AreNotNormsWhereBatchNormStandardizesThem) {
+  const FoldResult result = expect_folded(normed(fmt::format(fmt::runtime(kStandardized), "True")));
+  EXPECT_TRUE(result.report.kept.empty());
+}
+
+TEST_F(ComputedWeights, AreNotWhatBatchNormMakesOfTheInput) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4)
+      .forward("return " + conv("conv", "torch.batch_norm(x, None, None, None, None, True, 0.0, 1e-5, False)"));
+  const Report report = expect_unharmed(model.module, {x}).report;
+  ASSERT_EQ(report.kept.size(), 1U);
+  EXPECT_EQ(name(report.kept[0].reason), "norm_without_running_statistics");
+}
+
 }  // namespace
 }  // namespace bnfold::test

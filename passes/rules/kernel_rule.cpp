@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "constants.h"
+#include "static_values.h"
 
 namespace bnfold {
 
@@ -37,6 +38,11 @@ std::optional<Decline> why_not_foldable(const Site& site, const at::Tensor& tens
                    fmt::format("the weight is {}, the norm {}", toString(tensor.scalar_type()), toString(site.norm_dtype))};
   }
   return std::nullopt;
+}
+
+// The name that a new value gets in the place of the operand.
+std::string attribute_name(const ParameterStore& store, const StaticOperand& operand, const char* of_computed) {
+  return operand.computed ? of_computed : attribute_name(store, operand.leaf);
 }
 
 enum class Side { outputs, inputs };
@@ -72,9 +78,10 @@ std::optional<StaticOperand> static_operand(const ParameterStore& store, jit::Va
     views.insert(views.begin(), value->node());
     value = value->node()->input(0);
   }
-  const auto tensor = store.read(value);
-  if (!tensor) return std::nullopt;
-  return StaticOperand{value, *tensor, views};
+  if (const auto tensor = store.read(value)) return StaticOperand{value, *tensor, views};
+  const auto computed = static_tensor(store, value);
+  if (!computed) return std::nullopt;
+  return StaticOperand{computed->leaf, computed->tensor, views, /*computed=*/true};
 }
 
 std::string attribute_name(const ParameterStore& store, const jit::Value* leaf) {
@@ -125,13 +132,13 @@ Answer write_layer(const Site& site, const KernelInputs& inputs, const Layer& la
   }
   const ParameterStore& store = site.known.store;
   jit::Value* weight = layer.weight.leaf;
-  const std::string weight_name = attribute_name(store, weight);
+  const std::string weight_name = attribute_name(store, layer.weight, "weight");
   Absorb absorb{{SetInput{site.node, inputs.weight, folded.weight, weight, weight_name, layer.weight.views}},
                 store.layer(weight)};
   if (!folded.bias.defined() || folded.bias.is_same(kernel.bias)) return absorb;
   const bool had_bias = layer.bias && store.read(layer.bias->leaf)->defined();
   jit::Value* beside = had_bias ? layer.bias->leaf : weight;
-  const std::string name = had_bias ? attribute_name(store, layer.bias->leaf) : bias_name(weight_name);
+  const std::string name = had_bias ? attribute_name(store, *layer.bias, "bias") : bias_name(weight_name);
   if (inputs.bias) {
     const auto views = had_bias ? layer.bias->views : std::vector<jit::Node*>();
     absorb.edits.push_back(SetInput{site.node, *inputs.bias, folded.bias, beside, name, views});

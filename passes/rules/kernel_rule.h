@@ -13,6 +13,7 @@ struct StaticOperand {
   torch::jit::Value* leaf;                    // what the store knows
   at::Tensor tensor;                          // as stored, undefined for None
   std::vector<torch::jit::Node*> views = {};  // what stands between the leaf and the operator, aten::t and aten::to
+  bool computed = false;                      // from the leaf and others, as a normalized weight is
 
   bool is_transposed() const;
 };
@@ -46,7 +47,7 @@ struct Layer {
 // Reads the weights of the site's node.
 //
 // Conditions, in this order:
-//   weight and bias are parameters or constants                          weight_not_static
+//   weight and bias are parameters or constants, or computed from such   weight_not_static
 //   they are on the norm's device                                        devices_differ
 //   dense float, double, half or bfloat16 tensors                        weight_dtype_unsupported
 //   of the norm's dtype, or narrower ones beside a float norm            dtypes_differ

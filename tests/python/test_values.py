@@ -11,6 +11,7 @@ import zoo
 from calibrate import relative_error
 from cases import EXACT, assert_folded, assert_kept, double, prepared
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 import bnfold
@@ -402,22 +403,41 @@ def test_inference_mode(weights, fold):
     assert_equal(model, result, image())
 
 
-@pytest.mark.parametrize("parametrize", [parametrizations.weight_norm, parametrizations.spectral_norm])
-@pytest.mark.parametrize("removed", [True, False])
-def test_parametrizations(parametrize, removed):
-    model = conv_and_norm(lambda model: parametrize(model[0]))
-    if removed:
-        nn.utils.parametrize.remove_parametrizations(model[0], "weight")
-        model.requires_grad_(False)
+class Standardized(nn.Conv2d):
+    """Weight standardization as timm spells it."""
+
+    def forward(self, x):
+        rows = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(rows, None, None, training=True, momentum=0.0).reshape_as(self.weight)
+        return F.conv2d(x, weight, self.bias)
+
+
+@pytest.mark.parametrize(
+    "computed",
+    [
+        parametrizations.weight_norm, parametrizations.spectral_norm, parametrizations.orthogonal, nn.utils.weight_norm,
+        nn.utils.spectral_norm, lambda conv: Standardized(3, 5, 3),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("trainable", [True, False])
+def test_weights_that_are_computed_from_parameters(computed, trainable):
+    def prepare(model):
+        model[0] = computed(model[0]).double()
+        model.requires_grad_(trainable)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = torch.jit.trace(model, image())
+        model = conv_and_norm(prepare)
+        module = torch.jit.trace(model, image(), check_trace=False)
     result = bnfold.fold(module)
-    if removed:
-        assert_folded(result)
-    else:
-        assert_kept(result, "weight_not_static")
+    assert_folded(result)
+    assert [norm.into for norm in result.report.folded] == ["0"]
     assert_equal(model, result, image())
+    assert "batch_norm" not in str(bnfold.freeze(module).graph)
+    if trainable:
+        with torch.enable_grad():
+            result.module(image()).sum().backward()
+        assert all(one.grad is not None for one in result.module.parameters())
 
 
 @pytest.mark.parametrize("make", [lambda: nn.LazyConv2d(5, 3), lambda: nn.Conv2d(3, 5, 3)])
