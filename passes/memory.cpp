@@ -12,6 +12,11 @@ namespace jit = torch::jit;
 
 namespace {
 
+// An operator of LibTorch, whose schema tells what it does to memory.
+bool is_known(const jit::Node* node) {
+  return node->kind().is_aten() || is_step(node);
+}
+
 bool is_container(const jit::Value* value) {
   return value->type()->kind() == c10::TypeKind::ListType || value->type()->kind() == c10::TypeKind::DictType;
 }
@@ -20,7 +25,7 @@ bool is_container(const jit::Value* value) {
 const jit::Value* seen_through(const jit::Value* value) {
   const jit::Node* producer = value->node();
   if (producer->kind() == jit::prim::ListUnpack) return producer->input();
-  const bool view = producer->kind().is_aten() && !producer->inputs().empty() && may_return_its_input(producer);
+  const bool view = is_known(producer) && !producer->inputs().empty() && may_return_its_input(producer);
   return view && value == producer->outputs().at(0) ? producer->input(0) : nullptr;
 }
 
@@ -38,7 +43,7 @@ std::vector<const jit::Value*> owners_of(const jit::Value* value, bool& unknown)
       for (const jit::Block* branch : producer->blocks()) pending.push_back(branch->outputs().at(alias->offset()));
     } else {
       const bool carried = producer->kind() == jit::prim::Param && producer->owningBlock() != producer->owningGraph()->block();
-      const bool plain = producer->kind().is_aten() || producer->kind() == jit::prim::Param;
+      const bool plain = is_known(producer) || producer->kind() == jit::prim::Param;
       unknown |= carried || !plain || alias->type()->kind() != c10::TypeKind::TensorType;
       owners.push_back(alias);
     }
@@ -62,7 +67,7 @@ Writers writers_of(const jit::Value* value, const jit::Node* norm) {
       if (writes_into(user, alias)) writers.nodes.push_back(user);
       if (user->kind() == jit::prim::ListConstruct && only_concatenation(user) != nullptr) continue;
       const bool passed_on = user->kind() == jit::prim::TupleConstruct || user->kind() == jit::prim::ListUnpack ||
-                             (user->kind().is_aten() && use.offset == 0 && may_return_its_input(user));
+                             (is_known(user) && use.offset == 0 && may_return_its_input(user));
       if (user->kind() == jit::prim::Return) {
         const jit::Node* owner = user->owningBlock()->owningNode();
         if (owner != nullptr) pending.insert(pending.end(), owner->outputs().begin(), owner->outputs().end());
@@ -70,12 +75,17 @@ Writers writers_of(const jit::Value* value, const jit::Node* norm) {
         pending.insert(pending.end(), user->outputs().begin(), user->outputs().end());
       } else if (use.offset != 0 && is_container(user->input(0))) {
         writers.unknown = true;
-      } else if (!user->kind().is_aten()) {
+      } else if (!is_known(user)) {
         writers.unknown |= user->kind() != jit::prim::RaiseException;
       }
     }
   }
   return writers;
+}
+
+bool may_be_written(const jit::Value* value) {
+  const Writers writers = writers_of(value);
+  return writers.unknown || !writers.nodes.empty();
 }
 
 bool read_the_same(const jit::Value* value, const jit::Node* one, const jit::Node* other, const jit::Node* norm) {

@@ -16,6 +16,9 @@ struct Writers {
 // The nodes that write into `value` or into what shares memory with it, those behind `norm` left out, whose output is memory of its own.
 Writers writers_of(const torch::jit::Value* value, const torch::jit::Node* norm = nullptr);
 
+// Whether something writes into `value`, or may.
+bool may_be_written(const torch::jit::Value* value);
+
 // Whether `one` and `other` read the same contents of `value`: nothing writes into it between them. Behind `norm`, as in writers_of.
 bool read_the_same(const torch::jit::Value* value, const torch::jit::Node* one, const torch::jit::Node* other,
                    const torch::jit::Node* norm = nullptr);

@@ -26,6 +26,10 @@ bool is_one_of(const jit::Node* node, const OperatorNames& names) {
   return node->kind().is_aten() && names.count(node->kind().toUnqualString()) != 0;
 }
 
+bool is_step(const jit::Node* node) {
+  return std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::";
+}
+
 bool is_convolution(const jit::Node* node) {
   return node->kind().is_aten() && std::string_view(node->kind().toUnqualString()).find("conv") != std::string_view::npos;
 }

@@ -13,6 +13,9 @@ using OperatorNames = std::unordered_set<std::string>;  // "conv2d": every overl
 
 bool is_one_of(const torch::jit::Node* node, const OperatorNames& names);
 
+// One of oneDNN's steps that LibTorch ships as operators of its own: a layer and what stands behind it.
+bool is_step(const torch::jit::Node* node);
+
 // Convolutions and transposed ones, in all spellings.
 bool is_convolution(const torch::jit::Node* node);
 

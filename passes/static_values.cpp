@@ -46,8 +46,7 @@ bool is_pure(const jit::Node* node) {
 // What the store knows of memory is that of leaves. A tensor that is computed from them is no constant where it is written in place.
 bool is_written(const jit::Value* value) {
   if (value->type()->kind() != c10::TypeKind::TensorType || may_return_its_input(value->node())) return false;
-  const Writers writers = writers_of(value, nullptr);
-  return writers.unknown || !writers.nodes.empty();
+  return may_be_written(value);
 }
 
 class Evaluation {

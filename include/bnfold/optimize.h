@@ -18,7 +18,7 @@ namespace bnfold {
 enum class FusionObstacle {
   layer_unsupported,        // oneDNN has no such step for this kind of layer
   weight_not_static,        // the weight or an argument is computed while the module runs, or the padding is uneven
-  weight_unsupported,       // it is no float tensor
+  weight_unsupported,       // of a dtype that oneDNN does not compute with on this CPU
   input_not_batched,        // the input has no batch dimension
   value_changed_in_place,   // something writes into the input of the layer, or into what comes from it
   value_has_other_readers,  // something else reads what lies between the two steps
@@ -54,7 +54,7 @@ struct OptimizeResult {
   std::string to_json() const;
 };
 
-// Folds every batch norm of `module` as bnfold::freeze does, freezes forward, and fuses. On a CPU each convolution in float with what stands
+// Folds every batch norm of `module` as bnfold::freeze does, freezes forward, and fuses. On a CPU each convolution with what stands
 // behind it, a sum of values of one size, a ReLU, ReLU6, hardtanh, clamp, SiLU, GELU, hardswish, hardsigmoid, sigmoid, tanh or leaky ReLU,
 // becomes one of oneDNN's steps in channels_last, its weight reordered once; so does each linear layer of many rows with the activation behind
 // it. On a GPU LibTorch's own fusion for cuDNN is made. Where LibTorch has no such steps, as 1.13, the module is frozen alone.

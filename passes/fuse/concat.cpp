@@ -16,7 +16,6 @@
 #include <vector>
 
 #include "constants.h"
-#include "fuse/step.h"
 #include "graph_walk.h"
 #include "operators.h"
 

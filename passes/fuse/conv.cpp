@@ -113,7 +113,7 @@ class Planner {
 
   // Alias analysis does not know of operators that may return their input, as contiguous and atleast_1d.
   bool is_written(const jit::Value* value) const {
-    return aliases_.hasWriters(value) || !writers_of(value, /*norm=*/nullptr).nodes.empty();
+    return aliases_.hasWriters(value) || !writers_of(value).nodes.empty();
   }
 
   // Whether something writes into the value, or into what may lie in memory in the order that the step gives it.

@@ -4,7 +4,6 @@
 
 #include <vector>
 
-#include "fuse/step.h"
 #include "memory.h"
 #include "operators.h"
 

@@ -34,6 +34,15 @@ void define(const c10::ClassTypePtr& type, jit::CompilationUnit& unit, const cha
   type->addMethod(unit.create_function(c10::QualifiedName(*type->name(), name), graph));
 }
 
+// What an operator without arguments says; no where there is none.
+bool answers_yes(const char* question) {
+  const auto asks = c10::Dispatcher::singleton().findSchema({question, ""});
+  if (!asks) return false;
+  jit::Stack stack;
+  asks->callBoxed(stack);
+  return stack.front().toBool();
+}
+
 // What `reorder`, an operator, makes of a weight; `arguments` are its others.
 at::Tensor reordered(const char* reorder, const at::Tensor& weight, const std::vector<c10::IValue>& arguments) {
   const c10::OperatorHandle reorders = c10::Dispatcher::singleton().findSchemaOrThrow(reorder, "");
@@ -67,7 +76,10 @@ bool can_pack_weights() {
 }
 
 bool can_be_packed(const at::Tensor& weight) {
-  return weight.scalar_type() == at::kFloat && weight.is_cpu() && weight.layout() == at::kStrided;
+  if (!weight.is_cpu() || weight.layout() != at::kStrided) return false;
+  const at::ScalarType dtype = weight.scalar_type();
+  return dtype == at::kFloat || (dtype == at::kBFloat16 && answers_yes("mkldnn::_is_mkldnn_bf16_supported")) ||
+         (dtype == at::kHalf && answers_yes("mkldnn::_is_mkldnn_fp16_supported"));
 }
 
 // A class that holds a packed weight, and what its order depends on: the arguments of the operator that orders it.

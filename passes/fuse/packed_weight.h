@@ -15,7 +15,8 @@ namespace bnfold {
 // Whether this LibTorch has the operators for it.
 bool can_pack_weights();
 
-// Whether it is a float tensor on the CPU.
+// Whether it is a tensor on the CPU of a dtype that oneDNN's kernels take there: float, and bfloat16 or half where the CPU has instructions
+// for it.
 bool can_be_packed(const at::Tensor& weight);
 
 // Adds submodules to one module, of one class for each kind of layer. Saving writes a weight in its ordinary order and what the order depends

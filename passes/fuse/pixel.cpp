@@ -44,11 +44,6 @@ bool reduces_to_one_pixel(const jit::Node* node) {
   return dimensions == Ints{2, 3} || dimensions == Ints{-2, -1};
 }
 
-bool is_written(const jit::Value* value) {
-  const Writers writers = writers_of(value);
-  return writers.unknown || !writers.nodes.empty();
-}
-
 class Finder {
  public:
   explicit Finder(const ParameterStore& store) : store_(store) {}
@@ -75,7 +70,7 @@ class Finder {
 
   bool is_pixel(const jit::Value* value) const {
     const jit::Node* node = value->node();
-    if (is_written(value) || value->offset() != 0) return false;
+    if (may_be_written(value) || value->offset() != 0) return false;
     return pixels_.count(value) != 0 || pools_to_one_pixel(node) || reduces_to_one_pixel(node) ||
            (keeps_sizes(node) && is_pixel(node->input(0)));
   }

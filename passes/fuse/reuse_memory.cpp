@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "constants.h"
-#include "fuse/step.h"
 #include "graph_walk.h"
 #include "memory.h"
 #include "operators.h"

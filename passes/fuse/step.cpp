@@ -1,14 +1,8 @@
 #include "fuse/step.h"
 
-#include <string_view>
-
 namespace bnfold {
 
 namespace jit = torch::jit;
-
-bool is_step(const jit::Node* node) {
-  return std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::";
-}
 
 jit::Value* insert_step(const char* kind, at::ArrayRef<jit::Value*> inputs, jit::Node* layer) {
   jit::Graph* graph = layer->owningGraph();

@@ -9,9 +9,6 @@
 
 namespace bnfold {
 
-// Whether `node` is a step.
-bool is_step(const torch::jit::Node* node);
-
 struct Follower {
   torch::jit::Node* node;
   bool alone;  // nothing else reads what it reads, and it stands in the same block

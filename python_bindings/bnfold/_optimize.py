@@ -67,7 +67,7 @@ _fusions: weakref.WeakKeyDictionary[torch.jit.ScriptModule, Fusions] = weakref.W
 def optimize_for_inference(module: ModuleLike, example_inputs: Any = None) -> torch.jit.ScriptModule:
     """Folds, freezes, and fuses: the fastest module that LibTorch can run without compiling anything.
 
-    On a CPU each convolution in float becomes one of oneDNN's steps in channels_last, with the sum and the activation behind it, its weight
+    On a CPU each convolution becomes one of oneDNN's steps in channels_last, with the sum and the activation behind it, its weight
     ordered for the kernel once. On a GPU LibTorch's own fusion for cuDNN is made.
 
     ``module`` and ``example_inputs`` are those of :func:`fold`. With example inputs it is known which sums have addends of one size, the

@@ -174,5 +174,49 @@ TEST_F(Transposed, RunWithoutExampleInputs) {
   expect_same(plain.module, result.module, x);
 }
 
+// ---- half and bfloat16
+
+class Narrow : public FusedKinds, public ::testing::WithParamInterface<at::ScalarType> {
+ protected:
+  // A residual block of convolutions and a linear layer, in the dtype.
+  static Model model() {
+    Model model;
+    model.layer("conv", {6, 4, 3, 3}, 6).layer("again", {6, 6, 3, 3}, 6).layer("up", {6, 4, 2, 2}, 4).layer("head", {128, 64}, 128);
+    model.forward("u = torch.relu(" + conv("conv", "x", 1) + ")\nu = torch.relu(" +
+                  conv("again", "torch.relu(" + conv("again", "u", 1) + ")", 1) +
+                  " + u)\nu = torch.silu(torch.conv_transpose2d(u, self.up.weight, self.up.bias, [2, 2]))\nreturn "
+                  "torch.relu(torch.linear(u, self.head.weight, self.head.bias))");
+    model.module.to(GetParam());
+    return model;
+  }
+
+  // Of what `module` returns for x, relative to what the original computes in double.
+  double error(jit::Module original, jit::Module module) const {
+    const at::NoGradGuard no_grad;
+    const at::Tensor result = module.forward({x}).toTensor().to(at::kDouble);
+    original = original.deepcopy();
+    original.to(at::kDouble);
+    const at::Tensor reference = original.forward({x.to(at::kDouble)}).toTensor();
+    return ((result - reference).abs().max() / reference.abs().max()).item<double>();
+  }
+
+  const at::Tensor x = at::randn({8, 4, 32, 32}).to(GetParam());
+};
+
+TEST_P(Narrow, AreStepsWhereTheCpuComputesThem) {
+  const Model block = model();
+  const OptimizeResult result = optimize_for_inference(block.module, {x});
+  if (!can_be_packed(x)) {
+    EXPECT_EQ(name(result.unfused.at(0).obstacle), name(FusionObstacle::weight_unsupported));
+    return;
+  }
+  expect_fused(result, {"conv: conv2d, relu", "again: conv2d, relu", "again: conv2d, add, relu", "up: conv_transpose2d, silu",
+                        "head: linear, relu"});
+  const double before = error(block.module, block.module);
+  for (const jit::Module& module : with_reloaded(result.module)) EXPECT_LE(error(block.module, module), 1.5 * before);
+}
+
+INSTANTIATE_TEST_SUITE_P(Dtypes, Narrow, ::testing::Values(at::kHalf, at::kBFloat16));
+
 }  // namespace
 }  // namespace bnfold::test
