@@ -41,6 +41,22 @@ TEST(Check, RefusesMore) {
   EXPECT_NEAR(result.largest_error, 0.01 / 3, 1e-6);
 }
 
+TEST(Check, AcceptsADifferenceThatIsTheRoundingOfTheOriginal) {
+  const CheckResult result = compared("(x + 4096) - 4096", "x", at::rand({100}) + 0.5);
+  EXPECT_TRUE(result.passed);
+  EXPECT_GT(result.largest_error, tolerance(at::kFloat));
+  EXPECT_LE(result.largest_error, result.tolerance);
+}
+
+TEST(Check, RefusesMoreThanTheRoundingOfTheOriginal) {
+  EXPECT_FALSE(compared("(x + 4096) - 4096", "x * 1.002", at::rand({100}) + 0.5).passed);
+  EXPECT_FALSE(compared("(x + 1e6) - 1e6", "x", at::rand({100}) + 0.5).passed);
+}
+
+TEST(Check, RefusesOtherRandomNumbers) {
+  EXPECT_FALSE(compared("x + 0.1 * torch.rand_like(x)", "x + 0.1 * (1.0 - torch.rand_like(x))", ones()).passed);
+}
+
 TEST(Check, IsRelativeToTheLargestOutputNotToEach) {
   EXPECT_TRUE(compared("x * 1000", "x * 1000 + 1e-4", ones()).passed);
 }

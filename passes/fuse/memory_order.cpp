@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "constants.h"
 #include "memory.h"
 #include "operators.h"
 
@@ -16,6 +17,12 @@ namespace {
 // Reads every order, and makes contiguous memory.
 bool makes_memory(const jit::Node* node) {
   return is_one_of(node, {"linear", "addmm", "matmul", "mm", "bmm", "layer_norm", "contiguous"});
+}
+
+// `contiguous` of what a layer makes did nothing before the layer was a step, and is put in front of whatever needs it now.
+bool was_contiguous_before(const jit::Node* node) {
+  return is_one_of(node, {"contiguous"}) && is_step(node->input(0)->node()) &&
+         constant_int(node->input(1)) == static_cast<int64_t>(at::MemoryFormat::Contiguous);
 }
 
 class Restorer {
@@ -33,6 +40,7 @@ class Restorer {
 
  private:
   void visit(jit::Node* node) {
+    if (was_contiguous_before(node)) return node->output()->replaceAllUsesWith(node->input(0));
     if (is_step(node) || makes_memory(node)) return;
     bool reads = false;
     for (jit::Value* input : node->inputs()) reads |= reordered_.count(input) != 0 && !reads_metadata_only(node, input);

@@ -27,7 +27,7 @@ bool is_activation(const std::string& name) {
 }
 
 bool is_arithmetic(const std::string& name) {
-  static const OperatorNames names = {"add", "sub", "mul", "clamp_min", "clamp_max", "clamp"};
+  static const OperatorNames names = {"add", "sub", "mul", "div", "clamp_min", "clamp_max", "clamp"};
   return names.count(name) != 0;
 }
 
@@ -56,9 +56,10 @@ std::optional<at::ScalarType> dtype_of(const jit::Value* value, const Observatio
   return constant ? std::optional<at::ScalarType>(constant->scalar_type()) : std::nullopt;
 }
 
-// Gives each element that it reads once, and may give it in the same memory.
+// Gives no element that it reads twice, and may give it in the same memory.
 bool rearranges(const jit::Node* node) {
-  return is_one_of(node, {"permute", "transpose", "view", "reshape", "flatten", "squeeze", "unsqueeze", "contiguous"});
+  return is_one_of(node, {"permute", "transpose", "view", "reshape", "flatten", "squeeze", "unsqueeze", "contiguous", "slice",
+                          "select", "narrow"});
 }
 
 // Whether the value is memory that an operator made, through those that work in place or rearrange it as its only readers.

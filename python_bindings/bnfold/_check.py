@@ -17,9 +17,9 @@ from ._modules import raw, require_script_module
 class CheckResult:
     """True where every output agrees."""
 
-    passed: bool  #: every output is within the tolerance of its dtype
+    passed: bool  #: every output is within the tolerance
     largest_error: float  #: max |original - folded| / max |original| of the worst output tensor
-    tolerance: float  #: the one that belongs to the worst output's dtype
+    tolerance: float  #: the one that belongs to the worst output's dtype, or what the rounding of the original allows
     worst_output: str  #: where the largest error was: "output", "output[1]", "output['out']"
 
     def __bool__(self) -> bool:

@@ -42,6 +42,17 @@ class Concatenations : public Fused {
                     c(0, "x"), c(1, read), c(2, read), c(3, read), end));
   }
 
+  // A list of what conv0 makes, and of what conv1 makes of the item at that place.
+  static Model read_at(const std::string& place) {
+    return dense(fmt::format("l = [{}]\nl.append({})\nreturn torch.conv2d(torch.cat(l, 1), self.conv2.weight)", c(0, "x"),
+                             c(1, "l[" + place + "]")));
+  }
+
+  OptimizeResult optimized(const Model& model) const {
+    concatenations(model);
+    return optimize_for_inference(model.module, {x});
+  }
+
   // How many concatenations are left; compared with the original on two inputs, three runs each.
   int64_t concatenations(const Model& model) const {
     jit::Module original = model.module;
@@ -69,6 +80,19 @@ TEST_F(Concatenations, ShareMemoryWhereTheyGrow) {
 
 TEST_F(Concatenations, ShareMemoryWhereAListGrows) {
   EXPECT_EQ(concatenations(listed()), 0);
+}
+
+TEST_F(Concatenations, LetItemsOfAListBeRead) {
+  for (const char* place : {"-1", "0"}) {
+    const OptimizeResult result = optimized(read_at(place));
+    expect_fused(result, {"conv0: conv2d", "conv1: conv2d", "conv2: conv2d"});
+  }
+}
+
+TEST_F(Concatenations, HideAnItemThatIsReadAtAComputedPlace) {
+  const OptimizeResult result = optimized(read_at("x.size(0) - 2"));
+  expect_left(result, "conv2d", FusionObstacle::value_changed_in_place);
+  EXPECT_EQ(result.unfused[0].name, "conv1");
 }
 
 TEST_F(Concatenations, ShareMemoryWhereTheirReadersWouldWriteInPlace) {

@@ -178,6 +178,21 @@ TEST_F(FusedConv, TakesAConvolutionOfASumThatOverwroteARearrangedValue) {
   expect_steps(sum + "return torch.relu(" + c("y") + ")", {"conv: conv2d, relu"});
 }
 
+TEST_F(FusedConv, TakesAConvolutionOfASumThatOverwroteASlice) {
+  const std::string sum = "y = torch.cat([torch.tanh(x), torch.sigmoid(x)], 1)[:, 1:5]\ny += x\n";
+  expect_steps(sum + "return torch.relu(" + c("y") + ")", {"conv: conv2d, relu"});
+}
+
+TEST_F(FusedConv, LeavesAConvolutionOfASumThatOverwroteASliceOfWhatOthersRead) {
+  const std::string sum = "z = torch.cat([torch.tanh(x), torch.sigmoid(x)], 1)\ny = z[:, 1:5]\ny += x\n";
+  expect_left(sum + "return " + c("y") + " + z.mean()", "conv2d", FusionObstacle::value_changed_in_place);
+}
+
+TEST_F(FusedConv, TakesAConvolutionBehindAGateThatWorksInPlace) {
+  const std::string gate = "gate = x.mean([2, 3], True) * 2\ngate = gate.add_(3.0).clamp_(0.0, 6.0).div_(6.0)\n";
+  expect_steps(gate + "return torch.relu(" + c("x * gate") + ")", {"conv: conv2d, relu"});
+}
+
 TEST_F(FusedConv, LeavesAConvolutionOfASumThatOverwroteWhatOthersRead) {
   const std::string sum = "z = torch.softmax(x, 1)\ny = z.permute([0, 1, 3, 2])\ny = y.add_(torch.sigmoid(x).transpose(2, 3))\n";
   expect_left(sum + "return " + c("y") + " + z.mean()", "conv2d", FusionObstacle::value_changed_in_place);
@@ -302,6 +317,12 @@ TEST_F(FusedConv, GivesAViewTheOrderThatItAsksFor) {
     const OptimizeResult result = optimized(model("y = torch.relu(" + c() + ")\n" + end));
     EXPECT_EQ(steps(result.module), 1) << end;
   }
+}
+
+TEST_F(FusedConv, MakesNoContiguousCopyForAnotherStep) {
+  const std::string y = "y = torch.relu(" + c() + ").contiguous()\n";
+  EXPECT_EQ(count_nodes(optimized(model(y + "return torch.max_pool2d(" + a("y") + ", [2, 2])")).module, "aten::contiguous"), 1);
+  optimized(model(y + "return y.view(-1)"));
 }
 
 }  // namespace
