@@ -102,7 +102,7 @@ c10::IValue as_argument(const c10::IValue& input, const c10::TypePtr& type) {
   throw Error(fmt::format("the folded module can't run on an input that the original takes: {}", sentence));
 }
 
-c10::IValue run(jit::Module& module, const std::vector<c10::IValue>& inputs, Which which) {
+c10::IValue run(jit::Module module, const std::vector<c10::IValue>& inputs, Which which) {
   const RandomState random;
   at::manual_seed(kSeed);
   try {
@@ -220,12 +220,17 @@ double error_against(const c10::IValue& reference, const c10::IValue& output) {
   return result.largest_error;
 }
 
-// What the module returns in double; nothing where it can't be copied or run so.
+at::Tensor widened(const at::Tensor& tensor) {
+  return tensor.is_floating_point() ? tensor.to(at::kDouble) : tensor;
+}
+
+// What the module returns in double; nothing where it can't be copied or run so. Module::to would make doubles of indices too.
 std::optional<c10::IValue> run_in_double(const jit::Module& module, std::vector<c10::IValue> inputs) try {
-  jit::Module wide = module.deepcopy();
-  wide.to(at::kDouble);
+  const jit::Module wide = module.deepcopy();
+  for (const at::Tensor& parameter : wide.parameters()) parameter.set_data(widened(parameter));
+  for (const at::Tensor& buffer : wide.buffers()) buffer.set_data(widened(buffer));
   for (c10::IValue& input : inputs) {
-    if (input.isTensor() && input.toTensor().is_floating_point()) input = input.toTensor().to(at::kDouble);
+    if (input.isTensor()) input = widened(input.toTensor());
   }
   return run(wide, inputs, Which::original);
 } catch (const std::exception&) {
