@@ -197,7 +197,7 @@ std::vector<jit::Node*> find_norms(const jit::Graph& graph) {
 
 std::optional<Norm> read_norm(jit::Node* node, const ParameterStore& store) {
   if (is_normalizing(node)) {
-    if (static_tensor(store, node->input(0))) return std::nullopt;  // it standardizes a weight
+    if (static_tensor(store, node->output(0))) return std::nullopt;  // it standardizes a weight
     return read_normalization(node, store);
   }
   return read_constant_affine(node, store);

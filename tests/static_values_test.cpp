@@ -337,6 +337,13 @@ TEST_F(ComputedWeights, AreNotNormsWhereBatchNormStandardizesThem) {
   EXPECT_TRUE(result.report.kept.empty());
 }
 
+TEST_F(ComputedWeights, AreNotWhatANormWithStatisticsMakesOfAParameter) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 4).parameter("place", at::randn({1, 4, 1, 1}, at::kDouble));
+  model.forward("return " + conv("conv", "x") + " * " + batch_norm("norm", "self.place"));
+  EXPECT_EQ(expect_unharmed(model.module, {x}).report.kept.size(), 1U);
+}
+
 TEST_F(ComputedWeights, AreNotWhatBatchNormMakesOfTheInput) {
   Model model;
   model.layer("conv", {4, 3, 3, 3}, 4)
