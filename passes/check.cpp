@@ -279,8 +279,8 @@ CheckResult check(const jit::Module& original, const jit::Module& folded, int co
   CheckResult result;
   bool passed = true;
   Comparison comparison(result);
-  jit::Module original_copy = StateCopy().of(original);
-  jit::Module folded_copy = StateCopy().of(folded);
+  const jit::Module original_copy = StateCopy().of(original);
+  const jit::Module folded_copy = StateCopy().of(folded);
   for (; result.inputs < count; ++result.inputs) {
     const std::vector<c10::IValue> inputs = make_inputs(result.inputs);
     const c10::IValue expected = run(original_copy, inputs, Which::original);

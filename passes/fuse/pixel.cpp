@@ -96,7 +96,7 @@ void apply(jit::Node* conv, ParameterStore& store, Observations& observed) {
   if (const auto input = observed.find(conv->input(0)); input != observed.end()) {
     observed[channels] = {{input->second.sizes.begin(), input->second.sizes.end() - 2}, input->second.dtype};
   }
-  if (auto known = observed.extract(conv->output())) observed.emplace(result, std::move(known.mapped()));
+  if (const auto known = observed.extract(conv->output())) observed.emplace(result, std::move(known.mapped()));
   conv->output()->replaceAllUsesWith(result);
   conv->destroy();
 }
