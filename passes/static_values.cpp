@@ -5,7 +5,6 @@
 #include <string>
 #include <unordered_set>
 
-#include "constants.h"
 #include "memory.h"
 #include "operators.h"
 
@@ -18,8 +17,7 @@ namespace {
 // batch_norm without statistics, which weight standardization may call on a weight
 bool standardizes(const jit::Node* node) {
   const auto is_none = [node](const char* input) { return node->namedInput(input)->type()->kind() == c10::TypeKind::NoneType; };
-  return node->kind() == jit::aten::batch_norm && constant_bool(node->namedInput("training")) == true && is_none("running_mean") &&
-         is_none("running_var");
+  return node->kind() == jit::aten::batch_norm && is_none("running_mean") && is_none("running_var");
 }
 
 // A size, which a trace takes through a tensor.

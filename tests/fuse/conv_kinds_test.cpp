@@ -150,6 +150,10 @@ TEST_F(Transposed, AreTheAddendOfAnother) {
   EXPECT_EQ(count_nodes(result.module, "mkldnn::_convolution_pointwise_"), 1);
 }
 
+TEST_F(Transposed, LeaveThePadding) {
+  expect_fused(optimized_of("return " + up("torch.pad(x, [1, 1, 1, 1])")), {"up: conv_transpose2d"});
+}
+
 TEST_F(Transposed, LeaveTheSum) {
   expect_left(optimized_of("return torch.relu(" + up("x") + " + torch.tanh(" + up("torch.sigmoid(x)") + "))"), "add",
               FusionObstacle::operand_unsupported);
