@@ -29,13 +29,13 @@ bool counts(const jit::Node* node) {
 bool is_pure(const jit::Node* node) {
   // clang-format off: a line for each of them would hide the code around
   static const OperatorNames names = {
-      "add", "sub", "mul", "div", "rsqrt", "sqrt", "pow", "neg", "exp", "abs", "sigmoid", "reciprocal", "softplus", "tanh", "square",
-      "clamp", "clamp_min", "clamp_max", "maximum", "minimum",
-      "to", "detach", "clone", "contiguous", "view", "view_as", "reshape", "reshape_as", "flatten", "unsqueeze", "squeeze", "expand",
-      "expand_as", "select", "slice", "t", "transpose", "permute", "flip",
+      "add", "sub", "mul", "div", "rsqrt", "sqrt", "pow", "neg", "exp", "abs", "sigmoid", "reciprocal", "softplus", "tanh",
+      "square", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "to", "detach", "clone", "contiguous", "view", "view_as",
+      "reshape", "reshape_as", "flatten", "unsqueeze", "squeeze", "expand", "expand_as", "select", "slice", "t", "transpose",
+      "permute", "flip",
       // what torch.nn.utils normalizes weights with
-      "sum", "mean", "var", "std", "norm", "norm_except_dim", "linalg_vector_norm", "_weight_norm", "mv", "dot", "vdot", "mm", "matmul",
-      "tril", "triu", "diagonal", "mH", "matrix_exp", "linalg_matrix_exp", "linalg_householder_product"};
+      "sum", "mean", "var", "std", "norm", "norm_except_dim", "linalg_vector_norm", "_weight_norm", "mv", "dot", "vdot", "mm",
+      "matmul", "tril", "triu", "diagonal", "mH", "matrix_exp", "linalg_matrix_exp", "linalg_householder_product"};
   // clang-format on
   if (node->outputs().size() != 1) return false;
   return is_one_of(node, names) || standardizes(node) || counts(node);
