@@ -2,9 +2,6 @@
 
 #include <torch/csrc/jit/ir/constants.h>
 
-#include <string>
-#include <unordered_set>
-
 #include "memory.h"
 #include "operators.h"
 

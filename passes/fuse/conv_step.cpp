@@ -57,7 +57,7 @@ jit::Value* apply(const ConvFusion& fusion, WeightPacker& packer) {
     jit::Value* behind_sum = fusion.activation != nullptr ? graph.insertConstant(activation.name) : none;
     inputs.insert(inputs.end(), {graph.insertConstant("add"), none, behind_sum, insert_numbers(graph, {}), none});
   }
-  jit::Value* step = insert_step(kind_of(fusion), inputs, fusion.conv);
+  jit::Value* step = insert_operator(kind_of(fusion), inputs, fusion.conv);
   if (fusion.sum != nullptr && !fusion.overwrites_addend) require_one_size(graph, step, fusion.sum->input(fusion.addend));
   replace_by_step(fusion.nodes(), step);
   return step;

@@ -102,7 +102,7 @@ jit::Value* apply(const LinearFusion& fusion, WeightPacker& packer) {
   std::vector<jit::Value*> inputs = {linear->input(0), packer.add_linear(fusion.layer, weight, fusion.rows, last),
                                      linear->namedInput("bias")};
   append_activation(fusion.activation != nullptr ? *activation_of(fusion.activation) : Activation(), graph, inputs);
-  jit::Value* step = insert_step("mkldnn::_linear_pointwise", inputs, linear);
+  jit::Value* step = insert_operator("mkldnn::_linear_pointwise", inputs, linear);
   replace_by_step(fusion.nodes(), step);
   return step;
 }

@@ -12,12 +12,12 @@
 #include "fuse/pixel.h"
 
 #include <algorithm>
-#include <optional>
 #include <unordered_set>
 #include <vector>
 
 #include "constants.h"
 #include "conv_geometry.h"
+#include "fuse/step.h"
 #include "graph_walk.h"
 #include "memory.h"
 #include "operators.h"
@@ -82,17 +82,13 @@ class Finder {
 void apply(jit::Node* conv, ParameterStore& store, Observations& observed) {
   jit::Graph& graph = *conv->owningGraph();
   const jit::WithInsertPoint before(conv);
-  const auto insert = [&](c10::Symbol kind, at::ArrayRef<jit::Value*> inputs) {
-    jit::Node* node = graph.insertNode(graph.create(kind, inputs));
-    node->copyMetadata(conv);
-    return node->output()->setType(c10::TensorType::get());
-  };
   jit::Value* weight = conv->namedInput("weight");
   jit::Value* last = graph.insertConstant(-1);
-  jit::Value* channels = insert(jit::aten::flatten, {conv->input(0), graph.insertConstant(-3), last});
+  jit::Value* channels = insert_operator("aten::flatten", {conv->input(0), graph.insertConstant(-3), last}, conv);
   jit::Value* matrix = store.add(weight, "weight", store.read(weight)->flatten(1).contiguous());
-  jit::Value* linear = insert(jit::aten::linear, {channels, matrix, conv->namedInput("bias")});
-  jit::Value* result = insert(jit::aten::unsqueeze, {insert(jit::aten::unsqueeze, {linear, last}), last});
+  jit::Value* linear = insert_operator("aten::linear", {channels, matrix, conv->namedInput("bias")}, conv);
+  jit::Value* row = insert_operator("aten::unsqueeze", {linear, last}, conv);
+  jit::Value* result = insert_operator("aten::unsqueeze", {row, last}, conv);
   if (const auto input = observed.find(conv->input(0)); input != observed.end()) {
     observed[channels] = {{input->second.sizes.begin(), input->second.sizes.end() - 2}, input->second.dtype};
   }

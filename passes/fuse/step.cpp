@@ -4,11 +4,11 @@ namespace bnfold {
 
 namespace jit = torch::jit;
 
-jit::Value* insert_step(const char* kind, at::ArrayRef<jit::Value*> inputs, jit::Node* layer) {
+jit::Value* insert_operator(const char* kind, at::ArrayRef<jit::Value*> inputs, jit::Node* layer) {
   jit::Graph* graph = layer->owningGraph();
-  jit::Node* step = graph->insertNode(graph->create(c10::Symbol::fromQualString(kind), inputs));
-  step->copyMetadata(layer);
-  return step->output()->setType(c10::TensorType::get());
+  jit::Node* node = graph->insertNode(graph->create(c10::Symbol::fromQualString(kind), inputs));
+  node->copyMetadata(layer);
+  return node->output()->setType(c10::TensorType::get());
 }
 
 void replace_by_step(const std::vector<jit::Node*>& nodes, jit::Value* step) {

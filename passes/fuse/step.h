@@ -23,8 +23,8 @@ std::optional<Follower> follower_of(const torch::jit::Node* node, const IsKind& 
   return Follower{found->user, uses.size() == 1 && found->user->owningBlock() == node->owningBlock()};
 }
 
-// Inserts the step `kind`, "mkldnn::_linear_pointwise", of `inputs`, with the source of `layer`.
-torch::jit::Value* insert_step(const char* kind, at::ArrayRef<torch::jit::Value*> inputs, torch::jit::Node* layer);
+// Inserts the operator `kind`, "mkldnn::_linear_pointwise", of `inputs`, with the source of `layer`.
+torch::jit::Value* insert_operator(const char* kind, at::ArrayRef<torch::jit::Value*> inputs, torch::jit::Node* layer);
 
 // Lets all readers of the last of `nodes`, which stand in the order of the graph, read `step`, and removes them.
 void replace_by_step(const std::vector<torch::jit::Node*>& nodes, torch::jit::Value* step);

@@ -20,10 +20,8 @@ class FusedKinds : public Fused {
     return result;
   }
 
-  static void expect_same(jit::Module expected, jit::Module actual, const at::Tensor& input) {
-    const at::NoGradGuard no_grad;
-    const at::Tensor one = expected.forward({input.clone()}).toTensor();
-    const at::Tensor other = actual.forward({input.clone()}).toTensor();
+  static void expect_same(const jit::Module& expected, const jit::Module& actual, const at::Tensor& input) {
+    const auto [one, other] = outputs_of(expected, actual, input);
     ASSERT_EQ(one.sizes(), other.sizes());
     EXPECT_EQ(one.is_contiguous(), other.is_contiguous());
     EXPECT_LE((one - other).abs().max().item<double>(), 1e-5 * one.abs().max().item<double>());
@@ -185,7 +183,10 @@ class Narrow : public FusedKinds, public ::testing::WithParamInterface<at::Scala
   // A residual block of convolutions and a linear layer, in the dtype.
   static Model model() {
     Model model;
-    model.layer("conv", {6, 4, 3, 3}, 6).layer("again", {6, 6, 3, 3}, 6).layer("up", {6, 4, 2, 2}, 4).layer("head", {128, 64}, 128);
+    model.layer("conv", {6, 4, 3, 3}, 6)
+        .layer("again", {6, 6, 3, 3}, 6)
+        .layer("up", {6, 4, 2, 2}, 4)
+        .layer("head", {128, 64}, 128);
     model.forward("u = torch.relu(" + conv("conv", "x", 1) + ")\nu = torch.relu(" +
                   conv("again", "torch.relu(" + conv("again", "u", 1) + ")", 1) +
                   " + u)\nu = torch.silu(torch.conv_transpose2d(u, self.up.weight, self.up.bias, [2, 2]))\nreturn "

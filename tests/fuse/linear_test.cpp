@@ -31,10 +31,8 @@ class FusedLinear : public FusedLayers {
     return result;
   }
 
-  static void expect_same(jit::Module expected, jit::Module actual, const at::Tensor& input) {
-    const at::NoGradGuard no_grad;
-    const at::Tensor one = expected.forward({input.clone()}).toTensor();
-    const at::Tensor other = actual.forward({input.clone()}).toTensor();
+  static void expect_same(const jit::Module& expected, const jit::Module& actual, const at::Tensor& input) {
+    const auto [one, other] = outputs_of(expected, actual, input);
     ASSERT_EQ(one.sizes(), other.sizes());
     EXPECT_EQ(one.strides(), other.strides());
     EXPECT_TRUE(at::allclose(one, other, 1e-4, 1e-4));

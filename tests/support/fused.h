@@ -5,6 +5,7 @@
 
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bnfold/optimize.h"
@@ -28,6 +29,12 @@ class Fused : public ::testing::Test {
     std::stringstream file;
     module.save(file);
     return {module, torch::jit::load(file)};
+  }
+
+  // What both modules return for the input, a copy each.
+  static std::pair<at::Tensor, at::Tensor> outputs_of(torch::jit::Module one, torch::jit::Module other, const at::Tensor& input) {
+    const at::NoGradGuard no_grad;
+    return {one.forward({input.clone()}).toTensor(), other.forward({input.clone()}).toTensor()};
   }
 
   // Each as "layer: steps".
