@@ -14,7 +14,7 @@
 #include <unordered_map>
 
 #include "bnfold/bnfold.h"
-#include "sentence.h"
+#include "report/sentence.h"
 
 namespace bnfold {
 

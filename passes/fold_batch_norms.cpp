@@ -5,14 +5,14 @@
 #include <algorithm>
 #include <set>
 
-#include "assemble.h"
 #include "bnfold/bnfold.h"
-#include "clean_up.h"
-#include "compilation_units.h"
-#include "flatten.h"
 #include "fold_graph.h"
-#include "measure.h"
-#include "parameter_store.h"
+#include "graph/parameter_store.h"
+#include "module/assemble.h"
+#include "module/clean_up.h"
+#include "module/compilation_units.h"
+#include "module/flatten.h"
+#include "module/measure.h"
 
 namespace bnfold {
 

@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
-#include "apply.h"
-#include "bounds_in_place.h"
-#include "find_norms.h"
-#include "parallel_convs.h"
-#include "plan.h"
-#include "ranks.h"
+#include "knowledge/find_norms.h"
+#include "knowledge/ranks.h"
+#include "plan/apply.h"
+#include "plan/bounds_in_place.h"
+#include "plan/parallel_convs.h"
+#include "plan/plan.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {

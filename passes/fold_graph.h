@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "bnfold/report.h"
-#include "parameter_store.h"
+#include "graph/parameter_store.h"
 
 namespace bnfold {
 

@@ -4,9 +4,9 @@
 
 #include <set>
 
-#include "compilation_units.h"
-#include "constants.h"
-#include "graph_walk.h"
+#include "graph/constants.h"
+#include "graph/graph_walk.h"
+#include "module/compilation_units.h"
 
 namespace bnfold {
 

@@ -10,9 +10,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "find_norms.h"
-#include "flatten.h"
-#include "parameter_store.h"
+#include "graph/parameter_store.h"
+#include "knowledge/find_norms.h"
+#include "module/flatten.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {

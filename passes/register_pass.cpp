@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "bnfold/pass.h"
-#include "find_norms.h"
 #include "fold_graph.h"
+#include "knowledge/find_norms.h"
 
 namespace bnfold {
 

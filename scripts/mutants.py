@@ -31,9 +31,9 @@ GUARDED = re.compile(rf"\s*\{{?\s*({DECLINES}|{FAILS}|{KNOWS_NOTHING})")
 TEST_BINARIES = (("tests/algebra_tests",), ("tests/rule_tests",), ("tests/pass_tests",), ("tests/fuse_tests",), ("bin/fuzz_graphs", "200"))
 # What a test in Python asks of a file of C++, which those in C++ can't.
 PYTHON_TESTS = {
-    "passes/load.cpp": ("test_files.py", "test_faults.py"),
-    "passes/save.cpp": ("test_faults.py", "test_files.py"),
-    "passes/zip_checksums.cpp": ("test_files.py",),
+    "passes/files/load.cpp": ("test_files.py", "test_faults.py"),
+    "passes/files/save.cpp": ("test_faults.py", "test_files.py"),
+    "passes/files/zip_checksums.cpp": ("test_files.py",),
     "tools": ("test_program.py", "test_faults.py", "test_files.py"),
     "python_bindings": ("test_errors.py", "test_result.py", "test_torchscript_features.py"),
     "": ("test_values.py", "test_errors.py"),

@@ -4,7 +4,7 @@
 
 #include "bnfold/bnfold.h"
 #include "bnfold/pass.h"
-#include "graph_walk.h"
+#include "graph/graph_walk.h"
 #include "support/expect.h"
 #include "support/model.h"
 

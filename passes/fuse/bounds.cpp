@@ -6,9 +6,9 @@
 
 #include <vector>
 
-#include "constants.h"
-#include "graph_walk.h"
-#include "operators.h"
+#include "graph/constants.h"
+#include "graph/graph_walk.h"
+#include "graph/operators.h"
 
 namespace bnfold {
 

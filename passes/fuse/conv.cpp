@@ -35,13 +35,13 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "constants.h"
 #include "fuse/memory_order.h"
 #include "fuse/pad.h"
 #include "fuse/step.h"
-#include "graph_walk.h"
-#include "memory.h"
-#include "operators.h"
+#include "graph/constants.h"
+#include "graph/graph_walk.h"
+#include "graph/operators.h"
+#include "knowledge/memory.h"
 
 namespace bnfold {
 
@@ -112,9 +112,7 @@ class Planner {
   }
 
   // Alias analysis does not know of operators that may return their input, as contiguous and atleast_1d.
-  bool is_written(const jit::Value* value) const {
-    return aliases_.hasWriters(value) || !writers_of(value).nodes.empty();
-  }
+  bool is_written(const jit::Value* value) const { return aliases_.hasWriters(value) || !writers_of(value).nodes.empty(); }
 
   // Whether something writes into the value, or into what may lie in memory in the order that the step gives it.
   bool is_written_behind(const jit::Value* step) const {

@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "bnfold/optimize.h"
-#include "conv_geometry.h"
 #include "fuse/activation.h"
 #include "fuse/observe.h"
 #include "fuse/packed_weight.h"
-#include "parameter_store.h"
+#include "graph/conv_geometry.h"
+#include "graph/parameter_store.h"
 
 namespace bnfold {
 

@@ -4,7 +4,7 @@
 #include "fuse/activation.h"
 #include "fuse/conv.h"
 #include "fuse/step.h"
-#include "raise_if.h"
+#include "graph/raise_if.h"
 
 namespace bnfold {
 

@@ -23,10 +23,10 @@
 
 #include "fuse/activation.h"
 #include "fuse/step.h"
-#include "graph_walk.h"
-#include "memory.h"
-#include "operators.h"
-#include "parameter_store.h"
+#include "graph/graph_walk.h"
+#include "graph/operators.h"
+#include "graph/parameter_store.h"
+#include "knowledge/memory.h"
 
 namespace bnfold {
 

@@ -4,9 +4,9 @@
 
 #include <vector>
 
-#include "constants.h"
-#include "memory.h"
-#include "operators.h"
+#include "graph/constants.h"
+#include "graph/operators.h"
+#include "knowledge/memory.h"
 
 namespace bnfold {
 

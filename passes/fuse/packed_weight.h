@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "conv_geometry.h"
+#include "graph/conv_geometry.h"
 
 namespace bnfold {
 

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "constants.h"
-#include "operators.h"
+#include "graph/constants.h"
+#include "graph/operators.h"
 
 namespace bnfold {
 

@@ -15,13 +15,13 @@
 #include <unordered_set>
 #include <vector>
 
-#include "constants.h"
-#include "conv_geometry.h"
 #include "fuse/step.h"
-#include "graph_walk.h"
-#include "memory.h"
-#include "operators.h"
-#include "parameter_store.h"
+#include "graph/constants.h"
+#include "graph/conv_geometry.h"
+#include "graph/graph_walk.h"
+#include "graph/operators.h"
+#include "graph/parameter_store.h"
+#include "knowledge/memory.h"
 
 namespace bnfold {
 

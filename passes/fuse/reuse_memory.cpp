@@ -8,10 +8,10 @@
 #include <unordered_map>
 #include <vector>
 
-#include "constants.h"
-#include "graph_walk.h"
-#include "memory.h"
-#include "operators.h"
+#include "graph/constants.h"
+#include "graph/graph_walk.h"
+#include "graph/operators.h"
+#include "knowledge/memory.h"
 
 namespace bnfold {
 

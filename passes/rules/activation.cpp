@@ -15,7 +15,7 @@
 #include <limits>
 #include <string_view>
 
-#include "constants.h"
+#include "graph/constants.h"
 #include "rules/rule.h"
 
 namespace bnfold {

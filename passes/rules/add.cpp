@@ -12,7 +12,7 @@
 //             the addends have the rank of the sum                         rank_unknown
 //             a static addend is of the value's dtype and varies where the affine does, or nowhere: affine_varies_elsewhere
 // Shapes      any that broadcast; a computed addend must not be broadcast along a dimension along which the affine varies.
-#include "constants.h"
+#include "graph/constants.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
@@ -73,7 +73,7 @@ Answer add_backward(const Site& site) {
   if (node->input(1)->type()->kind() != c10::TypeKind::TensorType) {
     return Decline{Reason::operand_not_constant, node, "the addend is computed while the module runs"};
   }
-  const auto addend = static_operand(site, 1);
+  const auto addend = planned_operand(site, 1);
   if (addend && addend->tensor.defined() && addend->views.empty()) return into_static_addend(site, *addend, *factor);
   if (node->input(0) == node->input(1)) {
     return Decline{Reason::value_has_other_readers, node, "it adds the value to itself"};

@@ -11,7 +11,7 @@
 //             are other parts                                              sizes_unknown
 #include <fmt/format.h>
 
-#include "constants.h"
+#include "graph/constants.h"
 #include "rules/rule.h"
 
 namespace bnfold {

@@ -17,8 +17,8 @@
 // Shapes      W [O, I/groups, ...] or, transposed, [I, O/groups, ...], b [O], value [N, channels, ...].
 #include <algorithm>
 
-#include "constants.h"
-#include "operators.h"
+#include "graph/constants.h"
+#include "graph/operators.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
@@ -33,8 +33,8 @@ bool is_pointwise(const at::Tensor& weight) {
 
 // Whether every output is the sum over all taps.
 bool reads_every_tap(const jit::Node* node, const at::Tensor& weight, bool transposed) {
-  if (transposed &&
-      (!is_pointwise(weight) || !is_list_of(node->namedInput("stride"), 1) || !is_list_of(node->namedInput("output_padding"), 0))) {
+  if (transposed && (!is_pointwise(weight) || !is_list_of(node->namedInput("stride"), 1) ||
+                     !is_list_of(node->namedInput("output_padding"), 0))) {
     return false;
   }
   const auto mode = constant_string(node->namedInput("padding"));
@@ -69,7 +69,7 @@ Answer conv_forward(const Site& site) {
   const auto inputs = kernel_inputs(site);
   if (const auto* decline = std::get_if<Decline>(&inputs)) return *decline;
   const KernelInputs& kernel = std::get<KernelInputs>(inputs);
-  const auto weight = static_operand(site, kernel.weight);
+  const auto weight = planned_operand(site, kernel.weight);
   const bool takes_shift = weight && weight->tensor.defined() &&
                            reads_every_tap(site.node, weight->tensor, kernel.layout == algebra::KernelLayout::input_first);
   return absorb_into_inputs(site, kernel, 1, takes_shift);

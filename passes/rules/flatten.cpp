@@ -9,7 +9,7 @@
 //             before are known and their product is the number of channels              affine_varies_elsewhere
 #include <algorithm>
 
-#include "constants.h"
+#include "graph/constants.h"
 #include "rules/rule.h"
 
 namespace bnfold {

@@ -3,7 +3,7 @@
 //   before   x --> dropout --> norm(scale, shift) --> y          after   norm(scale, shift) of x --> dropout --> y, and the other way round
 //
 // Conditions  dropout does not train                                       operand_not_constant
-#include "constants.h"
+#include "graph/constants.h"
 #include "rules/rule.h"
 
 namespace bnfold {

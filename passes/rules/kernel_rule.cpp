@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "constants.h"
-#include "static_values.h"
+#include "graph/constants.h"
+#include "knowledge/static_values.h"
 
 namespace bnfold {
 
@@ -93,7 +93,7 @@ std::string bias_name(const std::string& weight_name) {
   return weight_name == "weight" ? "bias" : weight_name + "_bias";
 }
 
-std::optional<StaticOperand> static_operand(const Site& site, size_t input) {
+std::optional<StaticOperand> planned_operand(const Site& site, size_t input) {
   auto operand = static_operand(site.known.store, site.node->input(input));
   for (const Edit& edit : site.planned) {
     const auto* set = std::get_if<SetInput>(&edit);
@@ -103,13 +103,13 @@ std::optional<StaticOperand> static_operand(const Site& site, size_t input) {
 }
 
 std::variant<Layer, Decline> read_layer(const Site& site, const KernelInputs& inputs) {
-  const auto weight = static_operand(site, inputs.weight);
+  const auto weight = planned_operand(site, inputs.weight);
   if (!weight || !weight->tensor.defined()) {
     return Decline{Reason::weight_not_static, site.node, "the weight is computed or changed while the module runs"};
   }
   std::optional<StaticOperand> bias;
   if (inputs.bias) {
-    bias = static_operand(site, *inputs.bias);
+    bias = planned_operand(site, *inputs.bias);
     if (!bias) return Decline{Reason::weight_not_static, site.node, "the bias is computed or changed while the module runs"};
   }
   const algebra::Kernel kernel{weight->tensor, bias ? bias->tensor : at::Tensor(), inputs.layout, inputs.groups};

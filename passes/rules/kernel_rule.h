@@ -21,7 +21,7 @@ struct StaticOperand {
 std::optional<StaticOperand> static_operand(const ParameterStore& store, torch::jit::Value* value);
 
 // The static tensor that input `input` of the site's node is, as the plan so far makes it.
-std::optional<StaticOperand> static_operand(const Site& site, size_t input);
+std::optional<StaticOperand> planned_operand(const Site& site, size_t input);
 
 // The name of a static value in its module: "weight" of "layer1.0.conv1.weight".
 std::string attribute_name(const ParameterStore& store, const torch::jit::Value* leaf);

@@ -15,7 +15,7 @@ namespace bnfold {
 namespace {
 
 KernelInputs kernel_inputs(const Site& site) {
-  const auto weight = static_operand(site, 1);
+  const auto weight = planned_operand(site, 1);
   const bool transposed = weight && weight->is_transposed();
   return {1, 2, transposed ? algebra::KernelLayout::output_last : algebra::KernelLayout::output_first};
 }

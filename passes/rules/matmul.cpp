@@ -11,7 +11,7 @@
 //             the right operand is a static matrix                         weight_not_static
 //             then those of absorb_into_outputs and absorb_into_inputs
 // Shapes      W [I, O], b [O], value [..., features].
-#include "constants.h"
+#include "graph/constants.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
@@ -30,9 +30,9 @@ std::variant<KernelInputs, Decline> kernel_inputs(const Site& site) {
     if (constant_number(node->namedInput("beta")) != 1.0 || constant_number(node->namedInput("alpha")) != 1.0) {
       return Decline{Reason::operand_not_constant, node, "alpha or beta of addmm is not 1"};
     }
-    return KernelInputs{2, 0, layout_of(static_operand(site, 2))};
+    return KernelInputs{2, 0, layout_of(planned_operand(site, 2))};
   }
-  const auto right = static_operand(site, 1);
+  const auto right = planned_operand(site, 1);
   if (right && right->tensor.defined() && right->tensor.dim() != 2) {
     return Decline{Reason::weight_not_static, node, "the right operand of matmul is not a matrix"};
   }

@@ -8,7 +8,7 @@
 //             behind it: the number differs from 0                         operand_not_constant
 //             the value that takes the scale is not broadcast              sizes_unknown
 //             behind it: the factors are two values                        value_has_other_readers
-#include "constants.h"
+#include "graph/constants.h"
 #include "rules/rule.h"
 
 namespace bnfold {

@@ -9,8 +9,8 @@
 // Conditions  it is a norm in eval mode with static parameters             those of find_norms
 //             of the same dtype                                            dtypes_differ
 //             the affine varies along dimension 1 only                     affine_varies_elsewhere
-#include "constants.h"
-#include "find_norms.h"
+#include "graph/constants.h"
+#include "knowledge/find_norms.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
@@ -37,11 +37,11 @@ std::variant<Parameters, Decline> parameters_of(const Site& site) {
   }
   Parameters parameters;
   parameters.leaf = norm.leaf;
-  parameters.mean = static_operand(site, 3)->tensor.to(at::kDouble);
+  parameters.mean = planned_operand(site, 3)->tensor.to(at::kDouble);
   parameters.deviation =
-      (static_operand(site, 4)->tensor.to(at::kDouble) + *constant_number(site.node->namedInput("eps"))).sqrt();
-  const auto weight = static_operand(site, 1);
-  const auto bias = static_operand(site, 2);
+      (planned_operand(site, 4)->tensor.to(at::kDouble) + *constant_number(site.node->namedInput("eps"))).sqrt();
+  const auto weight = planned_operand(site, 1);
+  const auto bias = planned_operand(site, 2);
   parameters.weight = weight && weight->tensor.defined() ? weight->tensor.to(at::kDouble) : at::ones_like(parameters.mean);
   parameters.bias = bias && bias->tensor.defined() ? bias->tensor.to(at::kDouble) : at::zeros_like(parameters.mean);
   const int64_t channels = site.affine.size_along(1);

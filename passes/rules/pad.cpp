@@ -11,7 +11,7 @@
 #include <cmath>
 #include <string>
 
-#include "constants.h"
+#include "graph/constants.h"
 #include "rules/rule.h"
 
 #include <torch/csrc/jit/ir/constants.h>

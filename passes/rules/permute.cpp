@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "constants.h"
+#include "graph/constants.h"
 #include "rules/rule.h"
 
 namespace bnfold {

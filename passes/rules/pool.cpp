@@ -9,8 +9,8 @@
 //             maximum: scale >= 0                                          scale_not_positive
 #include <string_view>
 
-#include "constants.h"
-#include "operators.h"
+#include "graph/constants.h"
+#include "graph/operators.h"
 #include "rules/rule.h"
 
 namespace bnfold {

@@ -8,7 +8,7 @@
 //             sum: shift is 0                                              shift_not_passable
 #include <algorithm>
 
-#include "constants.h"
+#include "graph/constants.h"
 #include "rules/rule.h"
 
 namespace bnfold {

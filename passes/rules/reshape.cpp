@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <string_view>
 
-#include "constants.h"
-#include "operators.h"
+#include "graph/constants.h"
+#include "graph/operators.h"
 #include "rules/rule.h"
 
 namespace bnfold {

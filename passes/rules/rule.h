@@ -13,64 +13,11 @@
 #include <vector>
 
 #include "algebra/affine.h"
-#include "bnfold/report.h"
-#include "extents.h"
-#include "parameter_store.h"
-#include "ranks.h"
+#include "knowledge/decline.h"
+#include "knowledge/knowledge.h"
+#include "rules/edit.h"
 
 namespace bnfold {
-
-// Input `input` of `node` becomes a static tensor, beside the static value `beside` under `name`, read through copies of `views`.
-struct SetInput {
-  torch::jit::Node* node;
-  size_t input;
-  at::Tensor tensor;
-  torch::jit::Value* beside;
-  std::string name;
-  std::vector<torch::jit::Node*> views = {};
-};
-
-// Input `input` of `node` becomes this number.
-struct SetNumber {
-  torch::jit::Node* node;
-  size_t input;
-  double number;
-};
-
-// The first output of `node` gets a static tensor added, beside the static value `beside` under `name`.
-struct AddToOutput {
-  torch::jit::Node* node;
-  at::Tensor tensor;
-  torch::jit::Value* beside;
-  std::string name;
-};
-
-// `node` becomes min(max(its input, lower), upper), the bounds beside the norm; an undefined bound is left out.
-struct Bound {
-  torch::jit::Node* node;
-  at::Tensor lower;
-  at::Tensor upper;
-};
-
-// `node` goes, and `value` takes the place of its first output.
-struct Replace {
-  torch::jit::Node* node;
-  torch::jit::Value* value;
-};
-
-// `node`, which works in place, becomes the operator that doesn't.
-struct Detach {
-  torch::jit::Node* node;
-};
-
-using Edit = std::variant<SetInput, SetNumber, AddToOutput, Bound, Replace, Detach>;
-
-// What is known of the values of a graph without running it.
-struct Knowledge {
-  const ParameterStore& store;
-  const Ranks& ranks;
-  const Extents& extents;
-};
 
 // What a rule sees; it reads and changes nothing.
 struct Site {
@@ -103,13 +50,6 @@ struct Pass {
   std::vector<Move> moves;
   std::vector<Edit> edits = {};
   std::vector<int64_t> order = {};  // that of permute, where the output is a permuted view
-};
-
-// The operator can't: why, the node that stands in the way, and what a user should know about it.
-struct Decline {
-  Reason reason;
-  const torch::jit::Node* node;
-  std::string detail;
 };
 
 using Answer = std::variant<Absorb, Pass, Decline>;

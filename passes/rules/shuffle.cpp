@@ -9,7 +9,7 @@
 //             pixel_shuffle forward: the r*r channels of an output agree   affine_varies_elsewhere
 #include <string_view>
 
-#include "constants.h"
+#include "graph/constants.h"
 #include "rules/rule.h"
 
 namespace bnfold {

@@ -7,7 +7,7 @@
 // Backward    no rule: a norm makes its output dense, and a part in its place may lie in memory as no view behind it can take.
 #include <algorithm>
 
-#include "constants.h"
+#include "graph/constants.h"
 #include "rules/rule.h"
 
 namespace bnfold {

@@ -5,7 +5,7 @@
 // Conditions  the dimension is a constant                                  operand_not_constant
 //             the affine is constant along it                              affine_varies_elsewhere
 //             squeeze: the dimension really has size 1                     sizes_unknown
-#include "constants.h"
+#include "graph/constants.h"
 #include "rules/rule.h"
 
 namespace bnfold {

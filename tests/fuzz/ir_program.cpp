@@ -9,7 +9,7 @@
 
 #include <unordered_map>
 
-#include "graph_walk.h"
+#include "graph/graph_walk.h"
 
 namespace bnfold::fuzz {
 

@@ -17,8 +17,8 @@
 
 #include "bnfold/bnfold.h"
 #include "fold_graph.h"
-#include "graph_walk.h"
-#include "sentence.h"
+#include "graph/graph_walk.h"
+#include "report/sentence.h"
 
 namespace bnfold::fuzz {
 

@@ -1,8 +1,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "constants.h"
-#include "graph_walk.h"
+#include "graph/constants.h"
+#include "graph/graph_walk.h"
 #include "support/expect.h"
 #include "support/model.h"
 

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "graph_walk.h"
+#include "graph/graph_walk.h"
 
 namespace bnfold::test {
 

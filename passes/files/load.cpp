@@ -1,0 +1,139 @@
+// Reads a TorchScript file that is whole, and says of every other one what it is.
+#include <caffe2/serialize/crc_alt.h>
+#include <caffe2/serialize/inline_container.h>
+#include <fcntl.h>
+#include <torch/csrc/jit/serialization/import.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <initializer_list>
+#include <new>
+#include <stdexcept>
+#include <system_error>
+
+#include "bnfold/files.h"
+#include "files/file_errors.h"
+#include "files/zip_checksums.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kHowToSave = "save a ScriptModule with torch.jit.save(torch.jit.script(model.eval()), path)";
+constexpr const char* kDamaged = "the file is truncated or damaged; copy or save it again";
+constexpr const char* kNoMemory = "there is not enough memory for it, or the file is damaged";
+
+bool starts_like_a_zip(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::array<char, 4> magic = {};
+  file.read(magic.data(), magic.size());
+  return file && magic == std::array<char, 4>{'P', 'K', 3, 4};
+}
+
+void require_readable(const std::string& path) {
+  if (path.find('\0') != std::string::npos) fail<LoadError>(path, "no path has a zero byte");
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (status.type() == fs::file_type::not_found) fail<LoadError>(path, "there is no such file");
+  if (error) fail<LoadError>(path, error.message());
+  if (fs::is_directory(status)) fail<LoadError>(path, "is a directory; give the path of a .pt file");
+  if (!fs::is_regular_file(status)) fail<LoadError>(path, "is no regular file, which loading takes");
+  if (faccessat(AT_FDCWD, path.c_str(), R_OK, AT_EACCESS) != 0) fail<LoadError>(path, "no permission to read it");
+  if (fs::file_size(path, error) == 0 && !error) fail<LoadError>(path, "the file is empty");
+  if (!starts_like_a_zip(path)) fail<LoadError>(path, fmt::format("not a TorchScript file (no zip archive); {}", kHowToSave));
+}
+
+// What an archive that is no TorchScript module is.
+const char* kind_of(caffe2::serialize::PyTorchStreamReader& archive) {
+  if (archive.hasRecord("archive_format") || archive.hasRecord("serialized_exported_program.json"))
+    return "a torch.export program";
+  if (archive.hasRecord(".data/extern_modules")) return "a torch.package archive";
+  return "a state_dict or pickled object";
+}
+
+// The content of a record, zeros where it can't be decompressed: left over memory could be what it was.
+template <typename Archive>
+auto content_of(Archive& archive, const std::string& record, int) -> decltype(archive.getRecordSize(record), std::string()) {
+  std::string content(archive.getRecordSize(record), '\0');
+  archive.getRecord(record, content.data(), content.size());
+  return content;
+}
+
+// For a LibTorch without getRecordSize.
+template <typename Archive>
+std::string content_of(Archive& archive, const std::string& record, long) {
+  const auto [content, size] = archive.getRecord(record);
+  return {static_cast<const char*>(content.get()), size};
+}
+
+// torch does not compare checksums, nor mind a record that can't be decompressed: numbers and code that changed on the way would be
+// taken for what was saved, and debug records that did can crash it.
+void require_undamaged(const std::string& path, caffe2::serialize::PyTorchStreamReader& archive) try {
+  std::ifstream file(path, std::ios::binary);
+  const auto checksums = zip_checksums(file);
+  for (const std::string& record : archive.getAllRecords()) {
+    const std::string content = content_of(archive, record, 0);
+    if (crc32_fast(content.data(), content.size()) != checksums.at(record)) fail<LoadError>(path, kDamaged);
+  }
+} catch (const std::out_of_range&) {
+  fail<LoadError>(path, kDamaged);
+}
+
+void require_torchscript(const std::string& path) {
+  try {
+    caffe2::serialize::PyTorchStreamReader archive(path);
+    if (!archive.hasRecord("constants.pkl")) {
+      fail<LoadError>(path, fmt::format("{}, not a TorchScript module; {}", kind_of(archive), kHowToSave));
+    }
+    require_undamaged(path, archive);
+  } catch (const c10::Error& error) {
+    const std::string what = error.what_without_backtrace();
+    const auto says = [&what](const char* text) { return what.find(text) != std::string::npos; };
+    if (says("maximum supported version"))
+      fail<LoadError>(path, "a newer PyTorch wrote it, in a format that this one can't read");
+    const bool other_archive = says("not in a subdirectory") || says("hasRecord(\"version\")");
+    if (other_archive) fail<LoadError>(path, fmt::format("not a TorchScript file (another zip archive); {}", kHowToSave));
+    fail<LoadError>(path, kDamaged);
+  }
+}
+
+// What torch said, as a sentence about the file.
+std::string load_failure(const std::string& what) {
+  const auto says = [&what](std::initializer_list<const char*> texts) {
+    return std::any_of(texts.begin(), texts.end(), [&](const char* text) { return what.find(text) != std::string::npos; });
+  };
+  if (says({"Unknown builtin op", "Unknown type name '__torch__.torch.classes.", "Unknown custom class"})) {
+    const std::string reason = detail(what);
+    return fmt::format("needs an operator or class that is not here: {}; load the library that has it first",
+                       detail(reason.substr(0, reason.find('\n'))));
+  }
+  if (says({"PytorchStreamReader failed", "INTERNAL ASSERT FAILED", "Unknown type name"})) return kDamaged;
+  if (says({"not enough memory", "can't allocate memory"})) return kNoMemory;
+  return fmt::format("can't be loaded, it is damaged or a newer PyTorch wrote it: {}", detail(what));
+}
+
+}  // namespace
+
+jit::Module load(const std::string& path, bool onto_cpu) {
+  require_readable(path);
+  try {
+    require_torchscript(path);
+    return onto_cpu ? jit::load(path, c10::kCPU) : jit::load(path);
+  } catch (const LoadError&) {
+    throw;
+  } catch (const c10::Error& error) {
+    fail<LoadError>(path, load_failure(error.what_without_backtrace()));
+  } catch (const std::bad_alloc&) {
+    fail<LoadError>(path, kNoMemory);
+  } catch (const std::exception& error) {
+    fail<LoadError>(path, load_failure(error.what()));
+  }
+}
+
+}  // namespace bnfold

@@ -1,0 +1,162 @@
+#include "graph/parameter_store.h"
+
+#include <torch/csrc/jit/ir/alias_analysis.h>
+#include <torch/csrc/jit/ir/constants.h>
+
+#include "graph/graph_walk.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+// Freezing names a constant after the attribute that it was: "self.layer1.0.conv1.weight".
+std::string without_self(const std::string& name) {
+  return name.rfind("self.", 0) == 0 ? name.substr(5) : name;
+}
+
+bool batch_norm_writes_statistics(const jit::Node* node) {
+  static const std::unordered_set<std::string> writers = {"aten::batch_norm", "aten::native_batch_norm",
+                                                          "aten::_batch_norm_impl_index", "aten::cudnn_batch_norm"};
+  if (writers.count(node->kind().toQualString()) == 0) return false;
+  const auto training = jit::toIValue(node->namedInput("training"));
+  return !training || training->toBool();
+}
+
+bool is_channels_last(const at::Tensor& tensor) {
+  if (!tensor.defined() || tensor.layout() != at::kStrided || tensor.is_contiguous()) return false;
+  return (tensor.dim() == 4 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast)) ||
+         (tensor.dim() == 5 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast3d));
+}
+
+}  // namespace
+
+const void* storage_of(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
+}
+
+ParameterStore::ParameterStore(const Program& program) {
+  for (const std::string& name : program.preserved_values) assigned_.emplace(program.module._ivalue().get(), name);
+  for (const Program::Method& method : program.methods) places_.record(*method.graph, program.module);
+  for (const Program::Method& method : program.methods) record(method.graph);
+}
+
+void ParameterStore::record(const std::shared_ptr<jit::Graph>& graph) {
+  const jit::AliasDb aliases(graph, /*isFrozen=*/true);
+  const auto mark = [this](const jit::Value* value) {
+    const auto content = stored(value);
+    if (content && content->isTensor() && content->toTensor().defined()) {
+      written_storages_.insert(storage_of(content->toTensor()));
+    }
+  };
+  for_each_node(graph->block(), [&](jit::Node* node) {
+    if (node->kind() == jit::prim::SetAttr) {
+      const ModulePlaces::Place* parent = places_.find(node->input(0));
+      if (parent != nullptr) assigned_.emplace(parent->module._ivalue().get(), node->s(jit::attr::name));
+    }
+    // The alias analysis of a graph does not look into the graphs that it forks.
+    if (node->kind() == jit::prim::fork) record(node->g(jit::attr::Subgraph));
+    if (node->owningGraph() != graph.get()) return;
+    const bool leaf = node->kind() == jit::prim::GetAttr || node->kind() == jit::prim::Constant;
+    const auto tensor = leaf ? read(node->output()) : std::nullopt;
+    channels_last_ |= tensor && is_channels_last(*tensor);
+    if (leaf && aliases.hasWriters(node->output())) mark(node->output());
+    if (batch_norm_writes_statistics(node)) {
+      mark(node->namedInput("running_mean"));
+      mark(node->namedInput("running_var"));
+    }
+  });
+}
+
+std::optional<std::string> ParameterStore::module_path(const jit::Value* value) const {
+  const ModulePlaces::Place* place = places_.find(value);
+  if (place == nullptr) return std::nullopt;
+  return place->path;
+}
+
+std::optional<c10::IValue> ParameterStore::stored(const jit::Value* value) const {
+  const jit::Node* node = value->node();
+  if (const Added* leaf = added(node)) return c10::IValue(leaf->tensor);
+  if (node->kind() == jit::prim::Constant) return jit::toIValue(value);
+  if (node->kind() != jit::prim::GetAttr) return std::nullopt;
+  const ModulePlaces::Place* parent = places_.find(node->input());
+  if (parent == nullptr) return std::nullopt;
+  const std::string& name = node->s(jit::attr::name);
+  if (assigned_.count({parent->module._ivalue().get(), name}) != 0) return std::nullopt;
+  return parent->module.attr(name);
+}
+
+std::optional<at::Tensor> ParameterStore::read(const jit::Value* value) const {
+  const auto content = stored(value);
+  if (!content) return std::nullopt;
+  if (content->isNone()) return at::Tensor();
+  if (!content->isTensor()) return std::nullopt;
+  at::Tensor tensor = content->toTensor();
+  if (tensor.defined() && is_written(tensor)) return std::nullopt;
+  return tensor;
+}
+
+bool ParameterStore::is_written(const at::Tensor& tensor) const {
+  return written_storages_.count(storage_of(tensor)) != 0;
+}
+
+std::string ParameterStore::path(const jit::Value* value) const {
+  const jit::Node* node = value->node();
+  if (const Added* leaf = added(node)) return joined(layer(value), leaf->name);
+  if (node->kind() == jit::prim::GetAttr) {
+    return joined(module_path(node->input()).value_or(""), node->s(jit::attr::name));
+  }
+  return without_self(value->debugName());
+}
+
+std::string ParameterStore::layer(const jit::Value* value) const {
+  const jit::Node* node = value->node();
+  if (node->kind() == jit::prim::GetAttr) {
+    std::string module = module_path(node->input()).value_or("");
+    module.erase(std::min(module.find(".parametrizations."), module.size()));
+    return module.empty() ? node->s(jit::attr::name) : module;
+  }
+  const std::string constant = without_self(value->debugName());
+  const size_t dot = constant.rfind('.');
+  return dot == std::string::npos ? constant : constant.substr(0, dot);
+}
+
+jit::Value* ParameterStore::add(jit::Value* beside, const std::string& name, const at::Tensor& tensor) {
+  jit::Node* neighbour = beside->node();
+  if (neighbour->kind() == jit::prim::Constant) return add_constant(neighbour, layer(beside) + "." + name, tensor);
+  const auto neighbours_tensor = read(beside);
+  tensor.set_requires_grad(neighbours_tensor && neighbours_tensor->defined() && neighbours_tensor->requires_grad());
+  return add_leaf(neighbour->input(), neighbour, {name, tensor, /*is_buffer=*/false, added_.size()});
+}
+
+jit::Value* ParameterStore::add_buffer(jit::Value* beside, const std::string& name, const at::Tensor& tensor) {
+  jit::Node* neighbour = beside->node();
+  if (neighbour->kind() == jit::prim::Constant) return add_constant(neighbour, layer(beside) + "_" + name, tensor);
+  jit::Node* reads_layer = neighbour->input()->node();
+  const bool held = reads_layer->kind() == jit::prim::GetAttr && places_.find(reads_layer->input()) != nullptr;
+  const std::string layer_name = (held ? reads_layer : neighbour)->s(jit::attr::name);
+  jit::Value* holder = held ? reads_layer->input() : neighbour->input();
+  return add_leaf(holder, neighbour, {layer_name + "_" + name, tensor, /*is_buffer=*/true, added_.size()});
+}
+
+jit::Value* ParameterStore::add_leaf(jit::Value* module, jit::Node* behind, Added added) {
+  jit::Node* leaf = behind->owningGraph()->create(jit::prim::GetAttr, {module});
+  leaf->s_(jit::attr::name, added.name);
+  leaf->output()->setType(c10::TensorType::get());
+  leaf->insertAfter(behind);
+  added_.emplace(leaf, std::move(added));
+  return leaf->output();
+}
+
+jit::Value* ParameterStore::add_constant(jit::Node* behind, const std::string& name, const at::Tensor& tensor) {
+  const jit::WithInsertPoint after(behind->next());
+  return behind->owningGraph()->insertConstant(tensor)->setDebugName("self." + name);
+}
+
+const ParameterStore::Added* ParameterStore::added(const jit::Node* node) const {
+  const auto found = added_.find(node);
+  return found == added_.end() ? nullptr : &found->second;
+}
+
+}  // namespace bnfold

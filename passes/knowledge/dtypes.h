@@ -1,0 +1,19 @@
+// The dtype of a value, as far as layers with static weights tell it.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <optional>
+
+#include "graph/parameter_store.h"
+
+namespace bnfold {
+
+// Convolutions, linear layers and matrix products: their input and their output have the dtype of their weight.
+bool is_layer(const torch::jit::Node* node);
+
+// The dtype of `value`, from the layers that it comes from; nothing where they don't tell it, or differ.
+std::optional<at::ScalarType> dtype_of(const torch::jit::Value* value, const ParameterStore& store);
+
+}  // namespace bnfold

@@ -1,0 +1,44 @@
+// How many elements a value has along a dimension, as far as it can be known without running the graph.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+
+#include "algebra/affine.h"
+#include "graph/parameter_store.h"
+#include "knowledge/ranks.h"
+
+namespace bnfold {
+
+// Valid as long as the graph does not change.
+class Extents {
+ public:
+  Extents(const ParameterStore& store, const Ranks& ranks) : store_(store), ranks_(ranks) {}
+
+  // The size of `value` along `dimension`, which counts from the front; nothing where it is not known, or behind too many sums.
+  std::optional<int64_t> of(const torch::jit::Value* value, int64_t dimension) const;
+
+  // Whether `value` is known to have the rank of the affine, and its size along every dimension along which the affine varies. What has
+  // not may be broadcast to them.
+  bool fit(const torch::jit::Value* value, const algebra::Affine& affine) const;
+
+ private:
+  std::optional<int64_t> computed(const torch::jit::Value* value, int64_t dimension) const;
+  std::optional<int64_t> of_weight(const torch::jit::Node* node, int64_t dimension) const;
+  std::optional<int64_t> of_concatenation(const torch::jit::Node* node, int64_t dimension) const;
+  std::optional<int64_t> of_broadcast(const torch::jit::Node* node, int64_t dimension) const;
+  std::optional<int64_t> of_piece(const torch::jit::Node* node, size_t output, int64_t dimension) const;
+
+  const ParameterStore& store_;
+  const Ranks& ranks_;
+  mutable std::map<std::pair<const torch::jit::Value*, int64_t>, std::optional<int64_t>> known_;
+  mutable int depth_ = 0;  // of the calls of `of` in one another
+};
+
+// Which dimension of its input becomes `dimension` of the output of permute, transpose or t, for a value of rank `rank`.
+std::optional<int64_t> dimension_before(const torch::jit::Node* node, int64_t dimension, std::optional<int64_t> rank);
+
+}  // namespace bnfold

@@ -1,0 +1,206 @@
+#include "knowledge/find_norms.h"
+
+#include <fmt/format.h>
+#include <torch/csrc/jit/ir/constants.h>
+
+#include <algorithm>
+
+#include "algebra/kernel.h"
+#include "graph/constants.h"
+#include "graph/graph_walk.h"
+#include "knowledge/static_values.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+// A static tensor of the norm; null where it has none.
+jit::Value* leaf_of(jit::Node* node) {
+  for (const char* input : {"weight", "bias", "running_mean", "running_var"}) {
+    jit::Value* value = node->namedInput(input);
+    const jit::NodeKind kind = value->node()->kind();
+    const bool none = value->type()->kind() == c10::TypeKind::NoneType;
+    if (!none && (kind == jit::prim::GetAttr || kind == jit::prim::Constant)) return value;
+  }
+  return nullptr;
+}
+
+std::string name_of(jit::Node* node, const ParameterStore& store) {
+  const jit::Value* leaf = leaf_of(node);
+  const bool named = leaf != nullptr && (leaf->node()->kind() == jit::prim::GetAttr || leaf->hasDebugName());
+  return named ? store.layer(leaf) : fmt::format("{}({})", node->kind().toUnqualString(), node->output(0)->debugName());
+}
+
+Decline decline(Reason reason, const jit::Node* node, std::string detail) {
+  return {reason, node, std::move(detail)};
+}
+
+std::optional<Decline> why_not_in_eval_mode(const jit::Node* node) {
+  const bool instance = node->kind() == jit::aten::instance_norm;
+  const auto training = constant_bool(node->namedInput(instance ? "use_input_stats" : "training"));
+  const auto no_statistics = [node](const char* input) {
+    return node->namedInput(input)->type()->kind() == c10::TypeKind::NoneType;
+  };
+  if (no_statistics("running_mean") || no_statistics("running_var")) {
+    return decline(Reason::norm_without_running_statistics, node, "track_running_stats is off");
+  }
+  if (!training) return decline(Reason::norm_in_training_mode, node, "whether it trains is decided while the module runs");
+  if (*training) return decline(Reason::norm_in_training_mode, node, "it normalizes with the statistics of each batch");
+  return std::nullopt;
+}
+
+std::variant<algebra::Affine, Decline> finite_or_declined(const algebra::Affine& affine, const jit::Node* node) {
+  if (algebra::is_finite(affine)) return affine;
+  return decline(Reason::norm_statistics_not_finite, node, "a statistic is NaN or infinite, or a variance plus eps not positive");
+}
+
+// [C] each, dense, of one dtype and on one device, or why not.
+std::optional<Decline> why_not_vectors(const jit::Node* node, const algebra::NormParameters& norm) {
+  if (!norm.mean.defined() || !norm.variance.defined()) {
+    return decline(Reason::norm_without_running_statistics, node, "the running statistics are None");
+  }
+  for (const at::Tensor& tensor : {norm.weight, norm.bias, norm.mean, norm.variance}) {
+    if (!tensor.defined()) continue;
+    if (!algebra::is_plain_floating(tensor) || tensor.is_meta()) {
+      return decline(Reason::weight_dtype_unsupported, node, fmt::format("a parameter of the norm is {}", tensor.toString()));
+    }
+    if (tensor.scalar_type() != norm.mean.scalar_type()) {
+      return decline(Reason::dtypes_differ, node, "its parameters and statistics have different dtypes");
+    }
+    if (tensor.dim() != 1 || tensor.size(0) != norm.mean.size(0)) {
+      return decline(Reason::norm_channels_disagree, node, "its parameters and statistics differ in length");
+    }
+    if (tensor.device() != norm.mean.device()) {
+      return decline(Reason::devices_differ, node, "its parameters and statistics are on different devices");
+    }
+  }
+  return std::nullopt;
+}
+
+std::variant<algebra::NormParameters, Decline> read_parameters(const jit::Node* node, const ParameterStore& store) {
+  algebra::NormParameters norm;
+  const std::vector<std::pair<const char*, at::Tensor*>> tensors = {
+      {"weight", &norm.weight}, {"bias", &norm.bias}, {"running_mean", &norm.mean}, {"running_var", &norm.variance}};
+  for (const auto& [input, tensor] : tensors) {
+    const auto content = store.read(node->namedInput(input));
+    if (!content) return decline(Reason::norm_parameters_not_static, node, fmt::format("its {} is computed or changed", input));
+    *tensor = *content;
+  }
+  const auto epsilon = jit::toIValue(node->namedInput("eps"));
+  if (!epsilon) return decline(Reason::norm_parameters_not_static, node, "its eps is computed while the module runs");
+  norm.epsilon = epsilon->toDouble();
+  if (const auto reason = why_not_vectors(node, norm)) return *reason;
+  return norm;
+}
+
+Norm read_normalization(jit::Node* node, const ParameterStore& store) {
+  Norm norm{Norm::batch_norm,        {node},    0, leaf_of(node), name_of(node, store), Decline{},
+            /*along_channels=*/true, at::kFloat};
+  if (const auto reason = why_not_in_eval_mode(node)) {
+    norm.content = *reason;
+    return norm;
+  }
+  const auto parameters = read_parameters(node, store);
+  if (const auto* reason = std::get_if<Decline>(&parameters)) {
+    norm.content = *reason;
+    return norm;
+  }
+  const auto& tensors = std::get<algebra::NormParameters>(parameters);
+  norm.dtype = (tensors.weight.defined() ? tensors.weight : tensors.mean).scalar_type();
+  norm.content = finite_or_declined(algebra::of_norm(tensors), node);
+  return norm;
+}
+
+// One operand of a product or sum is static, the other one is not.
+struct ConstantOperand {
+  StaticTensor constant;
+  size_t other_place;
+};
+
+std::optional<ConstantOperand> constant_operand(jit::Node* node, const ParameterStore& store) {
+  for (const size_t place : {size_t{1}, size_t{0}}) {
+    jit::Value* other = node->input(1 - place);
+    if (other->type()->kind() != c10::TypeKind::TensorType || node->input(place)->type()->kind() != c10::TypeKind::TensorType)
+      continue;
+    const auto constant = static_tensor(store, node->input(place));
+    if (!constant || static_tensor(store, other)) continue;
+    const at::Tensor& tensor = constant->tensor;
+    if (tensor.is_floating_point() && tensor.layout() == at::kStrided && !tensor.is_meta())
+      return ConstantOperand{*constant, 1 - place};
+  }
+  return std::nullopt;
+}
+
+bool varies_along_one_dimension(const at::Tensor& tensor) {
+  return std::count_if(tensor.sizes().begin(), tensor.sizes().end(), [](int64_t size) { return size != 1; }) <= 1;
+}
+
+// The sum behind a product that is its only reader: x * scale + shift.
+jit::Node* sum_behind(const jit::Node* product) {
+  const auto& uses = product->output()->uses();
+  if (uses.size() != 1 || uses[0].user->kind() != jit::aten::add) return nullptr;
+  return constant_number(uses[0].user->namedInput("alpha")) == 1.0 ? uses[0].user : nullptr;
+}
+
+// x * scale, and x * scale + shift, with constants that vary along one dimension: layer scales and frozen batch norms.
+std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStore& store) {
+  const auto factor = constant_operand(product, store);
+  if (!factor || !varies_along_one_dimension(factor->constant.tensor)) return std::nullopt;
+  const at::Tensor scale = factor->constant.tensor.to(at::kDouble);
+  Norm norm{Norm::scale,
+            {product},
+            factor->other_place,
+            factor->constant.leaf,
+            store.layer(factor->constant.leaf),
+            Decline{},
+            /*along_channels=*/false,
+            factor->constant.tensor.scalar_type()};
+  algebra::Affine affine{scale, at::zeros_like(scale)};
+  if (jit::Node* sum = sum_behind(product)) {
+    const auto addend = constant_operand(sum, store);
+    const bool fits = addend && addend->constant.tensor.sizes() == scale.sizes() &&
+                      addend->constant.tensor.scalar_type() == factor->constant.tensor.scalar_type();
+    if (fits) {
+      norm.kind = Norm::batch_norm;
+      norm.nodes.push_back(sum);
+      affine.shift = addend->constant.tensor.to(at::kDouble);
+    }
+  }
+  norm.content = finite_or_declined(affine, norm.node());
+  return norm;
+}
+
+}  // namespace
+
+bool Norm::is_made_by(const jit::Node* node) const {
+  return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+}
+
+algebra::Affine Norm::affine(int64_t rank) const {
+  const auto& affine = std::get<algebra::Affine>(content);
+  return along_channels ? algebra::along_channels(affine, rank) : algebra::broadcast_to_rank(affine, rank);
+}
+
+bool is_normalizing(const jit::Node* node) {
+  return node->kind() == jit::aten::batch_norm || node->kind() == jit::aten::instance_norm;
+}
+
+std::vector<jit::Node*> find_norms(const jit::Graph& graph) {
+  std::vector<jit::Node*> nodes;
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
+    if (is_normalizing(node) || node->kind() == jit::aten::mul) nodes.push_back(node);
+  });
+  return nodes;
+}
+
+std::optional<Norm> read_norm(jit::Node* node, const ParameterStore& store) {
+  if (is_normalizing(node)) {
+    if (static_tensor(store, node->output(0))) return std::nullopt;  // it standardizes a weight
+    return read_normalization(node, store);
+  }
+  return read_constant_affine(node, store);
+}
+
+}  // namespace bnfold

@@ -1,0 +1,50 @@
+// Finds the norms of a graph and reads what they compute.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "algebra/affine.h"
+#include "graph/parameter_store.h"
+#include "knowledge/decline.h"
+
+namespace bnfold {
+
+// A norm, or a constant scale, which is folded as a norm is.
+struct Norm {
+  enum Kind {
+    batch_norm,  // aten::batch_norm, aten::instance_norm with running statistics, and x * scale + shift with constants
+    scale,       // x * scale: a layer scale
+  };
+
+  Kind kind;
+  std::vector<torch::jit::Node*> nodes;            // in the order of the graph; the last one makes the output
+  size_t input_place;                              // which input of the first node is normalized
+  torch::jit::Value* leaf;                         // a static tensor of the norm, beside which new ones are put
+  std::string name;                                // dotted path: "layer1.0.bn1"
+  std::variant<algebra::Affine, Decline> content;  // what it computes, or why that is no affine
+  bool along_channels;                             // the affine is [C], along dimension 1; else it broadcasts against the input
+  at::ScalarType dtype;                            // of its parameters
+
+  torch::jit::Node* node() const { return nodes.back(); }
+  torch::jit::Value* input() const { return nodes.front()->input(input_place); }
+  bool is_made_by(const torch::jit::Node* node) const;
+
+  // What it computes, for an input of rank `rank`. There must be an affine.
+  algebra::Affine affine(int64_t rank) const;
+};
+
+// aten::batch_norm and aten::instance_norm.
+bool is_normalizing(const torch::jit::Node* node);
+
+// The nodes of `graph` that may be norms or constant scales, in its order, those in inner blocks and forked graphs too.
+std::vector<torch::jit::Node*> find_norms(const torch::jit::Graph& graph);
+
+// The norm or constant scale that `node` is, nothing where it is neither. Folding another norm may change what it computes.
+std::optional<Norm> read_norm(torch::jit::Node* node, const ParameterStore& store);
+
+}  // namespace bnfold

@@ -1,0 +1,218 @@
+#include "module/flatten.h"
+
+#include <fmt/format.h>
+#include <torch/csrc/jit/api/function_impl.h>
+#include <torch/csrc/jit/passes/constant_pooling.h>
+#include <torch/csrc/jit/passes/constant_propagation.h>
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
+#include <torch/csrc/jit/passes/inliner.h>
+#include <torch/csrc/jit/passes/loop_unrolling.h>
+#include <torch/csrc/jit/passes/lower_tuples.h>
+#include <torch/csrc/jit/passes/peephole.h>
+#include <torch/csrc/jit/passes/remove_mutation.h>
+
+#include <algorithm>
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "graph/constants.h"
+#include "graph/graph_walk.h"
+#include "graph/module_places.h"
+#include "graph/operators.h"
+#include "module/fixed_values.h"
+#include "report/sentence.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+// Adds the methods that `graph` calls on the module it belongs to, in tasks too.
+void collect_called(const jit::Graph& graph, std::unordered_set<std::string>& called) {
+  std::unordered_set<const jit::Value*> selves{graph.inputs().at(0)};
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&](const jit::Node* node) {
+    if (node->kind() == jit::prim::CallMethod && selves.count(node->input(0)) != 0) called.insert(node->s(jit::attr::name));
+    if (node->kind() != jit::prim::fork) return;
+    const auto& task = node->g(jit::attr::Subgraph);
+    for (size_t i = 0; i < node->inputs().size(); ++i) {
+      if (selves.count(node->input(i)) != 0) selves.insert(task->inputs().at(i));
+    }
+  });
+}
+
+// The methods that no other method of the module calls: forward, and what @torch.jit.export made public.
+std::vector<std::string> entry_points(const jit::Module& module) {
+  std::unordered_set<std::string> called;
+  for (const jit::Method& method : module.get_methods()) collect_called(*method.graph(), called);
+  std::vector<std::string> names;
+  for (const jit::Method& method : module.get_methods()) {
+    const bool special = method.name().rfind("__", 0) == 0;
+    if (!special && (method.name() == "forward" || called.count(method.name()) == 0)) names.push_back(method.name());
+  }
+  return names;
+}
+
+void require_known(const jit::Module& module, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    if (module.find_method(name)) continue;
+    if (!module.hasattr(name)) throw Error(fmt::format("the module has no attribute '{}' to preserve", name));
+    if (module.attr(name).isModule()) {
+      throw Error(fmt::format("'{}' is a submodule, and only methods and values can be preserved; fold it by itself", name));
+    }
+  }
+}
+
+// A flattened method is called without them, which would change what the module computes.
+void require_no_hooks(const jit::Module& module) {
+  if (module.type()->getForwardHooks().empty() && module.type()->getForwardPreHooks().empty()) return;
+  throw Error(
+      "the module has forward hooks, which are not folded; call what they do in forward, or remove them before scripting");
+}
+
+std::vector<std::shared_ptr<jit::Graph>> forked_graphs(const jit::Graph& graph) {
+  std::vector<std::shared_ptr<jit::Graph>> graphs;
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&](const jit::Node* node) {
+    if (node->kind() == jit::prim::fork) graphs.push_back(node->g(jit::attr::Subgraph));
+  });
+  return graphs;
+}
+
+// A submodule behind an interface is one certain submodule; its own type lets the calls of its methods be inlined. Returns whether there
+// was one.
+bool resolve_interfaces(const jit::Graph& graph, const jit::Module& module) {
+  ModulePlaces places;
+  places.record(graph, module);
+  bool found = false;
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
+    const bool fork = node->kind() == jit::prim::fork;
+    for (jit::Value* value : fork ? node->g(jit::attr::Subgraph)->inputs() : node->outputs()) {
+      const ModulePlaces::Place* place = places.find(value);
+      if (place == nullptr || value->type()->kind() != c10::TypeKind::InterfaceType) continue;
+      value->setType(place->module.type());
+      found = true;
+    }
+  });
+  return found;
+}
+
+// A call that is inlined may bring forks along.
+void inline_with_forks(jit::Graph& graph) {
+  jit::Inline(graph);
+  for (const auto& forked : forked_graphs(graph)) inline_with_forks(*forked);
+}
+
+void inline_calls(jit::Graph& graph, const jit::Module& module) {
+  do inline_with_forks(graph);
+  while (resolve_interfaces(graph, module));
+}
+
+// In the folded module each name of a submodule is one of its own, and what is assigned under one would not be seen under the other.
+void require_one_name_for_what_is_assigned(const Program& program) {
+  ModulePlaces places;
+  std::unordered_map<const void*, std::set<std::string>> names;
+  std::vector<const void*> assigned;
+  for (const Program::Method& method : program.methods) {
+    places.record(*method.graph, program.module);
+    for_each_node(method.graph->block(), [&](const jit::Node* node) {
+      if (node->kind() != jit::prim::GetAttr && node->kind() != jit::prim::SetAttr) return;
+      const ModulePlaces::Place* place = places.find(node->input(0));
+      if (place == nullptr) return;
+      names[place->module._ivalue().get()].insert(place->path);
+      if (node->kind() == jit::prim::SetAttr) assigned.push_back(place->module._ivalue().get());
+    });
+  }
+  for (const void* object : assigned) {
+    if (names[object].size() == 1) continue;
+    throw Error(
+        fmt::format("'{}' and '{}' are one submodule, and the module assigns its attributes, which can't be folded; use it "
+                    "under one name",
+                    *names[object].begin(), *names[object].rbegin()));
+  }
+}
+
+template <typename Predicate>
+bool any_node(const jit::Graph& graph, const Predicate& predicate) {
+  bool found = false;
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&](const jit::Node* node) { found |= predicate(node); });
+  return found;
+}
+
+bool contains(const jit::Graph& graph, jit::NodeKind kind) {
+  return any_node(graph, [kind](const jit::Node* node) { return node->kind() == kind; });
+}
+
+bool is_constant(const jit::Value* value) {
+  return value->node()->kind() == jit::prim::Constant;
+}
+
+// Whether constants decide it, or what is computed from nothing but constants.
+bool is_decided_branch(const jit::Node* node) {
+  if (node->kind() != jit::prim::If) return false;
+  const auto operands = node->input()->node()->inputs();
+  return is_constant(node->input()) || (!operands.empty() && std::all_of(operands.begin(), operands.end(), is_constant));
+}
+
+// One that does not train returns its input itself, and what is written into that is written into the input. EliminateDeadCode takes it for
+// a copy, and drops what nobody seems to read.
+void remove_idle_dropout(jit::Graph& graph) {
+  std::vector<jit::Node*> idle;
+  for_each_node(graph.block(), [&idle](jit::Node* node) {
+    if (is_dropout(node) && constant_bool(node->namedInput("train")) == false) idle.push_back(node);
+  });
+  for (jit::Node* node : idle) {
+    node->output()->replaceAllUsesWith(node->input(0));
+    node->destroy();
+  }
+}
+
+// Takes the branches and loops that the constants decide, and lists and tuples that are only passed on.
+void simplify(std::shared_ptr<jit::Graph>& graph) {
+  remove_idle_dropout(*graph);
+  bool changed = true;
+  do {
+    jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
+    const bool unrolled = jit::UnrollConstantLoops(graph);
+    if (contains(*graph, jit::aten::append)) jit::RemoveListMutation(graph);
+    if (unrolled) jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
+    changed = jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
+  } while (changed && any_node(*graph, is_decided_branch));
+  if (contains(*graph, jit::prim::TupleConstruct)) jit::LowerSimpleTuples(graph);
+  // A loop that does nothing is dead where its conditions, before it and at its end, are one constant; left empty it can't be written.
+  if (contains(*graph, jit::prim::Loop)) jit::ConstantPooling(graph);
+  jit::EliminateDeadCode(graph);
+}
+
+}  // namespace
+
+Program flatten(const jit::Module& module, const Options& options) {
+  require_known(module, options.preserved_attributes);
+  require_no_hooks(module);
+  std::vector<std::string> preserved = options.preserved_attributes.empty() ? entry_points(module) : options.preserved_attributes;
+  if (module.find_method("forward")) preserved.emplace_back("forward");
+  Program program{module, {}, {}};
+  std::unordered_set<std::string> seen;
+  try {
+    for (const std::string& name : preserved) {
+      if (!seen.insert(name).second) continue;
+      if (const auto method = module.find_method(name)) {
+        program.methods.push_back({name, jit::toGraphFunction(method->function()).graph()->copy()});
+        inline_calls(*program.methods.back().graph, module);
+      } else {
+        program.preserved_values.push_back(name);
+      }
+    }
+    require_one_name_for_what_is_assigned(program);
+    make_constants_of_fixed_values(program);
+    for (Program::Method& method : program.methods) {
+      for (auto& forked : forked_graphs(*method.graph)) simplify(forked);
+      simplify(method.graph);
+    }
+  } catch (const c10::Error& error) {
+    throw Error(fmt::format("TorchScript can't flatten this module: {}", first_sentence(error.what_without_backtrace())));
+  }
+  return program;
+}
+
+}  // namespace bnfold

@@ -1,0 +1,185 @@
+// The pipeline: what happens to a module that is optimized, step by step.
+#include "bnfold/optimize.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
+#include <torch/csrc/jit/passes/frozen_conv_add_relu_fusion.h>
+
+#include <array>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <unordered_set>
+
+#include "bnfold/bnfold.h"
+#include "bnfold/check.h"
+#include "freeze.h"
+#include "fuse/bounds.h"
+#include "fuse/concat.h"
+#include "fuse/conv.h"
+#include "fuse/growing_lists.h"
+#include "fuse/linear.h"
+#include "fuse/memory_order.h"
+#include "fuse/observe.h"
+#include "fuse/packed_weight.h"
+#include "fuse/pixel.h"
+#include "fuse/reuse_memory.h"
+#include "graph/constants.h"
+#include "graph/graph_walk.h"
+#include "graph/operators.h"
+#include "graph/parameter_store.h"
+#include "module/compilation_units.h"
+#include "report/sentence.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+Options options_of(const std::vector<c10::IValue>& inputs) {
+  Options options;
+  for (const c10::IValue& input : inputs) {
+    options.input_ranks.emplace_back();
+    if (input.isTensor()) options.input_ranks.back() = input.toTensor().dim();
+  }
+  return options;
+}
+
+// A copy with buffers of its own, which a run may write; nothing where an object of a C++ class can't be copied.
+std::optional<jit::Module> copy_of(const jit::Module& module) try { return module.deepcopy(); } catch (const c10::Error&) {
+  return std::nullopt;
+}
+
+Observations observed_in(const jit::Module& frozen, const jit::Graph& graph, const std::vector<c10::IValue>& inputs) {
+  const auto copy = inputs.empty() ? std::nullopt : copy_of(frozen);
+  if (!copy) return {};
+  std::vector<c10::IValue> arguments = {copy->_ivalue()};
+  for (const c10::IValue& input : inputs) arguments.push_back(input.deepcopy());
+  const auto fail = [](const std::string& what) {
+    throw InputError("the module can't run on the example inputs: " + first_sentence(what));
+  };
+  try {
+    return observe(graph, arguments);
+  } catch (const c10::Error& error) {
+    fail(error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    fail(error.what());
+  }
+  return {};
+}
+
+// Fusions as the user is told of them.
+template <typename Fusion>
+FusedLayer described(const Fusion& fusion) {
+  std::vector<std::string> steps;
+  for (const jit::Node* node : fusion.nodes()) steps.emplace_back(node->kind().toUnqualString());
+  return {fusion.layer, fmt::format("{}", fmt::join(steps, ", "))};
+}
+
+// Applies it, and knows of its result what was observed. What is gone is forgotten: a later value may get its address.
+template <typename Fusion>
+jit::Value* applied(const Fusion& fusion, WeightPacker& packer, Observations& observed) {
+  const auto result = observed.extract(fusion.last()->output());
+  for (const jit::Node* node : fusion.nodes()) observed.erase(node->output());
+  jit::Value* step = apply(fusion, packer);
+  if (!result.empty()) observed.emplace(step, std::move(result.mapped()));
+  return step;
+}
+
+void fuse_linears(OptimizeResult& result, const std::shared_ptr<jit::Graph>& graph, WeightPacker& packer,
+                  Observations& observed) {
+  const LinearPlan plan = plan_linears(graph, observed);
+  for (const LinearFusion& fusion : plan.fusions) {
+    result.fused.push_back(described(fusion));
+    applied(fusion, packer, observed);
+  }
+  result.unfused.insert(result.unfused.end(), plan.unfused.begin(), plan.unfused.end());
+}
+
+void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& graph, Observations observed) {
+  use_new_memory(*graph, observed);
+  use_linear_for_pixels(graph, observed);
+  ConvPlan plan = plan_convs(graph, observed);
+  const bool contiguous = !ParameterStore(graph).holds_channels_last();
+  const std::scoped_lock lock(compilation_units());
+  WeightPacker packer(result.module);
+  std::unordered_set<jit::Value*> steps;
+  for (const ConvFusion& fusion : plan.fusions) {
+    result.fused.push_back(described(fusion));
+    steps.insert(applied(fusion, packer, observed));
+  }
+  result.unfused = std::move(plan.unfused);
+  fuse_linears(result, graph, packer, observed);
+  if (contiguous) restore_memory_order(*graph, steps);
+  share_memory_of_concatenations(*graph, observed);
+  join_bounds(*graph);
+  reuse_memory(*graph, observed);
+}
+
+bool is_on_cuda(const jit::Graph& graph) {
+  bool found = false;
+  for_each_node(graph.block(), [&found](const jit::Node* node) {
+    const auto constant = node->kind() == jit::prim::Constant ? constant_tensor(node->output()) : std::nullopt;
+    found |= constant && constant->is_cuda();
+  });
+  return found;
+}
+
+// LibTorch's fusion for cuDNN drops writes into views.
+bool writes_in_place(const jit::Graph& graph) {
+  bool found = false;
+  for_each_node(graph.block(), [&found](const jit::Node* node) {
+    for (const jit::Value* input : node->inputs()) found |= writes_into(node, input);
+  });
+  return found;
+}
+
+void require_equal(const jit::Module& module, const jit::Module& optimized, const std::vector<c10::IValue>& inputs) {
+  const CheckResult result = check(module, optimized, {inputs});
+  if (result.passed) return;
+  throw Error(fmt::format(
+      "the optimized module differs from the original on the example inputs: by {:.1e} of the largest value of {}, where "
+      "{:.0e} is the tolerance; without example inputs nothing is compared",
+      result.largest_error, result.worst_output, result.tolerance));
+}
+
+constexpr std::array<std::string_view, 9> kObstacles = {
+    "layer_unsupported",       "weight_not_static",   "weight_unsupported", "input_not_batched", "value_changed_in_place",
+    "value_has_other_readers", "operand_unsupported", "sizes_unknown",      "product_too_small"};
+
+}  // namespace
+
+std::string_view name(FusionObstacle obstacle) {
+  return kObstacles.at(static_cast<size_t>(obstacle));
+}
+
+std::string OptimizeResult::to_json() const {
+  auto json = nlohmann::ordered_json::parse(report.to_json());
+  json["fused"] = nlohmann::ordered_json::array();
+  for (const FusedLayer& layer : fused) json["fused"].push_back({{"name", layer.name}, {"steps", layer.steps}});
+  json["unfused"] = nlohmann::ordered_json::array();
+  for (const UnfusedStep& step : unfused) {
+    json["unfused"].push_back(
+        {{"name", step.name}, {"step", step.step}, {"obstacle", bnfold::name(step.obstacle)}, {"detail", step.detail}});
+  }
+  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+OptimizeResult optimize_for_inference(const jit::Module& module, const std::vector<c10::IValue>& example_inputs) {
+  const at::NoGradGuard no_grad;
+  const FoldResult frozen = freeze(module, options_of(example_inputs), c10::nullopt, /*optimize_numerics=*/true);
+  OptimizeResult result{frozen.module, frozen.report, {}, {}};
+  auto graph = result.module.get_method("forward").graph();
+  if (is_on_cuda(*graph)) {
+    if (!writes_in_place(*graph)) jit::FuseFrozenConvAddRelu(graph);
+  } else if (can_pack_weights()) {
+    spell_out_growing_lists(*graph);
+    fuse_on_cpu(result, graph, observed_in(result.module, *graph, example_inputs));
+  }
+  jit::EliminateDeadCode(graph);
+  if (!example_inputs.empty()) require_equal(module, result.module, example_inputs);
+  return result;
+}
+
+}  // namespace bnfold

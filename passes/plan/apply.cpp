@@ -1,0 +1,143 @@
+#include "plan/apply.h"
+
+#include <fmt/format.h>
+#include <torch/csrc/jit/ir/constants.h>
+
+#include "graph/operators.h"
+#include "graph/raise_if.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+jit::Value* insert(jit::Graph* graph, jit::NodeKind kind, at::ArrayRef<jit::Value*> inputs, const c10::TypePtr& type) {
+  jit::Value* output = graph->insertNode(graph->create(kind, inputs))->output();
+  return output->setType(type);
+}
+
+// A later value may get the address of one that is gone.
+void destroy(jit::Node* node, Ranks& ranks) {
+  for (const jit::Value* output : node->outputs()) ranks.forget(output);
+  node->destroy();
+}
+
+class Applier {
+ public:
+  Applier(const Norm& norm, ParameterStore& store, Ranks& ranks) : norm_(norm), store_(store), ranks_(ranks) {}
+
+  void operator()(const SetInput& edit) {
+    jit::Value* value = store_.add(edit.beside, edit.name, edit.tensor);
+    for (jit::Node* view : edit.views) {
+      jit::Graph* graph = edit.node->owningGraph();
+      jit::Node* copy = graph->createClone(view, [](jit::Value* input) { return input; });
+      copy->replaceInput(0, value);
+      value = copy->insertBefore(edit.node)->output();
+    }
+    edit.node->replaceInput(edit.input, value);
+  }
+
+  void operator()(const SetNumber& edit) {
+    const jit::WithInsertPoint before(edit.node);
+    edit.node->replaceInput(edit.input, edit.node->owningGraph()->insertConstant(edit.number));
+  }
+
+  void operator()(const AddToOutput& edit) {
+    jit::Value* addend = store_.add(edit.beside, edit.name, edit.tensor);
+    jit::Graph* graph = edit.node->owningGraph();
+    const jit::WithInsertPoint behind(edit.node->next());
+    jit::Value* output = edit.node->output();
+    jit::Value* sum = insert(graph, jit::aten::add, {output, addend, graph->insertConstant(1)}, c10::TensorType::get());
+    output->replaceAllUsesAfterNodeWith(sum->node(), sum);
+    ranks_.adopt(sum, output);
+  }
+
+  // One clamp is one kernel on a GPU, and one pass over memory on a CPU in channels_last; in other memory formats it is not vectorized,
+  // and takes four times as long as maximum and minimum.
+  void operator()(const Bound& edit) {
+    jit::Graph* graph = edit.node->owningGraph();
+    const jit::WithInsertPoint before(edit.node);
+    jit::Value* value = edit.node->input(0);
+    const auto bound = [&](const at::Tensor& tensor, const char* name) {
+      return store_.add_buffer(norm_.leaf, name, tensor.to(norm_.dtype, /*non_blocking=*/false, /*copy=*/true));
+    };
+    jit::Value* lower = edit.lower.defined() ? bound(edit.lower, "lower_bound") : nullptr;
+    jit::Value* upper = edit.upper.defined() ? bound(edit.upper, "upper_bound") : nullptr;
+    if (lower != nullptr && upper != nullptr && (edit.lower.is_cuda() || store_.holds_channels_last())) {
+      value = insert(graph, jit::aten::clamp, {value, lower, upper}, c10::TensorType::get());
+    } else {
+      if (lower != nullptr) value = insert(graph, jit::aten::maximum, {value, lower}, c10::TensorType::get());
+      if (upper != nullptr) value = insert(graph, jit::aten::minimum, {value, upper}, c10::TensorType::get());
+    }
+    replace(edit.node, value);
+  }
+
+  void operator()(const Replace& edit) { replace(edit.node, edit.value); }
+
+  void operator()(const Detach& edit) {
+    const jit::WithInsertPoint before(edit.node);
+    std::string kind = edit.node->kind().toQualString();
+    kind.pop_back();  // the underscore
+    jit::Value* value =
+        insert(edit.node->owningGraph(), jit::Symbol::fromQualString(kind), edit.node->inputs(), edit.node->output(0)->type());
+    replace(edit.node, value);
+  }
+
+ private:
+  void replace(jit::Node* node, jit::Value* value) {
+    if (value->node()->sourceRange().source() == nullptr) value->node()->copyMetadata(node);
+    ranks_.adopt(value, node->output(0));
+    node->output(0)->replaceAllUsesWith(value);
+    destroy(node, ranks_);
+  }
+
+  const Norm& norm_;
+  ParameterStore& store_;
+  Ranks& ranks_;
+};
+
+// if dim(value) != rank: raise, as far up as the rank is the same. What takes the affine in may not fit other ranks, and would raise an error
+// that says nothing. Behind conv2d, TorchScript takes 4 dimensions for granted, and would drop the check.
+void require_rank(jit::Node* node, jit::Value* value, int64_t rank, Ranks& ranks) {
+  const auto leads_up = [&](const jit::Node* above) {
+    if (is_convolution(above)) return true;
+    const bool reads = above->kind().is_aten() && !above->inputs().empty() && above->owningBlock() == node->owningBlock();
+    return reads && ranks.are_one(above->input(0), value);
+  };
+  while (leads_up(value->node())) {
+    node = value->node();
+    value = node->input(0);
+  }
+  jit::Graph* graph = node->owningGraph();
+  const jit::WithInsertPoint before(node);
+  jit::Value* dimensions = insert(graph, jit::aten::dim, {value}, c10::IntType::get());
+  jit::Value* differs = insert(graph, jit::aten::ne, {dimensions, graph->insertConstant(rank)}, c10::BoolType::get());
+  const std::string message = fmt::format(
+      "a batch norm was folded into this layer for inputs of rank {}; to run it on another rank, fold the original module with "
+      "example inputs of that rank",
+      rank);
+  insert_raise_if(*graph, differs, message);
+  // Inside a branch or a loop the check says nothing about the nodes outside.
+  if (node->owningBlock() == graph->block()) ranks.prove(value, rank);
+}
+
+}  // namespace
+
+void apply(const Plan& plan, const Norm& norm, ParameterStore& store, Ranks& ranks) {
+  if (plan.required_rank) require_rank(norm.node(), norm.input(), *plan.required_rank, ranks);
+  Applier applier(norm, store, ranks);
+  for (const Edit& edit : plan.edits) std::visit(applier, edit);
+  jit::Value* replacement = norm.input();  // an edit may have put a sum in its place
+  if (plan.needs_contiguous) {
+    jit::Graph* graph = norm.node()->owningGraph();
+    const jit::WithInsertPoint before(norm.node());
+    jit::Value* format = graph->insertConstant(static_cast<int64_t>(at::MemoryFormat::Contiguous));
+    replacement = insert(graph, jit::aten::contiguous, {replacement, format}, c10::TensorType::get());
+    ranks.adopt(replacement, norm.input());
+  }
+  norm.node()->output(0)->replaceAllUsesWith(replacement);
+  for (auto node = norm.nodes.rbegin(); node != norm.nodes.rend(); ++node) destroy(*node, ranks);
+}
+
+}  // namespace bnfold

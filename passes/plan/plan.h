@@ -1,0 +1,47 @@
+// Decides how a norm can be folded. Planning changes nothing.
+#pragma once
+
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "knowledge/find_norms.h"
+#include "rules/rule.h"
+
+namespace bnfold {
+
+// All that is needed to take one norm out of its graph.
+struct Plan {
+  std::vector<Edit> edits;
+  Direction direction;
+  std::string into;                      // dotted paths, joined by ", "
+  bool needs_contiguous = false;         // what takes the norm's place is laid out in another order than the norm's output was
+  std::optional<int64_t> required_rank;  // the fold is right for inputs of the norm of this rank, which nothing makes certain
+
+  // How many nodes the fold adds to the graph, the norm not counted.
+  int64_t added_nodes() const;
+};
+
+// One way that was tried: the operators that the affine passed, and what stopped it.
+struct Attempt {
+  std::string way;  // "backward", "forward", "shift backward, scale forward", ..., "forward, other readers rescaled"
+  std::vector<const torch::jit::Node*> passed;
+  Decline decline;
+};
+
+// What was tried and where it ended.
+struct Refusal {
+  std::vector<Attempt> attempts;
+
+  // The first obstacle on the way back, which is the one to name where only one can be named.
+  const Decline& main() const { return attempts.front().decline; }
+
+  // Whether an attempt ended at this obstacle.
+  bool names(const Decline& decline) const;
+};
+
+// The plan for `norm` that leaves the fewest nodes, or what stood in every way. Values that others read too are rescaled, and so what the
+// others make of them, only where nothing else helps.
+std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, const Ranks& ranks);
+
+}  // namespace bnfold

@@ -1,0 +1,86 @@
+// Bounds overwrite what they bound where nobody can see it.
+#include "plan/bounds_in_place.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "support/expect.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+namespace {
+
+class BoundsInPlace : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(9); }
+
+  // y = f(x), y --> norm --> relu --> conv
+  static Model bounded(const std::string& statements) {
+    Model model;
+    model.layer("conv", {5, 8, 3, 3}, 5).norm("norm", 8);
+    return model.forward(statements);
+  }
+
+  static std::string layer(const std::string& value) {
+    return conv("conv", fmt::format("torch.relu({})", batch_norm("norm", value)));
+  }
+
+  static void expect_in_place(const torch::jit::Module& module, bool in_place) {
+    EXPECT_EQ(count_nodes(module, "aten::maximum"), in_place ? 0 : 1);
+    EXPECT_EQ(count_nodes(module, "aten::clamp_min_"), in_place ? 1 : 0);
+    EXPECT_EQ(count_nodes(module, "aten::clamp_max_"), 1);  // what maximum made is read by nobody else
+  }
+
+  const at::Tensor x = at::randn({2, 4, 6, 6}, at::kDouble) * 2;
+};
+
+TEST_F(BoundsInPlace, WhereAConcatenationIsReadByNobodyElse) {
+  const Model model = bounded("y = torch.cat([x, 2 * x], 1)\nreturn " + layer("y"));
+  expect_in_place(expect_folded(model.module, {x}, "norm", "conv").module, true);
+}
+
+TEST_F(BoundsInPlace, WhereOthersReadItsSizesOnly) {
+  const Model model = bounded("y = torch.cat([x, 2 * x], 1)\nreturn " + layer("y") + " * y.size(1)");
+  expect_in_place(expect_folded(model.module, {x}, "norm", "conv").module, true);
+}
+
+TEST_F(BoundsInPlace, NotWhereTheInputOfTheModuleIsBounded) {
+  const Model model = bounded("return " + layer("x"));
+  expect_in_place(expect_folded(model.module, {x.repeat({1, 2, 1, 1})}, "norm", "conv").module, false);
+}
+
+TEST_F(BoundsInPlace, NotWhereAnotherReads) {
+  const Model model = bounded("y = torch.cat([x, 2 * x], 1)\nreturn " + layer("y") + " + y.mean()");
+  expect_in_place(expect_folded(model.module, {x}, "norm", "conv").module, false);
+}
+
+TEST_F(BoundsInPlace, NotWhereAViewIsReturned) {
+  const Model model = bounded("y = torch.cat([x, 2 * x], 1)\nreturn y.view(-1), " + layer("y"));
+  expect_in_place(expect_folded(model.module, {x}, "norm", "conv").module, false);
+}
+
+TEST_F(BoundsInPlace, NotInALoopThatReadsItAgain) {
+  const Model model =
+      bounded("y = torch.cat([x, 2 * x], 1)\nz = x.mean()\nfor i in range(x.size(0)):\n  z = z + " + layer("y") + "\nreturn z");
+  expect_in_place(expect_folded(model.module, {x}, "norm", "conv").module, false);
+}
+
+TEST_F(BoundsInPlace, InALoopThatMakesItAnew) {
+  const Model model =
+      bounded("z = x.mean()\nfor i in range(x.size(0)):\n  y = torch.cat([x, x + i], 1)\n  z = z + " + layer("y") + "\nreturn z");
+  expect_in_place(expect_folded(model.module, {x}, "norm", "conv").module, true);
+}
+
+TEST_F(BoundsInPlace, LeavesGradientsAsTheyAre) {
+  Model model = bounded("y = torch.cat([x, 2 * x], 1)\nreturn " + layer("y"));
+  FoldResult result = fold(model.module);
+  const auto gradient = [this](torch::jit::Module& module) {
+    const at::Tensor input = x.clone().requires_grad_(true);
+    module.forward({input}).toTensor().square().sum().backward();
+    return input.grad();
+  };
+  EXPECT_TRUE(at::allclose(gradient(model.module), gradient(result.module)));
+}
+
+}  // namespace
+}  // namespace bnfold::test

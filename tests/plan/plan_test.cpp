@@ -1,0 +1,287 @@
+// What the planner asks of the values between a layer and its norm.
+#include "plan/plan.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "support/expect.h"
+#include "support/model.h"
+
+namespace bnfold::test {
+namespace {
+
+class Planner : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  static std::string conv(const std::string& value = "x") {
+    return fmt::format("torch.conv2d({}, self.conv.weight, None, [1, 1], [0, 0], [1, 1], 1)", value);
+  }
+
+  static Model with(const std::string& statements) {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}).norm("norm", 4);
+    return model.forward(statements);
+  }
+
+  static std::string norm(const std::string& value = "y") { return batch_norm("norm", value); }
+
+  const at::Tensor x = at::randn({2, 3, 6, 6}, at::kDouble);
+};
+
+TEST_F(Planner, FoldsWhereTheNormIsTheOnlyReader) {
+  expect_folded(with("y = " + conv() + "\nreturn " + norm()).module, {x}, "norm", "conv");
+}
+
+TEST_F(Planner, ReadsOfRankSizeAndDtypeDoNotCount) {
+  const Model model =
+      with("y = " + conv() + "\nassert y.dim() == 4\nz = " + norm() + "\nreturn z * y.size(1) * float(y.is_floating_point())");
+  expect_folded(model.module, {x}, "norm", "conv");
+}
+
+TEST_F(Planner, DeclinesWhereSomethingElseReadsTheValue) {
+  expect_kept(with("y = " + conv() + "\nreturn " + norm() + " + y").module, {x}, "norm", Reason::value_has_other_readers,
+              "aten::add");
+}
+
+TEST_F(Planner, DeclinesWhereTheValueIsReturned) {
+  expect_kept(with("y = " + conv() + "\nreturn " + norm() + ", y").module, {x}, "norm", Reason::value_has_other_readers);
+}
+
+TEST_F(Planner, DeclinesWhereTheValueIsWrittenInPlace) {
+  const Model model = with("y = " + conv() + "\ny.mul_(x.mean())\nreturn " + norm());
+  expect_kept(model.module, {x}, "norm", Reason::value_changed_in_place, "aten::mul_");
+}
+
+TEST_F(Planner, FoldsWhereTheNormsOutputIsWrittenInPlace) {
+  expect_folded(with("y = " + conv() + "\nz = " + norm() + "\nz.relu_()\nreturn z").module, {x}, "norm", "conv");
+}
+
+TEST_F(Planner, DeclinesANormOfAConvolutionWithoutABatch) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}).norm("norm", 4).layer("behind", {5, 4, 1}, 5);
+  model.forward("z = " + batch_norm("norm", conv()) +
+                "\nassert z.dim() == 3\nreturn torch.conv1d(z, self.behind.weight, self.behind.bias, [1], [0], [1], 1)");
+  expect_stopped(model.module, {at::randn({3, 6, 6}, at::kDouble)}, "norm", "norm", Reason::input_not_batched, "no batch",
+                 with_rank(3));
+}
+
+TEST_F(Planner, DeclinesANormOfTheInput) {
+  expect_kept(with("return " + conv(batch_norm("norm", "x")).replace(0, 0, "")).module, {}, "norm",
+              Reason::value_from_graph_input);
+}
+
+TEST_F(Planner, FoldsANormInABranchOfALayerOutside) {
+  const Model model = with("y = " + conv() + "\nif bool(x.sum() > 0):\n  z = " + norm() + "\nelse:\n  z = x\nreturn z");
+  expect_folded(model.module, {x}, "norm", "conv");
+}
+
+TEST_F(Planner, DeclinesANormInABranchOfALayerThatTheOtherBranchReads) {
+  const Model model = with("y = " + conv() + "\nif bool(x.sum() > 0):\n  z = " + norm() + "\nelse:\n  z = y\nreturn z");
+  expect_kept(model.module, {x}, "norm", Reason::value_has_other_readers);
+}
+
+TEST_F(Planner, FoldsInsideABranch) {
+  const Model model = with("if bool(x.sum() > 0):\n  y = " + conv() + "\n  z = " + norm() + "\nelse:\n  z = x\nreturn z");
+  expect_folded(model.module, {x.abs()}, "norm", "conv");
+}
+
+TEST_F(Planner, FoldsInsideALoop) {
+  const Model model = with("z = x\nfor i in range(x.size(0)):\n  y = " + conv() + "\n  z = " + norm() + ".relu_()\nreturn z");
+  expect_folded(model.module, {x}, "norm", "conv");
+}
+
+TEST_F(Planner, DeclinesALoopThatWouldWriteIntoTheLayersOutput) {
+  const Model model =
+      with("y = " + conv() + "\nz = x.sum()\nfor i in range(x.size(0)):\n  z = z + " + norm() + ".add_(1.0).sum()\nreturn z");
+  expect_kept(model.module, {x}, "norm", Reason::value_from_other_block);
+}
+
+TEST_F(Planner, DeclinesAnOperatorWithoutARule) {
+  expect_kept(with("y = torch.cumsum(" + conv() + ", 1)\nreturn " + norm()).module, {x}, "norm", Reason::no_rule_for_operator,
+              "aten::cumsum");
+}
+
+TEST_F(Planner, FoldsTwoNormsInARow) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}).norm("norm1", 4).norm("norm2", 4);
+  model.forward("y = " + conv() + "\ny = " + batch_norm("norm1", "y") + "\nreturn " + batch_norm("norm2", "y"));
+  const FoldResult result = expect_folded(model.module, {x}, "norm2", "conv");
+  EXPECT_EQ(result.report.folded.size(), 2U);
+}
+
+// What returns its input where there is nothing to do, though its schema does not say so.
+class HandsOn : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  // u --> norm --> behind; `operation` makes of u what is written into then
+  static Model beside(const std::string& operation) {
+    Model model;
+    model.layer("conv", {4, 3, 1, 1}, 4).layer("behind", {5, 4, 1, 1}, 5).norm("norm", 4);
+    return model.forward(fmt::format("u = torch.tanh({})\ny = {}\nv = {}\nv.add_(1.0)\nreturn {}, v", conv("conv", "x"),
+                                     batch_norm("norm", "u"), operation, conv("behind", "y")));
+  }
+
+  const at::Tensor x = at::randn({2, 3, 6, 6}, at::kDouble);
+};
+
+TEST_P(HandsOn, DeclinesAWriteIntoWhatMayBeTheNormsInput) {
+  expect_stopped(beside(GetParam()).module, {x}, "norm", "forward", Reason::value_changed_in_place, "aten::add_");
+}
+
+INSTANTIATE_TEST_SUITE_P(Operators, HandsOn,
+                         ::testing::Values("torch.atleast_1d(u)", "torch.atleast_2d(u)", "torch.atleast_3d(u)",
+                                           "u.sum_to_size([2, 4, 6, 6])", "u.to_dense()", "u.unsafe_chunk(1)[0]",
+                                           "u.unsafe_split(2)[0]"));
+
+using Copies = HandsOn;
+
+TEST_F(Copies, LetTheNormFoldBesideAWriteIntoThem) {
+  for (const char* copy : {"u.clone()", "torch.relu(u)"}) expect_folded(beside(copy).module, {x}, "norm", "behind");
+}
+
+// A residual block whose norm stands behind an activation: its scale must be divided out of the stream, which others read.
+class Rescaling : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  static std::string conv(const std::string& path, const std::string& value, int padding = 1) {
+    return fmt::format("torch.conv2d({1}, self.{0}.weight, self.{0}.bias, [1, 1], [{2}, {2}], [1, 1], 1)", path, value, padding);
+  }
+
+  // u --> inner --> gelu --> norm, + u
+  static Model block(const std::string& between = "", const std::string& result = "s") {
+    Model model;
+    for (const char* layer : {"stem", "inner", "beside"}) model.layer(layer, {4, 4, 3, 3}, 4);
+    model.layer("head", {4, 4, 1, 1}, 4).norm("norm", 4);
+    scales(model).abs_().add_(0.1);
+    return model.forward(fmt::format("u = {}\ny = torch.gelu({})\n{}s = {} + u\ns = {}\nreturn {}", conv("stem", "x"),
+                                     conv("inner", "u"), between, batch_norm("norm", "y"), conv("head", "s", 0), result));
+  }
+
+  static at::Tensor scales(const Model& model) { return model.module.attr("norm").toModule().attr("weight").toTensor(); }
+
+  const at::Tensor x = at::randn({2, 4, 6, 6}, at::kDouble);
+};
+
+TEST_F(Rescaling, DividesAStreamAndGivesItsReadersTheScaleBack) {
+  expect_folded(block().module, {x}, "norm", "inner, stem, head");
+}
+
+TEST_F(Rescaling, SendsZeroScalesBackThroughTheActivation) {
+  const Model model = block();
+  scales(model).select(0, 1).zero_();
+  const FoldResult result = expect_folded(model.module, {x}, "norm", "inner, stem, head");
+  EXPECT_TRUE(result.report.kept.empty());
+}
+
+TEST_F(Rescaling, ServesSeveralReaders) {
+  const Model model = block("v = " + conv("beside", "u.mean([2, 3], keepdim=True)") + "\n", "s + v");
+  expect_folded(model.module, {x}, "norm", "inner, stem, beside, head");
+}
+
+TEST_F(Rescaling, DeclinesAReaderThatTakesNoScale) {
+  const Model model = block("v = torch.sigmoid(u)\n", "s + v");
+  expect_stopped(model.module, {x}, "norm", "forward, other readers rescaled", Reason::operator_not_affine);
+}
+
+TEST_F(Rescaling, PassesPositiveScalesThroughAnActivationOfAReader) {
+  expect_folded(block("v = " + conv("beside", "torch.relu(u)") + "\n", "s + v").module, {x}, "norm", "inner, stem, beside, head");
+}
+
+TEST_F(Rescaling, DeclinesAnActivationOfAReaderThatWouldBecomeABound) {
+  const Model model = block("v = " + conv("beside", "torch.relu(u)") + "\n", "s + v");
+  scales(model).select(0, 1).neg_();
+  expect_stopped(model.module, {x}, "norm", "forward, other readers rescaled", Reason::scale_not_positive);
+}
+
+TEST_F(Rescaling, DeclinesAStreamThatIsReturned) {
+  expect_stopped(block("", "s, u").module, {x}, "norm", "forward, other readers rescaled", Reason::value_in_container);
+}
+
+TEST_F(Rescaling, DeclinesAReaderThatWritesInPlace) {
+  const Model model = block("v = u.mul_(2.0)\n", "s + v");
+  expect_stopped(model.module, {x}, "norm", "forward, other readers rescaled", Reason::value_changed_in_place);
+}
+
+// y = conv(x), read by the layer last and by a norm without a shift, whose output an activation reads
+Model scaled_beside(const std::string& activation) {
+  Model model;
+  model.layer("conv", {4, 4, 3, 3}, 4).layer("last", {4, 4, 1, 1}, 4).norm("norm", 4);
+  without_shift(model);
+  tensor_of(model, "weight").abs_().add_(0.5);
+  return model.forward("y = " + test::conv("conv", "x") + "\nz = torch." + activation + "(" + batch_norm("norm", "y") +
+                       ")\nreturn " + test::conv("last", "y") + " + torch.sigmoid(z)");
+}
+
+TEST_F(Rescaling, RescalesTheOtherReaderOfANormsInput) {
+  expect_folded(scaled_beside("relu").module, {x}, "norm", "last, conv");
+}
+
+TEST_F(Rescaling, DeclinesAWriteIntoTheNormsOutputWhereItsInputIsReadToo) {
+  expect_stopped(scaled_beside("relu_").module, {x}, "norm", "backward, other readers rescaled", Reason::value_changed_in_place,
+                 "normalized value");
+}
+
+TEST_F(Rescaling, DeclinesAReaderThatLeadsBackToTheNorm) {
+  const Model model = block("y = y * u\n");
+  expect_stopped(model.module, {x}, "norm", "forward, other readers rescaled", Reason::value_has_other_readers);
+}
+
+TEST_F(Rescaling, DeclinesScalesThatLeaveTheRange) {
+  const Model model = block();
+  scales(model).fill_(1e-80);
+  expect_stopped(model.module, {x}, "norm", "forward, other readers rescaled", Reason::scale_not_invertible);
+}
+
+TEST_F(Rescaling, TakesNoShiftOutOfAStream) {
+  Model model;
+  model.layer("stem", {4, 4, 3, 3}, 4).layer("head", {4, 4, 1, 1}, 4).norm("norm", 4);
+  model.forward(fmt::format("u = {}\ns = torch.sigmoid({}) + {}\nreturn s", conv("stem", "x"), batch_norm("norm", "u"),
+                            conv("head", "u", 0)));
+  expect_kept(model.module, {x}, "norm", Reason::value_has_other_readers);
+}
+
+TEST_F(Planner, DeclinesAWriteInABranchIntoTheNormalizedValue) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 3);
+  model.forward("y = " + norm("x") + "\nz = " + conv("x") + "\nif bool(x.sum() > 0):\n  z = " + conv("torch.relu_(y)") +
+                "\nreturn z");
+  expect_stopped(model.module, {x}, "norm", "forward", Reason::value_changed_in_place, "aten::relu_", with_rank(4));
+}
+
+TEST_F(Planner, DeclinesABoundThatWouldBePassedTwice) {
+  Model model;
+  model.layer("conv", {4, 6, 3, 3}).norm("norm", 3);
+  model.forward("y = " + norm("x") + "\nreturn " + conv("torch.clamp(torch.cat([y, y], 1), -1.0, 1.0)"));
+  expect_stopped(model.module, {x}, "norm", "forward", Reason::value_has_other_readers, "passed twice", with_rank(4));
+}
+
+// Eager can't run these two, and folding them must not crash.
+TEST_F(Planner, KeepsANormOfAVector) {
+  const FoldResult result = fold(with("return " + norm("x.flatten()")).module, with_rank(4));
+  ASSERT_EQ(result.report.kept.size(), 1U);
+  EXPECT_EQ(name(result.report.kept[0].reason), name(Reason::rank_unknown));
+}
+
+TEST_F(Planner, KeepsANormOfFewerChannelsThanAConcatenationHas) {
+  const FoldResult result = fold(with("y = " + conv() + "\nreturn " + norm("torch.cat([y, y], 1)")).module, with_rank(4));
+  ASSERT_EQ(result.report.kept.size(), 1U);
+  EXPECT_EQ(name(result.report.kept[0].reason), name(Reason::channels_differ));
+}
+
+// Its constants make the value larger, so it is no affine of each of its channels.
+TEST_F(Planner, KeepsAFactorToWhoseSizeTheValueIsBroadcast) {
+  for (const char* sizes : {"[3, 1, 1]", "[1, 1, 3, 1, 1]"}) {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}, 4).parameter("factor", at::randn({3}, at::kDouble));
+    model.forward(fmt::format(
+        "y = x * self.factor.view({})\nreturn torch.conv2d(y.flatten(0, -4), self.conv.weight, self.conv.bias)", sizes));
+    const FoldResult result = expect_unharmed(model.module, {at::randn({2, 1, 6, 6}, at::kDouble)}, with_rank(4));
+    EXPECT_TRUE(result.report.scales.empty()) << sizes;
+  }
+}
+
+}  // namespace
+}  // namespace bnfold::test
