@@ -5,7 +5,7 @@
 #include "knowledge/find_norms.h"
 #include "knowledge/ranks.h"
 #include "plan/apply.h"
-#include "plan/bounds_in_place.h"
+#include "plan/memory_reuse.h"
 #include "plan/parallel_convs.h"
 #include "plan/plan.h"
 #include "rules/kernel_rule.h"
@@ -48,6 +48,8 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
     const auto operand = static_operand(store, const_cast<jit::Value*>(value));
     return operand && operand->tensor.defined() ? std::optional<int64_t>(operand->tensor.dim()) : std::nullopt;
   };
+  const Nodes overwrote = use_new_memory(graph, store);
+  store.read_memory(graph);
   Ranks ranks(graph, input_ranks, static_rank);
   std::vector<KeptNorm> left;
   bool changed = false;
@@ -70,7 +72,7 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
     }
   }
   changed |= merge_parallel_convs(graph, store, report);
-  if (changed) write_bounds_in_place(graph, store);
+  reuse_memory(graph, store, overwrote);
   report.kept.insert(report.kept.end(), left.begin(), left.end());
   return changed;
 }

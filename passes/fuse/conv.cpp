@@ -29,8 +29,6 @@
 //             one of 1 might have been broadcast                                  sizes_unknown
 #include "fuse/conv.h"
 
-#include <torch/csrc/jit/ir/alias_analysis.h>
-
 #include <algorithm>
 #include <unordered_map>
 #include <unordered_set>
@@ -40,8 +38,8 @@
 #include "fuse/step.h"
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
+#include "graph/memory.h"
 #include "graph/operators.h"
-#include "knowledge/memory.h"
 
 namespace bnfold {
 
@@ -62,7 +60,7 @@ std::string step_of(const jit::Node* node) {
 class Planner {
  public:
   Planner(const std::shared_ptr<jit::Graph>& graph, const Observations& observed)
-      : graph_(graph), store_(graph), aliases_(graph, /*isFrozen=*/true), observed_(observed) {}
+      : graph_(graph), store_(graph), observed_(observed) {}
 
   ConvPlan run() {
     ConvPlan plan;
@@ -111,8 +109,7 @@ class Planner {
     return ConvFusion{conv, store_.layer(conv->namedInput("weight")), *weight, *geometry, input_size};
   }
 
-  // Alias analysis does not know of operators that may return their input, as contiguous and atleast_1d.
-  bool is_written(const jit::Value* value) const { return aliases_.hasWriters(value) || !writers_of(value).nodes.empty(); }
+  bool is_written(const jit::Value* value) const { return store_.memory().may_be_written(value); }
 
   // Whether something writes into the value, or into what may lie in memory in the order that the step gives it.
   bool is_written_behind(const jit::Value* step) const {
@@ -225,7 +222,6 @@ class Planner {
 
   const std::shared_ptr<jit::Graph>& graph_;
   const ParameterStore store_;
-  const jit::AliasDb aliases_;
   const Observations& observed_;
   std::unordered_set<const jit::Node*> steps_;  // the last nodes of the fusions
   std::unordered_set<const jit::Node*> sums_;   // that they take

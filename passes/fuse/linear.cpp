@@ -24,9 +24,9 @@
 #include "fuse/activation.h"
 #include "fuse/step.h"
 #include "graph/graph_walk.h"
+#include "graph/memory.h"
 #include "graph/operators.h"
 #include "graph/parameter_store.h"
-#include "knowledge/memory.h"
 
 namespace bnfold {
 
@@ -64,14 +64,14 @@ Decision decide(jit::Node* linear, const ParameterStore& store, const Observatio
   return LinearFusion{linear, store.layer(linear->namedInput("weight")), *rows};
 }
 
-void take_activation(LinearFusion& fusion, std::vector<UnfusedStep>& unfused) {
+void take_activation(LinearFusion& fusion, const Memory& memory, std::vector<UnfusedStep>& unfused) {
   const auto follower = follower_of(fusion.linear, [](const jit::Node* one) { return activation_of(one).has_value(); });
   if (!follower) return;
   const auto leave = [&](FusionObstacle obstacle, const std::string& detail) {
     unfused.push_back({fusion.layer, follower->node->kind().toUnqualString(), obstacle, detail});
   };
   if (!follower->alone) return leave(FusionObstacle::value_has_other_readers, "something else reads what lies between");
-  if (!read_the_same(fusion.linear->input(0), fusion.linear, follower->node)) {
+  if (!memory.read_the_same(fusion.linear->input(0), fusion.linear, follower->node)) {
     return leave(FusionObstacle::value_changed_in_place, "the input of the layer is written into before it");
   }
   fusion.activation = follower->node;
@@ -87,7 +87,7 @@ LinearPlan plan_linears(const std::shared_ptr<jit::Graph>& graph, const Observat
     Decision decision = decide(node, store, observed);
     if (auto* unfused = std::get_if<UnfusedStep>(&decision)) return plan.unfused.push_back(std::move(*unfused));
     auto& fusion = std::get<LinearFusion>(decision);
-    take_activation(fusion, plan.unfused);
+    take_activation(fusion, store.memory(), plan.unfused);
     plan.fusions.push_back(std::move(fusion));
   });
   return plan;

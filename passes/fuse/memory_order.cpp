@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "graph/constants.h"
+#include "graph/memory.h"
 #include "graph/operators.h"
-#include "knowledge/memory.h"
 
 namespace bnfold {
 

@@ -19,9 +19,9 @@
 #include "graph/constants.h"
 #include "graph/conv_geometry.h"
 #include "graph/graph_walk.h"
+#include "graph/memory.h"
 #include "graph/operators.h"
 #include "graph/parameter_store.h"
-#include "knowledge/memory.h"
 
 namespace bnfold {
 
@@ -70,7 +70,7 @@ class Finder {
 
   bool is_pixel(const jit::Value* value) const {
     const jit::Node* node = value->node();
-    if (may_be_written(value) || value->offset() != 0) return false;
+    if (store_.memory().may_be_written(value) || value->offset() != 0) return false;
     return pixels_.count(value) != 0 || pools_to_one_pixel(node) || reduces_to_one_pixel(node) ||
            (keeps_sizes(node) && is_pixel(node->input(0)));
   }

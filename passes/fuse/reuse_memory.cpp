@@ -10,8 +10,8 @@
 
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
+#include "graph/memory.h"
 #include "graph/operators.h"
-#include "knowledge/memory.h"
 
 namespace bnfold {
 

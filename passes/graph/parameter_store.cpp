@@ -1,6 +1,5 @@
 #include "graph/parameter_store.h"
 
-#include <torch/csrc/jit/ir/alias_analysis.h>
 #include <torch/csrc/jit/ir/constants.h>
 
 #include "graph/graph_walk.h"
@@ -16,14 +15,6 @@ std::string without_self(const std::string& name) {
   return name.rfind("self.", 0) == 0 ? name.substr(5) : name;
 }
 
-bool batch_norm_writes_statistics(const jit::Node* node) {
-  static const std::unordered_set<std::string> writers = {"aten::batch_norm", "aten::native_batch_norm",
-                                                          "aten::_batch_norm_impl_index", "aten::cudnn_batch_norm"};
-  if (writers.count(node->kind().toQualString()) == 0) return false;
-  const auto training = jit::toIValue(node->namedInput("training"));
-  return !training || training->toBool();
-}
-
 bool is_channels_last(const at::Tensor& tensor) {
   if (!tensor.defined() || tensor.layout() != at::kStrided || tensor.is_contiguous()) return false;
   return (tensor.dim() == 4 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast)) ||
@@ -32,40 +23,33 @@ bool is_channels_last(const at::Tensor& tensor) {
 
 }  // namespace
 
-const void* storage_of(const at::Tensor& tensor) {
-  return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
-}
-
 ParameterStore::ParameterStore(const Program& program) {
   for (const std::string& name : program.preserved_values) assigned_.emplace(program.module._ivalue().get(), name);
   for (const Program::Method& method : program.methods) places_.record(*method.graph, program.module);
+  for (const Program::Method& method : program.methods) record_assigned(*method.graph);
   for (const Program::Method& method : program.methods) record(method.graph);
 }
 
 void ParameterStore::record(const std::shared_ptr<jit::Graph>& graph) {
-  const jit::AliasDb aliases(graph, /*isFrozen=*/true);
-  const auto mark = [this](const jit::Value* value) {
-    const auto content = stored(value);
-    if (content && content->isTensor() && content->toTensor().defined()) {
-      written_storages_.insert(storage_of(content->toTensor()));
-    }
-  };
+  read_memory(*graph);
   for_each_node(graph->block(), [&](jit::Node* node) {
-    if (node->kind() == jit::prim::SetAttr) {
-      const ModulePlaces::Place* parent = places_.find(node->input(0));
-      if (parent != nullptr) assigned_.emplace(parent->module._ivalue().get(), node->s(jit::attr::name));
-    }
-    // The alias analysis of a graph does not look into the graphs that it forks.
-    if (node->kind() == jit::prim::fork) record(node->g(jit::attr::Subgraph));
-    if (node->owningGraph() != graph.get()) return;
     const bool leaf = node->kind() == jit::prim::GetAttr || node->kind() == jit::prim::Constant;
-    const auto tensor = leaf ? read(node->output()) : std::nullopt;
-    channels_last_ |= tensor && is_channels_last(*tensor);
-    if (leaf && aliases.hasWriters(node->output())) mark(node->output());
-    if (batch_norm_writes_statistics(node)) {
-      mark(node->namedInput("running_mean"));
-      mark(node->namedInput("running_var"));
-    }
+    const auto content = leaf ? stored(node->output()) : std::nullopt;
+    if (!content || !content->isTensor() || !content->toTensor().defined()) return;
+    channels_last_ |= is_channels_last(content->toTensor());
+    if (memory_->may_be_written(node->output())) written_storages_.insert(storage_of(content->toTensor()));
+  });
+}
+
+void ParameterStore::read_memory(const jit::Graph& graph) {
+  memory_.emplace(graph, [this](const jit::Value* value) { return stored(value); });
+}
+
+void ParameterStore::record_assigned(const jit::Graph& graph) {
+  for_each_node(graph.block(), [this](const jit::Node* node) {
+    if (node->kind() != jit::prim::SetAttr) return;
+    const ModulePlaces::Place* parent = places_.find(node->input(0));
+    if (parent != nullptr) assigned_.emplace(parent->module._ivalue().get(), node->s(jit::attr::name));
   });
 }
 

@@ -14,13 +14,11 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "graph/memory.h"
 #include "graph/module_places.h"
 #include "graph/program.h"
 
 namespace bnfold {
-
-// The memory of a tensor, by its identity; null for one without memory of its own, or none.
-const void* storage_of(const at::Tensor& tensor);
 
 class ParameterStore {
  public:
@@ -35,6 +33,13 @@ class ParameterStore {
 
   // Whether something that the graphs do writes into the memory of `tensor`.
   bool is_written(const at::Tensor& tensor) const;
+
+  // Who shares memory with whom in the graph that was read last.
+  const Memory& memory() const { return *memory_; }
+  Memory& memory() { return *memory_; }
+
+  // Reads the memory of `graph` anew, after a change that it was not told of.
+  void read_memory(const torch::jit::Graph& graph);
 
   // The dotted path of a static value, "layer1.0.conv1.weight"; for a constant, the name that freezing gave it.
   std::string path(const torch::jit::Value* value) const;
@@ -73,6 +78,7 @@ class ParameterStore {
 
   torch::jit::Value* add_leaf(torch::jit::Value* module, torch::jit::Node* behind, Added added);
   torch::jit::Value* add_constant(torch::jit::Node* behind, const std::string& name, const at::Tensor& tensor);
+  void record_assigned(const torch::jit::Graph& graph);
   void record(const std::shared_ptr<torch::jit::Graph>& graph);
   std::optional<c10::IValue> stored(const torch::jit::Value* value) const;
 
@@ -80,6 +86,7 @@ class ParameterStore {
   std::unordered_map<const torch::jit::Node*, Added> added_;
   std::set<Attribute> assigned_;  // what SetAttr writes, or the user may since it is preserved
   std::unordered_set<const void*> written_storages_;
+  std::optional<Memory> memory_;
   bool channels_last_ = false;
 };
 

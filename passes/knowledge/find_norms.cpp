@@ -79,14 +79,19 @@ std::optional<Decline> why_not_vectors(const jit::Node* node, const algebra::Nor
   return std::nullopt;
 }
 
-std::variant<algebra::NormParameters, Decline> read_parameters(const jit::Node* node, const ParameterStore& store) {
+std::variant<algebra::NormParameters, Decline> read_parameters(jit::Node* node, const ParameterStore& store) {
   algebra::NormParameters norm;
   const std::vector<std::pair<const char*, at::Tensor*>> tensors = {
       {"weight", &norm.weight}, {"bias", &norm.bias}, {"running_mean", &norm.mean}, {"running_var", &norm.variance}};
   for (const auto& [input, tensor] : tensors) {
-    const auto content = store.read(node->namedInput(input));
-    if (!content) return decline(Reason::norm_parameters_not_static, node, fmt::format("its {} is computed or changed", input));
-    *tensor = *content;
+    jit::Value* value = node->namedInput(input);
+    if (const auto content = store.read(value)) {
+      *tensor = *content;
+    } else if (const auto computed = static_tensor(store, value)) {
+      *tensor = computed->tensor;
+    } else {
+      return decline(Reason::norm_parameters_not_static, node, fmt::format("its {} is computed or changed", input));
+    }
   }
   const auto epsilon = jit::toIValue(node->namedInput("eps"));
   if (!epsilon) return decline(Reason::norm_parameters_not_static, node, "its eps is computed while the module runs");

@@ -2,8 +2,11 @@
 
 #include <torch/csrc/jit/ir/constants.h>
 
+#include <algorithm>
+#include <string_view>
+#include <unordered_map>
+
 #include "graph/operators.h"
-#include "knowledge/memory.h"
 
 namespace bnfold {
 
@@ -17,31 +20,44 @@ bool standardizes(const jit::Node* node) {
   return node->kind() == jit::aten::batch_norm && is_none("running_mean") && is_none("running_var");
 }
 
-// A size, which a trace takes through a tensor.
-bool counts(const jit::Node* node) {
-  const bool one_size = is_one_of(node, {"size"}) && node->inputs().size() == 2;
-  return one_size || is_one_of(node, {"Int"}) || node->kind() == jit::prim::NumToTensor;
+// What makes other values in each run, or reads memory that nobody wrote.
+bool is_arbitrary(const jit::Node* node) {
+  const std::string_view name = node->kind().toUnqualString();
+  const auto has = [name](const char* part) { return name.find(part) != std::string_view::npos; };
+  if (has("rand") || has("dropout") || has("empty") || node->isNondeterministic() || node->inputs().empty()) return true;
+  const auto& arguments = node->schema().arguments();
+  return std::any_of(arguments.begin(), arguments.end(), [](const c10::Argument& argument) {
+    return argument.type()->str().find("Generator") != std::string::npos || argument.name() == "train" || argument.name() == "dropout_p";
+  });
 }
 
 bool is_pure(const jit::Node* node) {
-  // clang-format off: a line for each of them would hide the code around
-  static const OperatorNames names = {
-      "add", "sub", "mul", "div", "rsqrt", "sqrt", "pow", "neg", "exp", "abs", "sigmoid", "reciprocal", "softplus", "tanh",
-      "square", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "to", "detach", "clone", "contiguous", "view", "view_as",
-      "reshape", "reshape_as", "flatten", "unsqueeze", "squeeze", "expand", "expand_as", "select", "slice", "t", "transpose",
-      "permute", "flip",
-      // what torch.nn.utils normalizes weights with
-      "sum", "mean", "var", "std", "norm", "norm_except_dim", "linalg_vector_norm", "_weight_norm", "mv", "dot", "vdot", "mm",
-      "matmul", "tril", "triu", "diagonal", "mH", "matrix_exp", "linalg_matrix_exp", "linalg_householder_product"};
-  // clang-format on
-  if (node->outputs().size() != 1) return false;
-  return is_one_of(node, names) || standardizes(node) || counts(node);
+  if (node->kind() == jit::prim::NumToTensor) return true;
+  if (!node->kind().is_aten() || node->maybeSchema() == nullptr || !node->blocks().empty()) return false;
+  if (is_one_of(node, {"batch_norm", "instance_norm"})) return standardizes(node);
+  const auto inputs = node->inputs();
+  const bool writes = std::any_of(inputs.begin(), inputs.end(), [node](const jit::Value* input) { return writes_into(node, input); });
+  return !writes && !node->hasSideEffects() && !is_arbitrary(node);
 }
 
-// What the store knows of memory is that of leaves. A tensor that is computed from them is no constant where it is written in place.
-bool is_written(const jit::Value* value) {
-  if (value->type()->kind() != c10::TypeKind::TensorType || may_return_its_input(value->node())) return false;
-  return may_be_written(value);
+template <typename Element>
+std::optional<c10::IValue> list_of(const std::vector<c10::IValue>& elements) {
+  c10::List<Element> list;
+  for (const c10::IValue& element : elements) list.push_back(element.to<Element>());
+  return c10::IValue(list);
+}
+
+std::optional<c10::IValue> list_of(const std::vector<c10::IValue>& elements, const c10::TypePtr& type) {
+  switch (type->kind()) {
+    case c10::TypeKind::IntType:
+      return list_of<int64_t>(elements);
+    case c10::TypeKind::FloatType:
+      return list_of<double>(elements);
+    case c10::TypeKind::TensorType:
+      return list_of<at::Tensor>(elements);
+    default:
+      return std::nullopt;
+  }
 }
 
 class Evaluation {
@@ -49,6 +65,17 @@ class Evaluation {
   explicit Evaluation(const ParameterStore& store) : store_(store) {}
 
   std::optional<c10::IValue> of(jit::Value* value) {
+    const auto found = known_.find(value);
+    if (found != known_.end()) return found->second;
+    const auto content = read(value);
+    known_.emplace(value, content);
+    return content;
+  }
+
+  jit::Value* leaf = nullptr;  // the first that is trainable, or the first
+
+ private:
+  std::optional<c10::IValue> read(jit::Value* value) {
     if (const auto tensor = store_.read(value)) {
       if (!tensor->defined()) return c10::IValue();
       if (leaf == nullptr || (!trainable_ && tensor->requires_grad())) {
@@ -58,40 +85,35 @@ class Evaluation {
       return c10::IValue(*tensor);
     }
     if (const auto constant = jit::toIValue(value)) return constant;
+    if (--steps_ < 0 || store_.memory().may_be_written(value)) return std::nullopt;
     jit::Node* node = value->node();
-    if (node->kind() == jit::prim::ListConstruct) return list(node);
-    if (!is_pure(node) || --steps_ < 0) return std::nullopt;
+    if (node->kind() == jit::prim::ListUnpack) return element(node->input(), value->offset());
+    if (node->kind() != jit::prim::ListConstruct && !is_pure(node)) return std::nullopt;
     jit::Stack stack;
     for (jit::Value* input : node->inputs()) {
       const auto operand = of(input);
       if (!operand) return std::nullopt;
       stack.push_back(*operand);
     }
-    if (is_written(value)) return std::nullopt;
+    if (node->kind() == jit::prim::ListConstruct) return list_of(stack, node->output()->type()->containedType(0));
     try {
       node->getOperation()(stack);
     } catch (const std::exception&) {
       return std::nullopt;  // the graph itself would fail here
     }
-    return stack.back();
+    return stack.at(stack.size() - node->outputs().size() + value->offset());
   }
 
-  jit::Value* leaf = nullptr;  // the first that is trainable, or the first
-
- private:
-  std::optional<c10::IValue> list(jit::Node* node) {
-    std::vector<int64_t> numbers;
-    for (jit::Value* element : node->inputs()) {
-      const auto number = of(element);
-      if (!number || !number->isInt()) return std::nullopt;
-      numbers.push_back(number->toInt());
-    }
-    return c10::IValue(numbers);
+  std::optional<c10::IValue> element(jit::Value* list, size_t place) {
+    const auto content = of(list);
+    if (!content || !content->isList() || place >= content->toListRef().size()) return std::nullopt;
+    return c10::IValue(content->toListRef()[place]);
   }
 
   const ParameterStore& store_;
+  std::unordered_map<const jit::Value*, std::optional<c10::IValue>> known_;
   bool trainable_ = false;
-  int steps_ = 24;  // a frozen batch norm has 8
+  int steps_ = 96;  // a parametrized weight has a few dozen; what takes more is not worth the time at each question
 };
 
 }  // namespace

@@ -75,19 +75,11 @@ class Applier {
 
   void operator()(const Replace& edit) { replace(edit.node, edit.value); }
 
-  void operator()(const Detach& edit) {
-    const jit::WithInsertPoint before(edit.node);
-    std::string kind = edit.node->kind().toQualString();
-    kind.pop_back();  // the underscore
-    jit::Value* value =
-        insert(edit.node->owningGraph(), jit::Symbol::fromQualString(kind), edit.node->inputs(), edit.node->output(0)->type());
-    replace(edit.node, value);
-  }
-
  private:
   void replace(jit::Node* node, jit::Value* value) {
     if (value->node()->sourceRange().source() == nullptr) value->node()->copyMetadata(node);
     ranks_.adopt(value, node->output(0));
+    store_.memory().adopt(value, node->output(0));
     node->output(0)->replaceAllUsesWith(value);
     destroy(node, ranks_);
   }
@@ -136,6 +128,7 @@ void apply(const Plan& plan, const Norm& norm, ParameterStore& store, Ranks& ran
     replacement = insert(graph, jit::aten::contiguous, {replacement, format}, c10::TensorType::get());
     ranks.adopt(replacement, norm.input());
   }
+  store.memory().adopt(replacement, norm.node()->output(0));
   norm.node()->output(0)->replaceAllUsesWith(replacement);
   for (auto node = norm.nodes.rbegin(); node != norm.nodes.rend(); ++node) destroy(*node, ranks);
 }

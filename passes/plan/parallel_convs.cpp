@@ -22,8 +22,8 @@
 #include "graph/constants.h"
 #include "graph/conv_geometry.h"
 #include "graph/graph_walk.h"
+#include "graph/memory.h"
 #include "graph/operators.h"
-#include "knowledge/memory.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
@@ -97,7 +97,7 @@ std::optional<Merge> plan_merge(jit::Node* sum, const ParameterStore& store) {
   auto first = conv_of(sum->input(0), store);
   auto second = first && weight ? conv_of(sum->input(1), store) : std::nullopt;
   if (!second || first->node->input(0) != second->node->input(0)) return std::nullopt;
-  if (!read_the_same(first->node->input(0), first->node, second->node)) return std::nullopt;
+  if (!store.memory().read_the_same(first->node->input(0), first->node, second->node)) return std::nullopt;
   for (const Conv* conv : {&*first, &*second}) {
     if (conv->node->owningBlock() != sum->owningBlock()) return std::nullopt;
   }
@@ -126,6 +126,7 @@ void apply(const Merge& merge, ParameterStore& store) {
     jit::Value* bias = merge.large.bias.leaf;
     replace("bias", had_bias ? bias : weight, had_bias ? attribute_name(store, bias) : bias_name(name), merge.kernel.bias);
   }
+  store.memory().adopt(node->output(), merge.sum->output());
   merge.sum->output()->replaceAllUsesWith(node->output());
   merge.sum->destroy();
   merge.small.node->destroy();
@@ -134,7 +135,7 @@ void apply(const Merge& merge, ParameterStore& store) {
 std::vector<jit::Node*> sums_of(const jit::Graph& graph) {
   std::vector<jit::Node*> sums;
   for_each_node(graph.block(), [&sums](jit::Node* node) {
-    const bool sum = is_one_of(node, {"add", "add_", "sub", "sub_"});
+    const bool sum = is_one_of(node, {"add", "sub"});
     if (sum && node->input(1)->type()->kind() == c10::TypeKind::TensorType) sums.push_back(node);
   });
   return sums;

@@ -108,6 +108,13 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
     return refusal;
   };
   if (const auto* decline = std::get_if<Decline>(&norm.content)) return refused(*decline);
+  // What is written in place though the graph was made functional is memory that others may see.
+  for (const jit::Value* value : {norm.input(), norm.node()->output(0)}) {
+    const auto& writers = store.memory().writers_of(value);
+    if (writers.empty()) continue;
+    return refused(
+        {Reason::value_changed_in_place, writers.front(), fmt::format("by {}", writers.front()->kind().toQualString())});
+  }
   const auto rank = ranks.of(norm.input());
   if (rank && *rank < 2) return refused({Reason::rank_unknown, norm.node(), fmt::format("the norm's input has rank {}", *rank)});
   if (!rank && (ranks.has_hints() || !norm.along_channels)) {

@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include "graph/memory.h"
 #include "graph/operators.h"
-#include "knowledge/dtypes.h"
-#include "knowledge/memory.h"
+#include "plan/conditions.h"
 
 namespace bnfold {
 
@@ -38,37 +38,23 @@ bool is_neutral(const algebra::Affine& affine) {
   return !algebra::has_scale(affine) && !algebra::has_shift(affine);
 }
 
-// A norm takes narrower values than its parameters, and tells nothing of their dtype.
-bool is_of_a_norm(const Edit& edit) {
-  const auto* set = std::get_if<SetInput>(&edit);
-  return set != nullptr && is_normalizing(set->node);
-}
-
-// One attempt to fold a norm: moves affines from node to node until every one is absorbed.
+// One attempt to fold a norm: moves affines from node to node until every one is absorbed. Each value is gone through once: first all ways
+// back, then those on, in the order of the graph, so that whatever is missing in a value has come together before its readers are asked.
 class Search {
  public:
-  Search(const Norm& norm, const Knowledge& known, bool rescales)
-      : norm_(norm), known_(known), rescales_(rescales), owns_input_(owns_input()) {}
+  Search(const Norm& norm, const Knowledge& known, bool rescales) : norm_(norm), known_(known), rescales_(rescales) {}
 
   // Whether `backward`, wanted behind the norm's input, and `forward`, missing in its output, can all be absorbed.
   std::optional<Decline> run(const std::optional<algebra::Affine>& backward, const std::optional<algebra::Affine>& forward) {
     if (backward) want(norm_.input(), *backward, {norm_.node(), norm_.input_place}, Order());
-    if (!forward) {
-      if (const auto decline = why_not_written_behind()) return decline;
-    } else {
-      if (const auto decline = why_not_replaceable()) return decline;
-      miss(norm_.node()->output(0), *forward, /*alone=*/true);
-    }
-    while (!steps_.empty()) {
-      const Step step = std::move(steps_.back());
-      steps_.pop_back();
-      const auto decline = step.way == Way::backward ? go_back(step) : go_on(step);
+    if (forward) miss(norm_.node()->output(0), *forward);
+    while (!wanted_.empty() || !missing_.empty()) {
+      const auto decline = wanted_.empty() ? go_on(take_first(missing_)) : go_back(take_last(wanted_));
       if (decline) return decline;
     }
-    if (const auto decline = why_not_bounded()) return decline;
-    if (const auto decline = why_not_in_dtype()) return decline;
-    if (const auto decline = why_not_in_range()) return decline;
-    return why_not_in_time();
+    if (const auto decline = why_not_bounded(plan_.edits, norm_, known_)) return decline;
+    if (const auto decline = why_not_in_dtype(plan_.edits, norm_, known_, reads_forward_)) return decline;
+    return why_not_in_range(plan_.edits, norm_, stretch_);
   }
 
   Plan take_plan() {
@@ -79,30 +65,60 @@ class Search {
   std::vector<const jit::Node*> passed() const { return passed_; }
 
  private:
-  struct Step {
+  struct Wanted {
     jit::Value* value;
     algebra::Affine affine;
-    Way way;
-    jit::Use from{nullptr, 0};             // backward: the reader that wants the affine; of a branch, which output of it
-    std::optional<Order> order = Order();  // backward: of the norm's input as a view of the value; nothing behind a copy
-    bool alone = true;                     // forward: nobody else reads the memory of the value
+    jit::Use reader;             // that wants it; of a branch, which output of it
+    std::optional<Order> order;  // of the norm's input as a view of the value; nothing behind a copy
   };
 
-  void want(jit::Value* value, const algebra::Affine& affine, const jit::Use& from, const std::optional<Order>& order) {
-    steps_.push_back({value, affine, Way::backward, from, order, true});
+  struct Missing {
+    jit::Value* value;
+    algebra::Affine affine;
+  };
+
+  void want(jit::Value* value, const algebra::Affine& affine, const jit::Use& reader, const std::optional<Order>& order) {
+    wanted_.push_back({value, affine, reader, order});
   }
 
-  void miss(jit::Value* value, const algebra::Affine& affine, bool alone) {
-    steps_.push_back({value, affine, Way::forward, {nullptr, 0}, std::nullopt, alone});
+  // What is missing in a value was told for the value as it was. Scales may come in any order.
+  std::optional<Decline> why_not_apart(const Wanted& step) const {
+    const auto same = std::find_if(missing_.begin(), missing_.end(), [&](const Missing& one) { return one.value == step.value; });
+    if (same == missing_.end() || (!algebra::has_shift(step.affine) && !algebra::has_shift(same->affine))) return std::nullopt;
+    return Decline{Reason::value_has_other_readers, step.value->node(), "two values that need each other's scale meet"};
   }
 
-  std::optional<Decline> go_back(const Step& step) {
+  // Another operand of what makes the value may have lacked something, too.
+  void miss(jit::Value* value, const algebra::Affine& affine) {
+    const auto same = std::find_if(missing_.begin(), missing_.end(), [value](const Missing& one) { return one.value == value; });
+    if (same == missing_.end()) return missing_.push_back({value, affine});
+    same->affine = algebra::composed(affine, same->affine);
+  }
+
+  static Wanted take_last(std::vector<Wanted>& all) {
+    const Wanted last = std::move(all.back());
+    all.pop_back();
+    return last;
+  }
+
+  static Missing take_first(std::vector<Missing>& all) {
+    const auto first = std::min_element(all.begin(), all.end(), [](const Missing& one, const Missing& other) {
+      const jit::Node* node = one.value->node();
+      return node == other.value->node() ? one.value->offset() < other.value->offset() : node->isBefore(other.value->node());
+    });
+    const Missing taken = std::move(*first);
+    all.erase(first);
+    return taken;
+  }
+
+  std::optional<Decline> go_back(const Wanted& step) {
     jit::Node* producer = step.value->node();
-    if (const auto decline = why_not_from(step.value, step.from.user)) return decline;
-    if (const auto decline = why_not_of_rank(step)) return decline;
+    if (const auto decline = why_not_from(step.value, step.reader.user)) return decline;
+    if (const auto decline = why_not_of_rank(step.value, step.affine)) return decline;
     if (const auto decline = why_not_alone(step)) return decline;
-    if (const auto decline = why_not_written(producer)) return decline;
-    if (!wanted_.insert(step.value).second) {
+    if (const auto decline = why_not_written(step.value)) return decline;
+    if (const auto decline = why_not_apart(step)) return decline;
+    if (!went_back_.insert(step.value).second) {
       return Decline{Reason::value_has_other_readers, producer,
                      fmt::format("{} is needed twice", producer->kind().toQualString())};
     }
@@ -125,13 +141,13 @@ class Search {
       plan_.needs_contiguous |= batch_norm_would_reorder(*order);
       order = std::nullopt;
     }
-    return take(pass, {producer, step.value->offset()}, Way::backward, order, /*alone=*/true);
+    return take(pass, {producer, step.value->offset()}, Way::backward, order);
   }
 
   // The other readers of a value that is to become affine(value) lack the inverse of that. Only a scale can be taken back: subtracting
   // a shift that is large beside the value leaves rounding errors in its place.
-  std::optional<Decline> why_not_alone(const Step& step) {
-    const std::vector<jit::Use> readers = other_readers(step.value, step.from);
+  std::optional<Decline> why_not_alone(const Wanted& step) {
+    const std::vector<jit::Use> readers = other_readers(step.value, step.reader);
     if (readers.empty()) return std::nullopt;
     if (!rescales_ || algebra::has_shift(step.affine)) return is_read_by(readers.front(), step.value);
     if (algebra::has_zero_scale(step.affine)) {
@@ -139,29 +155,28 @@ class Search {
                      "what reads the value too can't be divided by a scale of 0"};
     }
     stretch_ = std::max(stretch_, algebra::stretch(step.affine));
-    const Step inverse{step.value, algebra::inverse(step.affine), Way::forward, {nullptr, 0}, std::nullopt, /*alone=*/false};
+    const algebra::Affine inverse = algebra::inverse(step.affine);
     for (const jit::Use& use : readers) {
-      if (const auto decline = go_into(use, inverse, /*alone=*/false)) return decline;
+      if (const auto decline = go_into(use, {step.value, inverse})) return decline;
     }
     return std::nullopt;
   }
 
-  std::optional<Decline> go_on(const Step& step) {
-    if (rescales_ && !missed_.insert(step.value).second) {
+  std::optional<Decline> go_on(const Missing& step) {
+    if (is_neutral(step.affine)) return std::nullopt;
+    const bool went_back = went_back_.count(step.value) != 0 && algebra::has_shift(step.affine);
+    if (went_back || !went_on_.insert(step.value).second) {
       return Decline{Reason::value_has_other_readers, step.value->node(), "two values that need each other's scale meet"};
     }
-    std::vector<jit::Use> readers;
-    for (const jit::Use& use : step.value->uses()) {
-      if (!reads_metadata_only(use.user, step.value)) readers.push_back(use);
-    }
-    for (const jit::Use& use : readers) {
-      const bool alone = step.alone && readers.size() == 1;
-      if (const auto decline = go_into(use, step, alone)) return decline;
+    if (const auto decline = why_not_written(step.value)) return decline;
+    for (const jit::Use& use : std::vector<jit::Use>(step.value->uses())) {
+      if (reads_metadata_only(use.user, step.value)) continue;
+      if (const auto decline = go_into(use, step)) return decline;
     }
     return std::nullopt;
   }
 
-  std::optional<Decline> go_into(const jit::Use& use, const Step& step, bool alone) {
+  std::optional<Decline> go_into(const jit::Use& use, const Missing& step) {
     jit::Node* node = use.user;
     if (norm_.is_made_by(node)) return Decline{Reason::value_has_other_readers, node, "the value is read by the norm itself"};
     if (node->kind() == jit::prim::Return) {
@@ -174,12 +189,7 @@ class Search {
         node->kind() == jit::prim::DictConstruct) {
       return Decline{Reason::value_in_container, use.user, "the normalized value is put into a list, tuple or dict"};
     }
-    if (const auto decline = why_not_of_rank(step)) return decline;
-    if (const auto decline = why_not_written(node)) return decline;
-    const bool in_place = writes_into(node, step.value);
-    if (in_place && (!alone || node->owningBlock() != step.value->node()->owningBlock())) {
-      return Decline{Reason::value_changed_in_place, node, fmt::format("by {}", node->kind().toQualString())};
-    }
+    if (const auto decline = why_not_of_rank(step.value, step.affine)) return decline;
     if (const auto decline = why_not_viewed(node)) return decline;
     const Rule* rule = rule_for(node);
     if (rule == nullptr || rule->forward == nullptr) {
@@ -187,22 +197,12 @@ class Search {
     }
     const Answer answer = rule->forward({node, use.offset, step.affine, norm_.dtype, norm_.along_channels, known_, plan_.edits});
     if (const auto* decline = std::get_if<Decline>(&answer)) return *decline;
-    readers_.push_back(node);
+    reads_forward_ = true;
     if (const auto* absorb = std::get_if<Absorb>(&answer)) {
       take(*absorb);
       return std::nullopt;
     }
-    const Pass& pass = std::get<Pass>(answer);
-    const bool replaced = std::any_of(pass.edits.begin(), pass.edits.end(), [node](const Edit& edit) {
-      const auto* bound = std::get_if<Bound>(&edit);
-      return bound != nullptr && bound->node == node;
-    });
-    if (const auto decline = take(pass, {node, use.offset}, Way::forward, std::nullopt, alone || !may_return_its_input(node))) {
-      return decline;
-    }
-    // Last, since it makes another node of this one.
-    if (in_place && !replaced && !owns_input_) plan_.edits.push_back(Detach{node});
-    return std::nullopt;
+    return take(std::get<Pass>(answer), {node, use.offset}, Way::forward, std::nullopt);
   }
 
   void take(const Absorb& absorb) {
@@ -210,7 +210,7 @@ class Search {
     if (std::find(into_.begin(), into_.end(), absorb.into) == into_.end()) into_.push_back(absorb.into);
   }
 
-  std::optional<Decline> take(const Pass& pass, const jit::Use& passed, Way way, const std::optional<Order>& order, bool alone) {
+  std::optional<Decline> take(const Pass& pass, const jit::Use& passed, Way way, const std::optional<Order>& order) {
     jit::Node* node = passed.user;
     passed_.push_back(node);
     if (!pass.edits.empty() && !edited_.insert(node).second) {
@@ -220,7 +220,7 @@ class Search {
     for (const Move& move : pass.moves) {
       if (is_neutral(move.affine)) continue;
       if (move.way == Way::forward) {
-        miss(move.value, move.affine, alone);
+        miss(move.value, move.affine);
         continue;
       }
       if (way == Way::forward) stretch_ = std::max(stretch_, algebra::stretch(move.affine));
@@ -268,113 +268,18 @@ class Search {
             returned ? "it is also an output" : fmt::format("also read by {}", node->kind().toQualString())};
   }
 
-  std::optional<Decline> why_not_of_rank(const Step& step) const {
-    const auto rank = known_.ranks.of(step.value);
-    if (!rank || *rank == step.affine.rank()) return std::nullopt;
-    return Decline{Reason::rank_unknown, step.value->node(),
-                   fmt::format("a value of rank {} where {} was expected", *rank, step.affine.rank())};
+  std::optional<Decline> why_not_of_rank(const jit::Value* value, const algebra::Affine& affine) const {
+    const auto rank = known_.ranks.of(value);
+    if (!rank || *rank == affine.rank()) return std::nullopt;
+    return Decline{Reason::rank_unknown, value->node(),
+                   fmt::format("a value of rank {} where {} was expected", *rank, affine.rank())};
   }
 
-  // What `node` writes in place must be memory that nobody else reads: it changes with the affine.
-  std::optional<Decline> why_not_written(const jit::Node* node) const {
-    for (const jit::Value* written : node->inputs()) {
-      if (!writes_into(node, written)) continue;
-      const jit::Node* reader = node;
-      while (true) {
-        const jit::Node* producer = written->node();
-        const bool own = producer->kind().is_aten() && !is_in_loop_behind(reader, producer);
-        if (!own || !other_readers(written, {const_cast<jit::Node*>(reader), 0}).empty()) {
-          return Decline{Reason::value_changed_in_place, node, fmt::format("by {}", node->kind().toQualString())};
-        }
-        if (!may_return_its_input(producer)) break;
-        written = producer->input(0);
-        reader = producer;
-      }
-    }
-    return std::nullopt;
-  }
-
-  // Whether the memory of the norm's input is free to be written once the norm is gone.
-  bool owns_input() const {
-    const jit::Node* producer = norm_.input()->node();
-    return producer->kind().is_aten() && !may_return_its_input(producer) && !is_in_loop_behind(norm_.node(), producer) &&
-           other_readers(norm_.input(), {norm_.node(), norm_.input_place}).empty();
-  }
-
-  // Where the norm's input has other readers, whatever writes into the norm's output would write into what they read. On the way forward
-  // each writer is met.
-  std::optional<Decline> why_not_written_behind() const {
-    if (owns_input_ || !rescales_) return std::nullopt;
-    const Writers writers = writers_of(norm_.node()->output(0), norm_.node());
-    if (writers.nodes.empty() && !writers.unknown) return std::nullopt;
-    const jit::Node* writer = writers.nodes.empty() ? norm_.node() : writers.nodes.front();
-    return Decline{Reason::value_changed_in_place, writer, "it writes into the normalized value, in whose place others read"};
-  }
-
-  // The readers of the norm's output will read its input: whatever writes into that must not come between.
-  std::optional<Decline> why_not_replaceable() {
-    writers_ = writers_of(norm_.input(), norm_.node());
-    if (!writers_.unknown) return std::nullopt;
-    return Decline{Reason::value_in_container, norm_.node(), "the norm's input goes where it could be changed unseen"};
-  }
-
-  // Bounds stand beside the norm, so that nothing before it can become one.
-  std::optional<Decline> why_not_bounded() const {
-    bool bounded = false;
-    for (const Edit& edit : plan_.edits) {
-      const auto* bound = std::get_if<Bound>(&edit);
-      if (bound == nullptr) continue;
-      bounded = true;
-      if (bound->node->isDominatedBy(norm_.node())) continue;
-      return Decline{Reason::scale_not_positive, bound->node,
-                     fmt::format("{} before the norm would have to become a bound", bound->node->kind().toQualString())};
-    }
-    return bounded ? why_not_bounded_in_dtype() : std::nullopt;
-  }
-
-  // Bounds have the norm's dtype, and so must the value, which the layers that take the affine tell.
-  std::optional<Decline> why_not_bounded_in_dtype() const {
-    bool told = false;
-    for (const Edit& edit : plan_.edits) {
-      const auto* set = std::get_if<SetInput>(&edit);
-      const bool number = set != nullptr && set->tensor.dim() == 0;  // which takes the dtype of what it is added to
-      if (set == nullptr || number) continue;
-      told |= is_layer(set->node);
-      if (set->tensor.scalar_type() == norm_.dtype) continue;
-      return Decline{Reason::dtypes_differ, set->node, "a norm in another dtype than its input can't become a bound"};
-    }
-    if (told || dtype_of(norm_.input(), known_.store) == norm_.dtype) return std::nullopt;
-    return Decline{Reason::dtypes_differ, norm_.node(), "nothing tells whether its input has the norm's dtype, as a bound will"};
-  }
-
-  // batch_norm may be wider than its input, and then its output is as narrow as that. A sum or product of narrow and wide values is wide,
-  // where what goes into a narrow layer would be cut off.
-  std::optional<Decline> why_not_in_dtype() const {
-    const bool told_by_layers = readers_.empty() && std::none_of(plan_.edits.begin(), plan_.edits.end(), is_of_a_norm);
-    if (!norm_.along_channels && !told_by_layers && dtype_of(norm_.input(), known_.store) != norm_.dtype) {
-      return Decline{Reason::dtypes_differ, norm_.node(), "nothing tells whether its input has the dtype of its constants"};
-    }
-    for (const Edit& edit : plan_.edits) {
-      const auto* set = std::get_if<SetInput>(&edit);
-      if (set == nullptr || !is_layer(set->node) || !set->node->isBefore(norm_.node())) continue;
-      const at::ScalarType dtype = set->tensor.scalar_type();
-      if (dtype == norm_.dtype || dtype_of(norm_.input(), known_.store) == dtype) continue;
-      return Decline{Reason::dtypes_differ, set->node, "the norm may read a wider value than this layer makes"};
-    }
-    return std::nullopt;
-  }
-
-  // Values that are divided by scales, which the module never had, may take up a quarter of the exponents of the narrowest dtype.
-  std::optional<Decline> why_not_in_range() const {
-    at::ScalarType dtype = norm_.dtype;
-    for (const Edit& edit : plan_.edits) {
-      const auto* set = std::get_if<SetInput>(&edit);
-      if (set != nullptr && set->tensor.scalar_type() == at::kHalf) dtype = at::kHalf;
-    }
-    const double most = dtype == at::kHalf ? 0x1p4 : dtype == at::kDouble ? 0x1p256 : 0x1p32;
-    if (stretch_ <= most) return std::nullopt;
-    return Decline{Reason::scale_not_invertible, norm_.node(),
-                   fmt::format("other values would be scaled by up to {:.1e}, too much for {}", stretch_, toString(dtype))};
+  // What is written in place though the graph was made functional is memory that others may see.
+  std::optional<Decline> why_not_written(const jit::Value* value) const {
+    const auto& writers = known_.store.memory().writers_of(value);
+    if (writers.empty()) return std::nullopt;
+    return Decline{Reason::value_changed_in_place, writers.front(), fmt::format("by {}", writers.front()->kind().toQualString())};
   }
 
   // batch_norm makes a permuted or sliced input dense, as view needs it.
@@ -383,33 +288,19 @@ class Search {
     return Decline{Reason::memory_order_unknown, node, "a view of what may be permuted in memory"};
   }
 
-  std::optional<Decline> why_not_in_time() const {
-    for (const jit::Node* writer : writers_.nodes) {
-      if (writer->isBefore(norm_.nodes.front())) continue;
-      // In a loop, what comes later comes before the next round.
-      const bool in_order = writer->owningBlock() == norm_.node()->owningBlock();
-      for (const jit::Node* reader : readers_) {
-        if (writer == reader || (in_order && writer->isAfter(reader))) continue;
-        return Decline{Reason::value_changed_in_place, writer, fmt::format("by {}", writer->kind().toQualString())};
-      }
-    }
-    return std::nullopt;
-  }
-
   const Norm& norm_;
   const Knowledge known_;
   const bool rescales_;  // whether others that read a value may be given its scale back
-  const bool owns_input_;
   Plan plan_{};
-  std::vector<Step> steps_;
-  Writers writers_;
+  std::vector<Wanted> wanted_;
+  std::vector<Missing> missing_;
   std::vector<std::string> into_;
   std::vector<const jit::Node*> passed_;
-  std::vector<const jit::Node*> readers_;         // of what stands in the place of the norm's output, and of what was rescaled
-  double stretch_ = 1;                            // the largest factor by which a value is rescaled
-  std::unordered_set<const jit::Value*> wanted_;  // values that were reached backward
-  std::unordered_set<const jit::Value*> missed_;  // values that were reached forward
-  std::unordered_set<const jit::Node*> edited_;   // nodes that let pass only with an edit
+  bool reads_forward_ = false;  // somebody reads what stands in the place of the norm's output, or what was rescaled
+  double stretch_ = 1;          // the largest factor by which a value is rescaled
+  std::unordered_set<const jit::Value*> went_back_;
+  std::unordered_set<const jit::Value*> went_on_;
+  std::unordered_set<const jit::Node*> edited_;  // nodes that let pass only with an edit
 };
 
 }  // namespace

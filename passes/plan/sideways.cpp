@@ -4,8 +4,8 @@
 
 #include "graph/constants.h"
 #include "graph/conv_geometry.h"
+#include "graph/memory.h"
 #include "graph/operators.h"
-#include "knowledge/memory.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
@@ -15,7 +15,7 @@ namespace jit = torch::jit;
 namespace {
 
 bool is_sum(const jit::Node* node) {
-  return is_one_of(node, {"add", "add_", "sub", "sub_"}) && weight_in_sum(node, 1).value_or(0) != 0;
+  return is_one_of(node, {"add", "sub"}) && weight_in_sum(node, 1).value_or(0) != 0;
 }
 
 // An addend of the sum, and how often it counts.
@@ -44,15 +44,6 @@ std::vector<Addend> addends_of(jit::Value* value, double weight) {
   return addends;
 }
 
-// Whether `value` is memory of its own that only one node reads.
-bool is_free_memory(const jit::Value* value) {
-  while (only_reader(value) && value->node()->kind().is_aten()) {
-    if (!may_return_its_input(value->node())) return true;
-    value = value->node()->input(0);
-  }
-  return false;
-}
-
 // The sums of a value and numbers, and the first one of tensors behind them. What is left of that one takes its place, with the size, the
 // dtype and the order in memory that the convolution among its addends has; a later sum could not tell them.
 struct Sums {
@@ -62,7 +53,7 @@ struct Sums {
   std::vector<Addend> beside;          // what is added to the value there; how often it counts for each time that the value does
 };
 
-Sums sums_above(jit::Value* value) {
+Sums sums_above(jit::Value* value, const Memory& memory) {
   Sums sums;
   double weight = 1;
   for (auto reader = only_reader(value); reader && is_sum(reader->user); reader = only_reader(value)) {
@@ -78,7 +69,7 @@ Sums sums_above(jit::Value* value) {
       continue;
     }
     // What is left of the first sum takes its place as it is, also as memory that may be written to.
-    if (rest_weight != 1 || !is_free_memory(rest) || is_in_loop_behind(sum, rest->node())) break;
+    if (rest_weight != 1 || !only_reader(rest) || !memory.is_private(rest) || is_in_loop_behind(sum, rest->node())) break;
     sums.removal = Replace{sum, rest};
     weight *= *weight_in_sum(sum, reader->offset);
     for (const Addend& addend : addends_of(rest, rest_weight)) sums.beside.push_back({addend.value, addend.weight / weight});
@@ -120,14 +111,12 @@ Answer absorb_beside(const Site& site) {
 }  // namespace
 
 std::optional<Plan> plan_sideways(const Norm& norm, const algebra::Affine& affine, const Knowledge& known) {
-  const Sums sums = sums_above(norm.node()->output(0));
+  const Sums sums = sums_above(norm.node()->output(0), known.store.memory());
   const auto lies_in_order = [](const Addend& addend) { return is_dense(addend.value); };
   if (!sums.removal || !std::all_of(sums.beside.begin(), sums.beside.end(), lies_in_order)) return std::nullopt;
   for (const Addend& addend : sums.beside) {
     jit::Node* conv = addend.value->node();
-    if (!is_forward_conv(conv) || conv->input(0) != norm.input() ||
-        !read_the_same(norm.input(), norm.nodes.front(), conv, norm.node()))
-      continue;
+    if (!is_forward_conv(conv) || conv->input(0) != norm.input()) continue;
     const algebra::Affine added{affine.scale / addend.weight, (affine.shift + sums.number) / addend.weight};
     const std::vector<Edit> planned;
     const Answer answer = absorb_beside({conv, 0, added, norm.dtype, norm.along_channels, known, planned});

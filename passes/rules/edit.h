@@ -48,11 +48,6 @@ struct Replace {
   torch::jit::Value* value;
 };
 
-// `node`, which works in place, becomes the operator that doesn't.
-struct Detach {
-  torch::jit::Node* node;
-};
-
-using Edit = std::variant<SetInput, SetNumber, AddToOutput, Bound, Replace, Detach>;
+using Edit = std::variant<SetInput, SetNumber, AddToOutput, Bound, Replace>;
 
 }  // namespace bnfold

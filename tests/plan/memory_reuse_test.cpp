@@ -1,5 +1,5 @@
 // Bounds overwrite what they bound where nobody can see it.
-#include "plan/bounds_in_place.h"
+#include "plan/memory_reuse.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>

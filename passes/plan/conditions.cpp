@@ -1,0 +1,74 @@
+#include "plan/conditions.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "knowledge/dtypes.h"
+
+namespace bnfold {
+
+namespace {
+
+// A norm takes narrower values than its parameters, and tells nothing of their dtype.
+bool is_of_a_norm(const Edit& edit) {
+  const auto* set = std::get_if<SetInput>(&edit);
+  return set != nullptr && is_normalizing(set->node);
+}
+
+bool is_bound(const Edit& edit) {
+  return std::holds_alternative<Bound>(edit);
+}
+
+}  // namespace
+
+std::optional<Decline> why_not_bounded(const std::vector<Edit>& edits, const Norm& norm, const Knowledge& known) {
+  if (std::none_of(edits.begin(), edits.end(), is_bound)) return std::nullopt;
+  bool told = dtype_of(norm.input(), known.store) == norm.dtype;
+  for (const Edit& edit : edits) {
+    const auto* bound = std::get_if<Bound>(&edit);
+    if (bound != nullptr && !bound->node->isDominatedBy(norm.node())) {
+      return Decline{Reason::scale_not_positive, bound->node,
+                     fmt::format("{} before the norm would have to become a bound", bound->node->kind().toQualString())};
+    }
+    const auto* set = std::get_if<SetInput>(&edit);
+    const bool number = set != nullptr && set->tensor.dim() == 0;  // which takes the dtype of what it is added to
+    if (set == nullptr || number) continue;
+    told |= is_layer(set->node);
+    if (set->tensor.scalar_type() == norm.dtype) continue;
+    return Decline{Reason::dtypes_differ, set->node, "a norm in another dtype than its input can't become a bound"};
+  }
+  if (told) return std::nullopt;
+  return Decline{Reason::dtypes_differ, norm.node(), "nothing tells whether its input has the norm's dtype, as a bound will"};
+}
+
+std::optional<Decline> why_not_in_dtype(const std::vector<Edit>& edits, const Norm& norm, const Knowledge& known,
+                                        bool reads_forward) {
+  const auto input_dtype = dtype_of(norm.input(), known.store);
+  const bool told_by_layers = !reads_forward && std::none_of(edits.begin(), edits.end(), is_of_a_norm);
+  if (!norm.along_channels && !told_by_layers && input_dtype != norm.dtype) {
+    return Decline{Reason::dtypes_differ, norm.node(), "nothing tells whether its input has the dtype of its constants"};
+  }
+  for (const Edit& edit : edits) {
+    const auto* set = std::get_if<SetInput>(&edit);
+    if (set == nullptr || !is_layer(set->node) || !set->node->isBefore(norm.node())) continue;
+    const at::ScalarType dtype = set->tensor.scalar_type();
+    if (dtype == norm.dtype || input_dtype == dtype) continue;
+    return Decline{Reason::dtypes_differ, set->node, "the norm may read a wider value than this layer makes"};
+  }
+  return std::nullopt;
+}
+
+std::optional<Decline> why_not_in_range(const std::vector<Edit>& edits, const Norm& norm, double stretch) {
+  at::ScalarType dtype = norm.dtype;
+  for (const Edit& edit : edits) {
+    const auto* set = std::get_if<SetInput>(&edit);
+    if (set != nullptr && set->tensor.scalar_type() == at::kHalf) dtype = at::kHalf;
+  }
+  const double most = dtype == at::kHalf ? 0x1p4 : dtype == at::kDouble ? 0x1p256 : 0x1p32;
+  if (stretch <= most) return std::nullopt;
+  return Decline{Reason::scale_not_invertible, norm.node(),
+                 fmt::format("other values would be scaled by up to {:.1e}, too much for {}", stretch, toString(dtype))};
+}
+
+}  // namespace bnfold

@@ -1,0 +1,27 @@
+// What a plan as a whole must fulfil, once every part of it was absorbed.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "knowledge/decline.h"
+#include "knowledge/find_norms.h"
+#include "knowledge/knowledge.h"
+#include "rules/edit.h"
+
+namespace bnfold {
+
+// Bounds stand beside the norm, so that nothing before it can become one. They have the norm's dtype, and so must the value, which the layers
+// that take the affine tell.
+std::optional<Decline> why_not_bounded(const std::vector<Edit>& edits, const Norm& norm, const Knowledge& known);
+
+// batch_norm may be wider than its input, and then its output is as narrow as that. A sum or product of narrow and wide values is wide,
+// where what goes into a narrow layer would be cut off. `reads_forward` tells whether something behind the norm lets the affine pass.
+std::optional<Decline> why_not_in_dtype(const std::vector<Edit>& edits, const Norm& norm, const Knowledge& known,
+                                        bool reads_forward);
+
+// Values that are divided by scales, which the module never had, may take up a quarter of the exponents of the narrowest dtype. `stretch` is
+// the largest factor by which one is.
+std::optional<Decline> why_not_in_range(const std::vector<Edit>& edits, const Norm& norm, double stretch);
+
+}  // namespace bnfold

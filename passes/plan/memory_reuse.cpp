@@ -1,0 +1,129 @@
+#include "plan/memory_reuse.h"
+
+#include <torch/csrc/jit/ir/constants.h>
+
+#include <algorithm>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "graph/graph_walk.h"
+#include "graph/memory.h"
+#include "graph/operator_table.h"
+#include "graph/operators.h"
+#include "knowledge/dtypes.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+bool is_tensor(const jit::Value* value) {
+  return value->type()->kind() == c10::TypeKind::TensorType;
+}
+
+// Whether the operand promotes no floating tensor: it has the same dtype, or is a number that a trace made a tensor of.
+bool promotes_nothing(const jit::Value* operand, std::optional<at::ScalarType> dtype, const ParameterStore& store) {
+  if (!is_tensor(operand)) return true;
+  const auto tensor = store.read(operand);
+  if (tensor && tensor->defined() && tensor->dim() == 0 && !tensor->is_complex()) return true;
+  return dtype && dtype_of(operand, store) == dtype;
+}
+
+// Whether the operator that makes new memory gives it the dtype of its first operand, as the one in place does.
+bool keeps_dtype(const jit::Node* node, const ParameterStore& store) {
+  const Dtype functional = functional_operator_of(node).dtype;
+  if (functional == Dtype::same || functional == Dtype::floating) return true;
+  if (functional != Dtype::promoted && functional != Dtype::quotient) return false;
+  const auto dtype = dtype_of(node->input(0), store);
+  const auto operands = node->inputs().slice(1);
+  return std::all_of(operands.begin(), operands.end(),
+                     [&](const jit::Value* operand) { return promotes_nothing(operand, dtype, store); });
+}
+
+// "aten::relu" of "aten::relu_"
+std::string functional_name(const jit::Node* node) {
+  std::string name = node->kind().toQualString();
+  name.pop_back();
+  return name;
+}
+
+bool is_read_in_other_blocks(const jit::Value* value, const jit::Node* node) {
+  return std::any_of(value->uses().begin(), value->uses().end(), [&](const jit::Use& use) {
+    const jit::Block* block = use.user->owningBlock();
+    while (block != nullptr && block != node->owningBlock()) {
+      block = block->owningNode() == nullptr ? nullptr : block->owningNode()->owningBlock();
+    }
+    return block == nullptr && use.user->isAfter(node) && !reads_metadata_only(use.user, value);
+  });
+}
+
+// Replaces the node by the operator `name` of the same inputs.
+jit::Node* renamed(jit::Node* node, const std::string& name, Memory& memory) {
+  jit::Node* replacement = node->replaceWithNewSymbol(c10::Symbol::fromQualString(name));
+  replacement->copyMetadata(node);
+  memory.adopt(replacement->output(), node->output());
+  memory.forget(node->output());
+  node->destroy();
+  return replacement;
+}
+
+std::vector<jit::Node*> nodes_of(const jit::Graph& graph) {
+  std::vector<jit::Node*> nodes;
+  for_each_node(graph.block(), [&nodes](jit::Node* node) { nodes.push_back(node); });
+  return nodes;
+}
+
+// A bound that a fold added. On a GPU the fusers take only what writes nothing.
+bool is_added_bound(const jit::Node* node, const ParameterStore& store) {
+  if (node->kind() != jit::aten::maximum && node->kind() != jit::aten::minimum && node->kind() != jit::aten::clamp) return false;
+  const ParameterStore::Added* bound = store.added(node->input(1)->node());
+  return bound != nullptr && !bound->tensor.is_cuda();
+}
+
+// Whether a backward pass does not read what the node makes.
+bool is_not_read_backward(const jit::Node* node) {
+  const Operator& known = operator_of(node);
+  return known.shape == Shape::convolution || known.shape == Shape::product || known.shape == Shape::matrix ||
+         known.shape == Shape::concatenation || known.shape == Shape::channels || known.storage == Storage::view ||
+         is_one_of(node, {"add", "sub", "maximum", "minimum", "batch_norm"});
+}
+
+// "aten::relu_" of "aten::relu"
+std::string overwriting_name(const jit::Node* node) {
+  if (node->kind() == jit::aten::maximum) return "aten::clamp_min_";
+  if (node->kind() == jit::aten::minimum) return "aten::clamp_max_";
+  return node->kind().toQualString() + std::string("_");
+}
+
+}  // namespace
+
+Nodes use_new_memory(jit::Graph& graph, const ParameterStore& store) {
+  Nodes changed;
+  Memory memory(graph);
+  for (jit::Node* node : nodes_of(graph)) {
+    if (!operator_of(node).in_place || !node->kind().is_aten()) continue;
+    jit::Value* value = node->input(0);
+    if (!memory.is_private(value) || memory.is_seen_behind(node, value) || is_read_in_other_blocks(value, node)) continue;
+    if (!keeps_dtype(node, store)) continue;
+    jit::Node* replacement = renamed(node, functional_name(node), memory);
+    value->replaceAllUsesAfterNodeWith(replacement, replacement->output());
+    changed.insert(replacement);
+  }
+  return changed;
+}
+
+void reuse_memory(jit::Graph& graph, const ParameterStore& store, const Nodes& before) {
+  Memory memory(graph);
+  for (jit::Node* node : nodes_of(graph)) {
+    if (before.count(node) == 0 && !is_added_bound(node, store)) continue;
+    const jit::Value* value = node->input(0);
+    const bool free = is_only_reader(node, value) && memory.is_private(value) && !memory.is_seen_behind(node, value);
+    if (!free || !is_not_read_backward(value->node())) continue;
+    memory.adopt(node->output(), value);
+    renamed(node, overwriting_name(node), memory);
+  }
+}
+
+}  // namespace bnfold
