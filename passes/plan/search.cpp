@@ -269,10 +269,9 @@ class Search {
   }
 
   std::optional<Decline> why_not_of_rank(const Step& step) const {
-    const auto rank = known_.ranks.of(step.value);
-    if (!rank || *rank == step.affine.rank()) return std::nullopt;
+    if (known_.ranks.allow(step.value, step.affine.rank())) return std::nullopt;
     return Decline{Reason::rank_unknown, step.value->node(),
-                   fmt::format("a value of rank {} where {} was expected", *rank, step.affine.rank())};
+                   fmt::format("a value of rank {} where {} was expected", *known_.ranks.of(step.value), step.affine.rank())};
   }
 
   // What `node` writes in place must be memory that nobody else reads: it changes with the affine.

@@ -26,7 +26,8 @@ class Flattened {
       : program_(flatten(model(text).module, {})),
         store_(program_),
         ranks_(*program_.methods[0].graph, {4}, [this](const torch::jit::Value* value) { return rank_of_weight(value); }),
-        extents_(store_, ranks_) {}
+        asked_(ranks_, program_.methods[0].graph->block()),
+        extents_(store_, asked_) {}
 
   const torch::jit::Value* value() const { return program_.methods[0].graph->outputs()[0]; }
   const Extents& extents() const { return extents_; }
@@ -52,6 +53,7 @@ class Flattened {
   Program program_;
   ParameterStore store_;
   Ranks ranks_;
+  AskedRanks asked_;
   Extents extents_;
 };
 
