@@ -99,14 +99,13 @@ RankFacts RankClasses::facts(const jit::Value* value, const jit::Block* block) c
   return found ? facts(found->member).shifted(found->difference) : RankFacts();
 }
 
-std::optional<RankClasses::Witness> RankClasses::witness(const jit::Value* value, const jit::Block* block) const {
-  std::optional<Witness> first;
+RankClasses::Witness RankClasses::witness(const jit::Value* value, const jit::Block* block) const {
+  Witness first{const_cast<jit::Value*>(value), 0};
   const auto consider = [&](const jit::Value* candidate, int64_t difference) {
     const bool tensor = candidate != nullptr && candidate->type()->kind() == c10::TypeKind::TensorType;
-    if (!tensor || !can_read(block, candidate) || (first && !is_made_before(candidate, first->value))) return;
+    if (!tensor || !can_read(block, candidate) || !is_made_before(candidate, first.value)) return;
     first = Witness{const_cast<jit::Value*>(candidate), difference};
   };
-  consider(value, 0);
   std::vector<Relation> classes;  // rank(value) = rank(member) + difference
   if (const auto found = find(value, block)) classes.push_back(*found);
   for (size_t i = 0; i < classes.size(); ++i) {

@@ -74,13 +74,13 @@ class RankClasses {
   // What is known of the rank of `value` in the runs that reach `block`.
   RankFacts facts(const torch::jit::Value* value, const torch::jit::Block* block) const;
 
-  // The value that is made first among those that `block` can read and whose rank tells that of `value` there:
-  // rank(value) = rank(witness) + difference. Nothing where `block` can read none.
+  // Among the values that `block` can read, as it can `value`, the first one whose rank tells that of `value` there:
+  // rank(value) = rank(witness) + difference.
   struct Witness {
     torch::jit::Value* value;
     int64_t difference;
   };
-  std::optional<Witness> witness(const torch::jit::Value* value, const torch::jit::Block* block) const;
+  Witness witness(const torch::jit::Value* value, const torch::jit::Block* block) const;
 
   // Takes note that `value` is new and has the rank of `like`, and that `value` is gone.
   void adopt(const torch::jit::Value* value, const torch::jit::Value* like);

@@ -105,7 +105,9 @@ std::optional<Shape> shape_of(const jit::Node* node) {
   const auto found = shapes().find(node->kind().toUnqualString());
   if (found != shapes().end()) return found->second;
   if (keeps_channels(node)) return Shape::spatial;
-  return keeps_sizes(node) ? std::optional<Shape>(Shape::keeps) : std::nullopt;
+  if (keeps_sizes(node)) return Shape::keeps;
+  // With tensors as bounds.
+  return is_one_of(node, {"clamp", "clamp_min", "clamp_max"}) ? std::optional<Shape>(Shape::broadcast) : std::nullopt;
 }
 
 // What a trace saw.
@@ -260,7 +262,8 @@ class RankReader {
     if (!first || !last) return;
     // All but `first` dimensions in front and those behind `last` become one.
     if (*first >= 0 && *last < 0) return prove(output(), *first - *last);
-    if (*last > *first) classes_.tie(input(), output(), *first - *last);
+    const bool from_one_end = (*first < 0) == (*last < 0);
+    if (from_one_end && *last > *first) classes_.tie(input(), output(), *first - *last);
   }
 
   // A vector without elements joins values of any rank.

@@ -43,8 +43,8 @@ class Ranks {
   // Whether dimensions are added or dropped in place. Then a value has no rank that could be told.
   bool change_in_place() const { return change_in_place_; }
 
-  // The value to ask for its rank in the place of `value`, in the runs that reach `block`.
-  std::optional<RankClasses::Witness> witness(const torch::jit::Value* value, const torch::jit::Block* block) const {
+  // The first value to ask for its rank in the place of `value`, in the runs that reach `block`, which can read both.
+  RankClasses::Witness witness(const torch::jit::Value* value, const torch::jit::Block* block) const {
     return classes_.witness(value, block);
   }
 

@@ -13,10 +13,6 @@ namespace jit = torch::jit;
 
 namespace {
 
-Decline unknown(const jit::Node* node, std::string detail) {
-  return {Reason::rank_unknown, node, std::move(detail)};
-}
-
 // Where the check stands: behind what makes the value, or at the start of the block that reads it from outside.
 jit::Node* place_of(const RankCheck& check) {
   jit::Node* node = check.value->node();
@@ -37,18 +33,15 @@ std::variant<std::vector<RankCheck>, Decline> plan_checks(const Norm& norm, cons
   std::vector<RankCheck> checks;
   for (const AskedRanks::Need& need : needs) {
     const bool is_outside = need.block != norm.node()->owningBlock() && is_inside(norm.node()->owningBlock(), need.block);
-    if (is_outside) return unknown(need.value->node(), "its rank would have to be checked where the norm may not be reached");
-    const auto witness = ranks.witness(need.value, need.block);
-    if (!witness) return unknown(need.value->node(), "its rank can't be checked where the norm stands");
-    const RankCheck check{witness->value, const_cast<jit::Block*>(need.block), need.rank - witness->difference};
-    const auto found = std::find_if(checks.begin(), checks.end(), [&](const RankCheck& other) {
-      return other.value == check.value && other.block == check.block;
-    });
-    if (found == checks.end()) {
-      checks.push_back(check);
-    } else if (found->rank != check.rank) {
-      return unknown(need.value->node(), fmt::format("a rank of {} and of {} would be needed", found->rank, check.rank));
+    if (is_outside) {
+      return Decline{Reason::rank_unknown, need.value->node(), "its rank would be checked where the norm may not be reached"};
     }
+    const auto [value, difference] = ranks.witness(need.value, need.block);
+    const RankCheck check{value, const_cast<jit::Block*>(need.block), need.rank - difference};
+    const auto is_same = [&](const RankCheck& other) {
+      return other.value == check.value && other.block == check.block && other.rank == check.rank;
+    };
+    if (std::none_of(checks.begin(), checks.end(), is_same)) checks.push_back(check);
   }
   std::stable_sort(checks.begin(), checks.end(), stands_before);
   return checks;

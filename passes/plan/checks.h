@@ -21,7 +21,7 @@ struct RankCheck {
 };
 
 // The checks without which a fold of `norm` is not right, one for all values whose ranks follow from each other, in the order of the graph.
-// Declines (rank_unknown) where runs that don't reach the norm would be checked as well, or where no run could pass.
+// Declines (rank_unknown) where runs that don't reach the norm would be checked as well.
 std::variant<std::vector<RankCheck>, Decline> plan_checks(const Norm& norm, const std::vector<AskedRanks::Need>& needs,
                                                           const Ranks& ranks);
 

@@ -149,6 +149,21 @@ TEST_F(RanksOf, FlattenOfLeadingDimensionsTakesSomeAway) {
   EXPECT_FALSE(proven("y"));
 }
 
+TEST_F(RanksOf, FlattenCountsFromTheEndsThatItNames) {
+  const auto flattened = [this](const char* first, const char* last, int64_t hint) {
+    read(std::string("  %a : int = prim::Constant[value=") + first + "]()\n  %b : int = prim::Constant[value=" + last +
+             "]()\n  %y : Tensor = aten::flatten(%x, %a, %b)\n",
+         {hint});
+    return rank("y");
+  };
+  EXPECT_EQ(flattened("1", "2", 5), 4);
+  EXPECT_EQ(flattened("-3", "-2", 5), 4);
+  EXPECT_EQ(flattened("1", "-3", 5), 4);
+  EXPECT_TRUE(proven("y"));
+  EXPECT_EQ(flattened("-3", "3", 5), std::nullopt);
+  EXPECT_EQ(flattened("0", "0", 0), std::nullopt);  // a number becomes a vector
+}
+
 TEST_F(RanksOf, ViewHasTheLengthOfItsSizes) {
   read(
       "  %a : int = prim::Constant[value=0]()\n  %n : int = aten::size(%x, %a)\n  %m : int = prim::Constant[value=-1]()\n"
@@ -338,12 +353,17 @@ TEST_F(RanksOf, ACheckInABranchTellsOfWhatIsTiedOutside) {
 
 TEST_F(RanksOf, TheFirstValueOfAKindIsAskedInItsPlace) {
   read("  %o : int = prim::Constant[value=0]()\n  %u : Tensor = aten::unsqueeze(%x, %o)\n" +
-       branch_of("      %v : Tensor = aten::relu(%u)\n") + "  %y : Tensor = aten::nonzero(%w)\n");
+       branch_of("      %v : Tensor = aten::relu(%u)\n") + "  %y : Tensor = aten::relu(%w)\n");
   const auto witness = ranks->witness(values.at("v"), branch());
-  ASSERT_TRUE(witness);
-  EXPECT_EQ(witness->value, values.at("x"));
-  EXPECT_EQ(witness->difference, 1);
-  EXPECT_FALSE(ranks->witness(values.at("y"), branch()));
+  EXPECT_EQ(witness.value, values.at("x"));
+  EXPECT_EQ(witness.difference, 1);
+}
+
+TEST_F(RanksOf, WhatABranchMakesIsNotAskedOutside) {
+  read(branch_of("      %r : Tensor = aten::relu(%w)\n      %v : Tensor = aten::reshape_as(%x, %r)\n") +
+       "  %y : Tensor = aten::nonzero(%x)\n");
+  EXPECT_EQ(ranks->witness(values.at("v"), branch()).value, values.at("w"));
+  EXPECT_EQ(ranks->witness(values.at("y"), graph->block()).value, values.at("y"));
 }
 
 }  // namespace

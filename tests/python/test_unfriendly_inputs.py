@@ -325,7 +325,7 @@ def ran(module: Any, inputs: Inputs) -> tuple[Optional[torch.Tensor], str]:
     """The output, or the error."""
     try:
         return module(*inputs), ""
-    except RuntimeError as error:  # torch.jit.Error is one
+    except (RuntimeError, torch.jit.Error) as error:
         return None, str(error)
 
 

@@ -230,10 +230,11 @@ TEST_F(ActivationRule, DeclinesANormBehindLimitsThatHaveMoreDimensions) {
   const at::Tensor rows = at::randn({8, 3}, at::kDouble);
   for (const char* call : {"torch.clamp(y, min=self.bound)", "torch.clamp(y, max=self.bound)",
                            "torch.clamp(y, self.bound, self.bound + 1)", "torch.clamp_min(y, self.bound)"}) {
-    expect_kept(between_linear_layers(call, {1, 8, 1, 1}).module, {rows}, "norm", Reason::rank_unknown, "", with_rank(2));
+    expect_kept(between_linear_layers(call, {1, 8, 1, 1}).module, {rows}, "norm", Reason::rank_unknown, "rank 2 where 4",
+                with_rank(2));
   }
-  expect_kept(between_linear_layers("torch.clamp_max(y, self.bound)", {2, 8, 8}).module, {rows}, "norm", Reason::rank_unknown, "",
-              with_rank(2));
+  expect_kept(between_linear_layers("torch.clamp_max(y, self.bound)", {2, 8, 8}).module, {rows}, "norm", Reason::rank_unknown,
+              "rank 2 where 3", with_rank(2));
 }
 
 TEST_F(ActivationRule, PassesLeakyReluUnderPositiveScalesWithoutShift) {
