@@ -64,17 +64,25 @@ struct Asked {
   Knowledge known;
 };
 
+// A norm that is to be folded.
+struct Subject {
+  const Norm& norm;
+  const algebra::Affine affine;
+  const ParameterStore& store;
+  const Ranks& ranks;
+  const bool rank_known;
+  const std::vector<AskedRanks::Need> needs;  // without which `affine` is not what the norm computes
+};
+
 // The plan that leaves the fewest nodes; adds to `refusal` what stood in the ways that were tried.
-std::optional<Plan> cheapest_plan(const Norm& norm, const algebra::Affine& affine, const ParameterStore& store,
-                                  const Ranks& ranks, bool rescales, Refusal& refusal) {
-  const bool rank_known = ranks.of(norm.input(), norm.node()->owningBlock()).has_value();
+std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal& refusal) {
+  const auto& [norm, affine, store, ranks, rank_known, needs] = subject;
   std::optional<Plan> best;
-  // The rank is checked where nothing proves it, or why the plan is none.
-  const auto consider = [&](Plan found, Direction direction, const Asked& asked) -> std::optional<Decline> {
-    if (!asked.ranks.allow(norm.input(), affine.rank()) || (!norm.along_channels && !asked.extents.fit(norm.input(), affine))) {
-      return Decline{Reason::rank_unknown, norm.node(), "the norm's input may have another rank where others read it"};
-    }
-    auto checks = plan_checks(norm, asked.ranks.needs(), ranks);
+  // Adds the checks of what nothing proves, or tells why that can't be done.
+  const auto consider = [&best, &subject](Plan found, Direction direction, const Asked& asked) -> std::optional<Decline> {
+    std::vector<AskedRanks::Need> all = subject.needs;
+    all.insert(all.end(), asked.ranks.needs().begin(), asked.ranks.needs().end());
+    auto checks = plan_checks(subject.norm, all, subject.ranks);
     if (const auto* decline = std::get_if<Decline>(&checks)) return *decline;
     found.checks = std::get<std::vector<RankCheck>>(std::move(checks));
     found.direction = direction;
@@ -145,11 +153,14 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   if (rank && affine.rank() != *rank) {
     return refused({Reason::rank_unknown, norm.node(), "its constants have more dimensions than its input"});
   }
-  if (!norm.along_channels && !Asked(norm, store, ranks).extents.fit(norm.input(), affine)) {
+  const Asked asked(norm, store, ranks);
+  asked.ranks.allow(norm.input(), affine.rank());
+  if (!norm.along_channels && !asked.extents.fit(norm.input(), affine)) {
     return refused({Reason::sizes_unknown, norm.node(), "its input may be broadcast to the size of its constants"});
   }
-  auto best = cheapest_plan(norm, affine, store, ranks, /*rescales=*/false, refusal);
-  if (!best && rank) best = cheapest_plan(norm, affine, store, ranks, /*rescales=*/true, refusal);
+  const Subject subject{norm, affine, store, ranks, rank.has_value(), asked.ranks.needs()};
+  auto best = cheapest_plan(subject, /*rescales=*/false, refusal);
+  if (!best && rank) best = cheapest_plan(subject, /*rescales=*/true, refusal);
   if (!best) return refusal;
   return *best;
 }

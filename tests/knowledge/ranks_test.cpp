@@ -40,7 +40,7 @@ class RanksOf : public ::testing::Test {
   // The block of the first If of the graph that runs where its condition is true.
   const jit::Block* branch() const {
     const auto nodes = graph->nodes();
-    return std::find_if(nodes.begin(), nodes.end(), [](jit::Node* node) { return node->kind() == jit::prim::If; })
+    return std::find_if(nodes.begin(), nodes.end(), [](const jit::Node* node) { return node->kind() == jit::prim::If; })
         ->blocks()
         .at(0);
   }

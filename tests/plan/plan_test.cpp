@@ -367,15 +367,22 @@ TEST_F(RankChecks, DeclinesWhereTheyWouldStandOutsideTheBranch) {
 
 TEST_F(RankChecks, AreOneForAllNormsOfOneInput) {
   Model model;
-  model.layer("conv1", {4, 3, 1, 1}, 4).layer("conv2", {4, 4, 1, 1}, 4).layer("linear", {5, 4}, 5);
-  model.norm("norm1", 4).norm("norm2", 4).norm("norm", 5);
-  model.forward(fmt::format("y = torch.relu({})\ny = {}\nreturn {}", batch_norm("norm1", conv("conv1", "x")),
-                            batch_norm("norm2", conv("conv2", "y")) + " + y",
-                            batch_norm("norm", "torch.linear(y.mean([2, 3]), self.linear.weight, self.linear.bias)")));
-  const FoldResult result = expect_folded(model.module, {image}, "norm", "linear");
+  model.layer("conv1", {4, 3, 1, 1}, 4).layer("conv2", {4, 4, 1, 1}, 4).norm("norm1", 4).norm("norm", 4);
+  model.forward("y = torch.relu(" + batch_norm("norm1", conv("conv1", "x")) + ")\nreturn y + " +
+                batch_norm("norm", conv("conv2", "y")));
+  const FoldResult result = expect_folded(model.module, {image}, "norm", "conv2");
   EXPECT_TRUE(result.report.kept.empty());
   EXPECT_EQ(checks_in(result), 1);
   expect_refused(result, unbatched, "4");
+}
+
+// A mean of [C] can't be normalized.
+TEST_F(RankChecks, AreNoneWhereANormBehindAsksForTheRank) {
+  Model model;
+  model.layer("conv", {4, 3, 1, 1}, 4).norm("norm", 4);
+  model.forward("y = torch.mean(" + conv("conv", "x") + ", [2, 3])\nreturn " + batch_norm("norm", "y"));
+  EXPECT_EQ(checks_in(expect_folded(model.module, {image}, "norm", "conv")), 0);
+  EXPECT_THROW(model.module.forward({unbatched}), std::exception);
 }
 
 TEST_F(RankChecks, AreOneForEachInput) {
@@ -383,12 +390,12 @@ TEST_F(RankChecks, AreOneForEachInput) {
   model.layer("one", {4, 3, 1, 1}, 4).layer("other", {4, 3, 1, 1}, 4).norm("norm", 8);
   model.define("def forward(self, x, z):\n  y = torch.cat([" + conv("one", "x") + ", " + conv("other", "z") + "], 1)\n  return " +
                batch_norm("norm", "y") + "\n");
-  EXPECT_EQ(checks_in(expect_folded(model.module, {image, image}, "norm", "one, other")),
+  EXPECT_EQ(checks_in(expect_folded(model.module, {image, image}, "norm", "other, one")),
             1);  // a concatenation asks for one rank
   model = Model();
   model.layer("one", {4, 3, 1, 1}, 4).layer("other", {4, 3, 1, 1}, 4).norm("norm", 4);
   model.define("def forward(self, x, z):\n  return " + batch_norm("norm", conv("one", "x") + " + " + conv("other", "z")) + "\n");
-  FoldResult result = expect_folded(model.module, {image, image}, "norm", "one, other");
+  FoldResult result = expect_folded(model.module, {image, image}, "norm", "other, one");
   EXPECT_EQ(checks_in(result), 2);
   EXPECT_THROW(result.module.forward({image, unbatched}), std::exception);
 }
