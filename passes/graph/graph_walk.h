@@ -1,4 +1,4 @@
-// Visits the nodes of a graph, those of inner blocks and of forked graphs too.
+// Visits the nodes of a graph, those of inner blocks and of forked graphs too, and tells which block is in which.
 #pragma once
 
 #include <torch/csrc/jit/ir/ir.h>
@@ -16,6 +16,12 @@ void for_each_node(const torch::jit::Block* block, const Visit& visit) {
       for_each_node(node->g(torch::jit::attr::Subgraph)->block(), visit);
     }
   }
+}
+
+// Whether `block` is `outer` or stands in one of its nodes.
+inline bool is_inside(const torch::jit::Block* block, const torch::jit::Block* outer) {
+  while (block != outer && block->owningNode() != nullptr) block = block->owningNode()->owningBlock();
+  return block == outer;
 }
 
 }  // namespace bnfold

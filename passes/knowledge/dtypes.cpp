@@ -1,5 +1,6 @@
 #include "knowledge/dtypes.h"
 
+#include "graph/constants.h"
 #include "graph/operators.h"
 
 namespace bnfold {
@@ -13,7 +14,8 @@ bool keeps_dtype(const jit::Node* node) {
   static const OperatorNames casts = {"to", "float", "half", "double", "softmax", "log_softmax", "cumsum"};
   static const OperatorNames views = {"view",      "reshape", "flatten", "permute", "transpose",       "squeeze",
                                       "unsqueeze", "slice",   "chunk",   "split",   "split_with_sizes"};
-  return ((keeps_sizes(node) || keeps_channels(node)) && !is_one_of(node, casts)) || is_one_of(node, views);
+  if (is_one_of(node, views)) return !has_argument(node, "dtype");  // view(dtype) reads the memory as another one
+  return (keeps_sizes(node) || keeps_channels(node)) && !is_one_of(node, casts);
 }
 
 class Walk {

@@ -66,7 +66,7 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
     const jit::Node* node = value->node();
     if (!node->kind().is_aten() && node->kind() != jit::prim::ListUnpack) return std::nullopt;
     const std::string operation = node->kind().toUnqualString();
-    const auto rank = ranks_.of(value);
+    const auto rank = [&] { return ranks_.of(value); };
     if (const auto size = of_weight(node, dimension)) return size;
     if (operation == "cat" || operation == "concat") return of_concatenation(node, dimension);
     if (operation == "ListUnpack") return of_piece(node->input()->node(), value->offset(), dimension);
@@ -75,7 +75,7 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
       return of_broadcast(node, dimension);
     }
     if (operation == "permute" || operation == "transpose" || operation == "t") {
-      const auto before = dimension_before(node, dimension, rank);
+      const auto before = dimension_before(node, dimension, rank());
       if (!before) return std::nullopt;
       dimension = *before;
     } else if (operation == "flatten") {
@@ -83,21 +83,25 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
       if (!first || *first < 0 || dimension >= *first) return std::nullopt;
     } else if (operation == "pad" || operation == "constant_pad_nd") {
       const auto padding = constant_ints(node->input(1));
-      if (!padding || !rank || dimension >= *rank - static_cast<int64_t>(padding->size()) / 2) return std::nullopt;
+      if (!padding || dimension >= rank().value_or(0) - static_cast<int64_t>(padding->size()) / 2) return std::nullopt;
     } else if (operation == "slice" || operation == "narrow") {
-      const auto cut = constant_dimension(node->namedInput("dim"), rank);
+      const auto cut = constant_dimension(node->namedInput("dim"), rank());
       if (!cut || *cut == dimension) return std::nullopt;
-    } else if (operation.rfind("adaptive_", 0) == 0 && rank && dimension >= *rank - spatial_dimensions(node)) {
+    } else if (operation.rfind("adaptive_", 0) == 0 && rank() && dimension >= *rank() - spatial_dimensions(node)) {
       const auto sizes = constant_ints(node->input(1));
-      const int64_t place = sizes ? dimension - (*rank - static_cast<int64_t>(sizes->size())) : -1;
+      const int64_t place = sizes ? dimension - (*rank() - static_cast<int64_t>(sizes->size())) : -1;
       if (place < 0 || sizes->at(place) < 0) return std::nullopt;
       return sizes->at(place);
     } else if (operation == "mean" || operation == "sum") {
       const auto dimensions = has_argument(node, "keepdim") ? constant_ints(node->namedInput("dim")) : std::nullopt;
       if (!dimensions || constant_bool(node->namedInput("keepdim")) != true) return std::nullopt;
-      const auto is_reduced = [&](int64_t one) { return wrapped(one, rank) == dimension; };
-      if (std::any_of(dimensions->begin(), dimensions->end(), is_reduced)) return 1;
-    } else if (!keeps_sizes(node) && (!keeps_channels(node) || !rank || dimension >= *rank - spatial_dimensions(node))) {
+      if (dimensions->empty()) return 1;  // then all are reduced
+      for (const int64_t reduced : *dimensions) {
+        const auto one = reduced < 0 ? wrapped(reduced, rank()) : reduced;
+        if (!one) return std::nullopt;
+        if (one == dimension) return 1;
+      }
+    } else if (!keeps_sizes(node) && (!keeps_channels(node) || dimension >= rank().value_or(0) - spatial_dimensions(node))) {
       return std::nullopt;
     }
     value = node->input(0);
@@ -122,7 +126,7 @@ std::optional<int64_t> Extents::of_weight(const jit::Node* node, int64_t dimensi
   }
   if (operation.find("conv") == std::string::npos || dimension != 1) return std::nullopt;
   const auto weight = shape(1);
-  if (weight.size() < 3) return std::nullopt;
+  if (weight.size() < 3 || ranks_.of(node->output()) != static_cast<int64_t>(weight.size())) return std::nullopt;
   const bool flag = has_argument(node, "transposed");
   const auto transposed = flag ? constant_bool(node->namedInput("transposed")) : operation.rfind("conv_transpose", 0) == 0;
   const auto groups = has_argument(node, "groups") ? constant_int(node->namedInput("groups")) : std::nullopt;

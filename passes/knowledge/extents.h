@@ -9,14 +9,14 @@
 
 #include "algebra/affine.h"
 #include "graph/parameter_store.h"
-#include "knowledge/ranks.h"
+#include "knowledge/asked_ranks.h"
 
 namespace bnfold {
 
-// Valid as long as the graph does not change.
+// Valid as long as the graph does not change, and for one attempt: what a size rests on is noted when it is asked for first.
 class Extents {
  public:
-  Extents(const ParameterStore& store, const Ranks& ranks) : store_(store), ranks_(ranks) {}
+  Extents(const ParameterStore& store, const AskedRanks& ranks) : store_(store), ranks_(ranks) {}
 
   // The size of `value` along `dimension`, which counts from the front; nothing where it is not known, or behind too many sums.
   std::optional<int64_t> of(const torch::jit::Value* value, int64_t dimension) const;
@@ -33,7 +33,7 @@ class Extents {
   std::optional<int64_t> of_piece(const torch::jit::Node* node, size_t output, int64_t dimension) const;
 
   const ParameterStore& store_;
-  const Ranks& ranks_;
+  const AskedRanks& ranks_;
   mutable std::map<std::pair<const torch::jit::Value*, int64_t>, std::optional<int64_t>> known_;
   mutable int depth_ = 0;  // of the calls of `of` in one another
 };

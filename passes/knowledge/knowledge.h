@@ -2,14 +2,15 @@
 #pragma once
 
 #include "graph/parameter_store.h"
+#include "knowledge/asked_ranks.h"
 #include "knowledge/extents.h"
-#include "knowledge/ranks.h"
 
 namespace bnfold {
 
+// In one attempt to fold a norm.
 struct Knowledge {
   const ParameterStore& store;
-  const Ranks& ranks;
+  const AskedRanks& ranks;
   const Extents& extents;
 };
 

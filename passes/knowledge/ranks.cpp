@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <string>
-#include <unordered_set>
+#include <unordered_map>
 
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
@@ -16,11 +16,98 @@ namespace jit = torch::jit;
 
 namespace {
 
-// The first output has the rank of the first input.
-bool keeps_rank(const jit::Node* node) {
-  static const std::unordered_set<std::string> others = {
-      "pad", "constant_pad_nd", "t", "transpose", "transpose_", "slice", "narrow", "pixel_shuffle", "pixel_unshuffle"};
-  return keeps_sizes(node) || keeps_channels(node) || others.count(node->kind().toUnqualString()) != 0;
+using Member = RankClasses::Member;
+
+// What an operator does to the number of dimensions.
+enum class Shape {
+  keeps,        // that of the first input
+  convolution,  // keeps it, with or without a batch
+  batched,      // keeps it, and has a batch
+  spatial,      // keeps it, with or without a batch: pooling and padding
+  resized,      // keeps it, and has a batch: interpolation
+  normalized,   // keeps it, and has channels
+  product,      // with a matrix: 2
+  layer,        // keeps it where the weight is a matrix
+  broadcast,    // the largest of its operands
+  sized,        // as many as the list of sizes has
+  permuted,     // as many as the order has
+  flattened,
+  like_other,  // that of the second input
+  one_more,    // than the first input
+  looked_up,   // one more than the second input
+  selected,    // one less than the first input
+  joined,      // that of the parts
+  reduced,
+};
+
+const std::unordered_map<std::string, Shape>& shapes() {
+  static const std::unordered_map<std::string, Shape> shapes = {
+      {"conv1d", Shape::convolution},
+      {"conv2d", Shape::convolution},
+      {"conv3d", Shape::convolution},
+      {"conv_transpose1d", Shape::convolution},
+      {"conv_transpose2d", Shape::convolution},
+      {"conv_transpose3d", Shape::convolution},
+      {"convolution", Shape::batched},
+      {"_convolution", Shape::batched},
+      {"_convolution_mode", Shape::batched},
+      {"upsample_nearest1d", Shape::resized},
+      {"upsample_nearest2d", Shape::resized},
+      {"upsample_nearest3d", Shape::resized},
+      {"upsample_linear1d", Shape::resized},
+      {"upsample_bilinear2d", Shape::resized},
+      {"upsample_trilinear3d", Shape::resized},
+      {"upsample_bicubic2d", Shape::resized},
+      {"batch_norm", Shape::normalized},
+      {"instance_norm", Shape::normalized},
+      {"pad", Shape::keeps},
+      {"constant_pad_nd", Shape::keeps},
+      {"t", Shape::keeps},
+      {"transpose", Shape::keeps},
+      {"slice", Shape::keeps},
+      {"narrow", Shape::keeps},
+      {"pixel_shuffle", Shape::keeps},
+      {"pixel_unshuffle", Shape::keeps},
+      {"add_", Shape::keeps},
+      {"sub_", Shape::keeps},
+      {"mul_", Shape::keeps},
+      {"div_", Shape::keeps},
+      {"mm", Shape::product},
+      {"addmm", Shape::product},
+      {"linear", Shape::layer},
+      {"matmul", Shape::layer},
+      {"add", Shape::broadcast},
+      {"sub", Shape::broadcast},
+      {"mul", Shape::broadcast},
+      {"div", Shape::broadcast},
+      {"maximum", Shape::broadcast},
+      {"minimum", Shape::broadcast},
+      {"view", Shape::sized},
+      {"reshape", Shape::sized},
+      {"permute", Shape::permuted},
+      {"flatten", Shape::flattened},
+      {"reshape_as", Shape::like_other},
+      {"view_as", Shape::like_other},
+      {"expand_as", Shape::like_other},
+      {"unsqueeze", Shape::one_more},
+      {"embedding", Shape::looked_up},
+      {"select", Shape::selected},
+      {"cat", Shape::joined},
+      {"concat", Shape::joined},
+      {"mean", Shape::reduced},
+      {"sum", Shape::reduced},
+  };
+  return shapes;
+}
+
+std::optional<Shape> shape_of(const jit::Node* node) {
+  if (!node->kind().is_aten() || node->inputs().empty() || node->outputs().empty()) return std::nullopt;
+  const auto found = shapes().find(node->kind().toUnqualString());
+  if (found != shapes().end()) return found->second;
+  if (keeps_channels(node)) return Shape::spatial;
+  if (keeps_sizes(node)) return Shape::keeps;
+  // With tensors as bounds.
+  return is_one_of(node, {"clamp", "clamp_min", "clamp_max"}) ? std::optional<Shape>(Shape::broadcast) : std::nullopt;
 }
 
 // What a trace saw.
@@ -28,19 +115,6 @@ std::optional<int64_t> rank_of_type(const jit::Value* value) {
   const auto tensor = value->type()->cast<c10::TensorType>();
   if (!tensor || !tensor->dim()) return std::nullopt;
   return static_cast<int64_t>(*tensor->dim());
-}
-
-std::optional<int64_t> convolution_rank(const jit::Node* node) {
-  static const std::unordered_map<std::string, int64_t> ranks = {
-      {"conv1d", 3}, {"conv2d", 4}, {"conv3d", 5}, {"conv_transpose1d", 3}, {"conv_transpose2d", 4}, {"conv_transpose3d", 5}};
-  const auto found = ranks.find(node->kind().toUnqualString());
-  if (found != ranks.end()) return found->second;
-  static const std::unordered_set<std::string> any_rank = {"convolution", "_convolution", "_convolution_mode"};
-  if (any_rank.count(node->kind().toUnqualString()) == 0) return std::nullopt;
-  // These tell their rank by the length of stride, one entry a spatial dimension.
-  const auto stride = jit::toIValue(node->namedInput("stride"));
-  if (!stride || !stride->isIntList()) return std::nullopt;
-  return static_cast<int64_t>(stride->toIntVector().size()) + 2;
 }
 
 std::optional<int64_t> length(const jit::Value* list) {
@@ -52,212 +126,241 @@ std::optional<int64_t> length(const jit::Value* list) {
   return std::nullopt;
 }
 
+bool is_tensor(const jit::Value* value) {
+  return value->type()->kind() == c10::TypeKind::TensorType;
+}
+
 bool raises(const jit::Block* block) {
   const auto nodes = const_cast<jit::Block*>(block)->nodes();
   return std::any_of(nodes.begin(), nodes.end(), [](const jit::Node* node) { return node->kind() == jit::prim::RaiseException; });
 }
 
 bool changes_dimensions_in_place(const jit::Graph& graph) {
-  static const std::unordered_set<std::string> names = {"squeeze_",    "unsqueeze_", "resize_",   "resize_as_", "set_",
-                                                        "as_strided_", "transpose_", "swapaxes_", "swapdims_",  "t_"};
+  static const OperatorNames names = {"squeeze_",    "unsqueeze_", "resize_",   "resize_as_", "set_",
+                                      "as_strided_", "transpose_", "swapaxes_", "swapdims_",  "t_"};
   bool found = false;
-  for_each_node(const_cast<jit::Graph&>(graph).block(), [&found](const jit::Node* node) {
-    found |= node->kind().is_aten() && names.count(node->kind().toUnqualString()) != 0;
-  });
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&found](const jit::Node* node) { found |= is_one_of(node, names); });
   return found;
-}
-
-bool in_aten(const jit::Node* node) {
-  return node->kind().is_aten() && !node->inputs().empty() && !node->outputs().empty();
 }
 
 }  // namespace
 
+// Reads what the nodes of a graph tell, each in the runs that reach its block.
+class RankReader {
+ public:
+  RankReader(Ranks& ranks, const Ranks::StaticRank& static_rank, bool types_tell)
+      : classes_(ranks.classes_), static_rank_(static_rank), types_tell_(types_tell) {}
+
+  void read(const jit::Node* node) {
+    node_ = node;
+    if (types_tell_) {
+      for (const jit::Value* output : node->outputs()) {
+        if (const auto rank = rank_of_type(output)) classes_.learn(member(output), *rank, Strength::hinted);
+      }
+    }
+    if (node->kind() == jit::prim::If) read_check();
+    if (node->kind() == jit::prim::ListUnpack) read_pieces();
+    if (const auto shape = shape_of(node)) read(*shape);
+  }
+
+ private:
+  Member member(const jit::Value* value) { return classes_.member(value, node_->owningBlock()); }
+  Member input(size_t place = 0) { return member(node_->input(place)); }
+  Member output() { return member(node_->output(0)); }
+
+  void prove(Member member, std::optional<int64_t> rank) {
+    if (rank) classes_.narrow(member, *rank, *rank);
+  }
+
+  void keep() { classes_.tie(input(), output()); }
+
+  void read(Shape shape) {
+    switch (shape) {
+      case Shape::keeps:
+        return keep();
+      case Shape::convolution:
+        keep();
+        return allow_no_batch(batched_rank(node_).value());
+      case Shape::batched:
+        return read_batched();
+      case Shape::spatial:
+        keep();
+        return allow_no_batch(spatial_dimensions(node_) + 2);
+      case Shape::resized:
+        keep();
+        return prove(output(), spatial_dimensions(node_) + 2);
+      case Shape::normalized:
+        keep();
+        return classes_.narrow(output(), 2, RankFacts().most);
+      case Shape::product:
+        prove(input(node_->inputs().size() == 2 ? 0 : 1), 2);
+        return prove(output(), 2);
+      case Shape::layer:
+        return read_layer();
+      case Shape::broadcast:
+        return read_broadcast();
+      case Shape::sized:
+        return prove(output(), length(node_->input(1)));
+      case Shape::permuted:
+        keep();
+        return prove(output(), length(node_->input(1)));
+      case Shape::flattened:
+        return read_flattened();
+      case Shape::like_other:
+        return classes_.tie(input(1), output());
+      case Shape::one_more:
+        return classes_.tie(input(), output(), 1);
+      case Shape::looked_up:
+        return classes_.tie(input(1), output(), 1);
+      case Shape::selected:
+        return classes_.tie(input(), output(), -1);
+      case Shape::joined:
+        return read_joined();
+      case Shape::reduced:
+        return read_reduced();
+    }
+  }
+
+  void allow_no_batch(int64_t rank) {
+    classes_.narrow(output(), rank - 1, rank);
+    classes_.learn(output(), rank, Strength::assumed);
+  }
+
+  // Unlike conv2d, these raise an error for a value without a batch.
+  void read_batched() {
+    keep();
+    const auto weight = static_rank_(node_->namedInput("weight"));
+    const auto rank = weight ? weight : batched_rank(node_);
+    if (!rank) return;
+    // One number as stride may stand for all dimensions.
+    if (weight || *rank > 3) return prove(output(), rank);
+    classes_.learn(output(), *rank, Strength::assumed);
+  }
+
+  void read_layer() {
+    if (static_rank_(node_->input(1)) != 2) return;
+    classes_.narrow(input(), 1, RankFacts().most);
+    keep();
+  }
+
+  void read_broadcast() {
+    RankClasses::Largest largest{{}, output()};
+    for (const jit::Value* operand : node_->inputs()) {
+      if (!is_tensor(operand)) continue;
+      if (const auto rank = static_rank_(operand)) {
+        largest.floor = std::max(largest.floor, *rank);
+      } else {
+        largest.sources.push_back({member(operand)});
+      }
+    }
+    classes_.relate(std::move(largest));
+  }
+
+  void read_flattened() {
+    const auto first = constant_int(node_->input(1));
+    const auto last = constant_int(node_->input(2));
+    if (!first || !last) return;
+    // All but `first` dimensions in front and those behind `last` become one.
+    if (*first >= 0 && *last < 0) return prove(output(), *first - *last);
+    const bool from_one_end = (*first < 0) == (*last < 0);
+    if (from_one_end && *last > *first) classes_.tie(input(), output(), *first - *last);
+  }
+
+  // A vector without elements joins values of any rank.
+  void read_joined() {
+    const jit::Node* list = node_->input(0)->node();
+    if (list->kind() != jit::prim::ListConstruct) return;
+    RankClasses::Largest largest{{}, output(), 1, /*alike=*/true};
+    for (const jit::Value* part : list->inputs()) largest.sources.push_back({member(part)});
+    classes_.relate(std::move(largest));
+  }
+
+  void read_reduced() {
+    if (!has_argument(node_, "dim")) return prove(output(), 0);
+    if (!has_argument(node_, "keepdim")) return;
+    const auto keeps = constant_bool(node_->namedInput("keepdim"));
+    if (!keeps) return;
+    if (*keeps) return keep();
+    const auto dimensions = length(node_->namedInput("dim"));
+    if (dimensions == 0) return prove(output(), 0);
+    if (dimensions == 1) return classes_.relate({{{input(), -1}}, output()});  // a number can be reduced too
+    if (dimensions) classes_.tie(input(), output(), -*dimensions);
+  }
+
+  void read_pieces() {
+    const jit::Node* cut = node_->input()->node();
+    if (!is_one_of(cut, {"chunk", "split", "split_with_sizes"})) return;
+    for (const jit::Value* piece : node_->outputs()) classes_.tie(member(cut->input(0)), member(piece));
+  }
+
+  // if dim(x) != rank: raise, or assert dim(x) == rank.
+  void read_check() {
+    const jit::Node* condition = node_->input()->node();
+    const bool demands_rank = (condition->kind() == jit::aten::ne && raises(node_->blocks().at(0))) ||
+                              (condition->kind() == jit::aten::eq && raises(node_->blocks().at(1)));
+    if (!demands_rank) return;
+    const jit::Node* dimension = condition->input(0)->node();
+    if (dimension->kind() == jit::aten::dim) prove(member(dimension->input()), constant_int(condition->input(1)));
+  }
+
+  RankClasses& classes_;
+  const Ranks::StaticRank& static_rank_;
+  const bool types_tell_;  // the types in the graph are those of a trace on inputs of the hinted ranks
+  const jit::Node* node_ = nullptr;
+};
+
+std::optional<int64_t> batched_rank(const jit::Node* convolution) {
+  static const std::unordered_map<std::string, int64_t> ranks = {
+      {"conv1d", 3}, {"conv2d", 4}, {"conv3d", 5}, {"conv_transpose1d", 3}, {"conv_transpose2d", 4}, {"conv_transpose3d", 5}};
+  if (!is_convolution(convolution)) return std::nullopt;
+  const auto found = ranks.find(convolution->kind().toUnqualString());
+  if (found != ranks.end()) return found->second;
+  // These tell their rank by the length of stride, one entry a spatial dimension.
+  const auto dimensions = has_argument(convolution, "stride") ? length(convolution->namedInput("stride")) : std::nullopt;
+  return dimensions ? std::optional<int64_t>(*dimensions + 2) : std::nullopt;
+}
+
 Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>& hints, StaticRank static_rank)
-    : static_rank_(std::move(static_rank)) {
-  for (size_t i = 0; i < hints.size() && i + 1 < graph.inputs().size(); ++i) {
-    learn(graph.inputs()[i + 1], hints[i], hinted);
-    has_hints_ |= hints[i].has_value();
+    : hints_(hints), change_in_place_(changes_dimensions_in_place(graph)) {
+  if (change_in_place_) return;
+  const auto& inputs = graph.inputs();
+  bool hinted = false;
+  for (size_t i = 0; i < hints.size() && i + 1 < inputs.size(); ++i) {
+    if (!hints[i]) continue;
+    classes_.learn(classes_.member(inputs[i + 1], graph.block()), *hints[i], Strength::hinted);
+    hinted = true;
   }
-  types_tell_ = has_hints_ && std::all_of(graph.inputs().begin(), graph.inputs().end(), [this](const jit::Value* input) {
-                  const auto traced = rank_of_type(input);
-                  return !traced || traced == of(input);
-                });
-  // A value that changes its dimensions in place has none that could be told; then every rank is checked where it matters.
-  if (!changes_dimensions_in_place(graph)) read(graph.block());
+  const auto is_as_traced = [&](const jit::Value* input) {
+    const auto traced = rank_of_type(input);
+    return !traced || traced == classes_.facts(input, graph.block()).hinted;
+  };
+  const bool types_tell = hinted && std::all_of(inputs.begin(), inputs.end(), is_as_traced);
+  RankReader reader(*this, static_rank, types_tell);
+  for_each_node(graph.block(), [&reader](const jit::Node* node) { reader.read(node); });
+  classes_.settle();
 }
 
-std::optional<int64_t> Ranks::of(const jit::Value* value) const {
-  const auto index = find_root(value);
-  if (!index) return std::nullopt;
-  for (const auto& rank : known_[*index]) {
-    if (rank) return rank;
-  }
-  return std::nullopt;
+std::optional<Rank> Ranks::of(const jit::Value* value, const jit::Block* block) const {
+  return classes_.facts(value, block).rank();
 }
 
-bool Ranks::is_certain(const jit::Value* value) const {
-  const auto index = find_root(value);
-  if (!index) return false;
-  const Known& ranks = known_[*index];
-  return ranks[proven].has_value() || (ranks[hinted].has_value() && ranks[hinted] == ranks[assumed]);
-}
-
-bool Ranks::are_one(const jit::Value* value, const jit::Value* other) const {
-  const auto index = find_root(value);
-  return index && index == find_root(other);
+bool Ranks::is_at_most(const jit::Value* value, const jit::Block* block, int64_t most) const {
+  return classes_.facts(value, block).most <= most;
 }
 
 bool Ranks::is_unbatched(const jit::Value* value) const {
-  const auto index = find_root(value);
-  const auto rank = of(value);
-  return index && rank && known_[*index][assumed].has_value() && *rank < *known_[*index][assumed];
+  const RankFacts facts = classes_.facts(value, value->node()->owningBlock());
+  const auto rank = facts.rank();
+  return rank && facts.assumed && rank->number < *facts.assumed;
 }
 
-void Ranks::adopt(const jit::Value* value, const jit::Value* like) {
-  class_of_[value] = root(like);
+bool Ranks::is_hinted(int64_t rank) const {
+  return std::find(hints_.begin(), hints_.end(), rank) != hints_.end();
 }
 
-void Ranks::prove(const jit::Value* value, int64_t rank) {
-  learn(value, rank, proven);
-}
-
-void Ranks::read(const jit::Block* block) {
-  for_each_node(block, [this](const jit::Node* node) { read(node); });
-}
-
-void Ranks::read(const jit::Node* node) {
-  if (types_tell_) {
-    for (const jit::Value* output : node->outputs()) learn(output, rank_of_type(output), hinted);
-  }
-  if (node->kind() == jit::prim::If) read_check(node);
-  if (!in_aten(node)) return;
-  const std::string operation = node->kind().toUnqualString();
-  const jit::Value* input = node->input(0);
-  const jit::Value* output = node->output(0);
-  if (const auto rank = convolution_rank(node)) {
-    tie(input, output);
-    learn(output, rank, assumed);
-  } else if (keeps_rank(node)) {
-    tie(input, output);
-    if (keeps_channels(node)) learn(output, spatial_dimensions(node) + 2, assumed);
-  } else if (operation == "addmm" || operation == "mm") {
-    learn(output, 2, proven);
-  } else if (operation == "view" || operation == "reshape") {
-    learn(output, length(node->input(1)), proven);
-  } else if (operation == "permute") {
-    learn(input, length(node->input(1)), proven);
-    tie(input, output);
-  } else if (operation == "flatten") {
-    const auto first = constant_int(node->input(1));
-    const auto last = constant_int(node->input(2));
-    if (first && last && *first >= 0 && *last == -1) learn(output, *first + 1, proven);
-    if (first && last && *first >= 0 && *last >= *first) learn_from(input, *first - *last, output);
-  } else if (operation == "reshape_as" || operation == "view_as" || operation == "expand_as") {
-    tie(node->input(1), output);
-  } else if (operation == "unsqueeze") {
-    learn_from(input, 1, output);
-  } else if (operation == "select") {
-    learn_from(input, -1, output);
-  } else if (operation == "embedding") {
-    learn_from(node->input(1), 1, output);
-  } else if (operation == "matmul" || operation == "linear") {
-    if (static_rank_(node->input(1)) == 2) tie(input, output);
-  } else if (operation == "add" || operation == "add_" || operation == "mul" || operation == "mul_" || operation == "sub" ||
-             operation == "sub_") {
-    read_broadcast(node);
-  } else if (operation == "cat" || operation == "concat") {
-    const jit::Node* list = input->node();
-    if (list->kind() == jit::prim::ListConstruct) {
-      for (const jit::Value* part : list->inputs()) tie(part, output);
-    }
-  } else if (operation == "chunk" || operation == "split" || operation == "split_with_sizes") {
-    for (const jit::Use& use : output->uses()) {
-      if (use.user->kind() != jit::prim::ListUnpack) continue;
-      for (const jit::Value* part : use.user->outputs()) tie(input, part);
-    }
-  } else if (operation == "mean" || operation == "sum") {
-    read_reduction(node);
-  }
-}
-
-// The larger rank wins; a constant of rank 0 or 1 and a number never do.
-void Ranks::read_broadcast(const jit::Node* node) {
-  const jit::Value* other = node->input(1);
-  const bool number = other->type()->kind() != c10::TypeKind::TensorType;
-  const auto constant = number ? std::optional<int64_t>(0) : static_rank_(other);
-  const auto first = of(node->input(0));
-  const auto second = constant ? constant : of(other);
-  const bool never_wins = second == 0 || constant.value_or(2) <= 1;
-  if (never_wins || root(node->input(0)) == root(other)) {
-    tie(node->input(0), node->output(0));
-    return;
-  }
-  if (first && second) tie(*first >= *second ? node->input(0) : other, node->output(0));
-}
-
-void Ranks::read_reduction(const jit::Node* node) {
-  if (!has_argument(node, "dim")) return learn(node->output(), 0, proven);
-  if (!has_argument(node, "keepdim")) return;
-  const auto dimensions = length(node->namedInput("dim"));
-  const auto keeps = jit::toIValue(node->namedInput("keepdim"));
-  if (!dimensions || !keeps) return;
-  learn_from(node->input(0), keeps->toBool() ? 0 : -*dimensions, node->output(0));
-}
-
-// if dim(x) != rank: raise, or assert dim(x) == rank. Only a check that every run passes through says something about all runs.
-void Ranks::read_check(const jit::Node* branch) {
-  const jit::Node* condition = branch->input()->node();
-  const bool unconditional = branch->owningBlock() == branch->owningGraph()->block();
-  const bool demands_rank = (condition->kind() == jit::aten::ne && raises(branch->blocks().at(0))) ||
-                            (condition->kind() == jit::aten::eq && raises(branch->blocks().at(1)));
-  if (!unconditional || !demands_rank) return;
-  const jit::Node* dimension = condition->input(0)->node();
-  if (dimension->kind() == jit::aten::dim) learn(dimension->input(), constant_int(condition->input(1)), proven);
-}
-
-void Ranks::tie(const jit::Value* a, const jit::Value* b) {
-  const size_t kept = root(a);
-  const size_t joined = root(b);
-  if (kept == joined) return;
-  parent_[joined] = kept;
-  for (const Knowledge knowledge : {proven, hinted, assumed}) {
-    if (!known_[kept][knowledge]) known_[kept][knowledge] = known_[joined][knowledge];
-  }
-}
-
-void Ranks::learn(const jit::Value* value, std::optional<int64_t> rank, Knowledge knowledge) {
-  auto& known = known_[root(value)][knowledge];
-  if (!known) known = rank;
-}
-
-void Ranks::learn_from(const jit::Value* source, int64_t difference, const jit::Value* value) {
-  const auto index = find_root(source);
-  if (!index) return;
-  const Known known = known_[*index];
-  for (const Knowledge knowledge : {proven, hinted, assumed}) {
-    if (known[knowledge]) learn(value, *known[knowledge] + difference, knowledge);
-  }
-}
-
-std::optional<size_t> Ranks::find_root(const jit::Value* value) const {
-  const auto found = class_of_.find(value);
-  if (found == class_of_.end()) return std::nullopt;
-  return root(found->second);
-}
-
-size_t Ranks::root(const jit::Value* value) {
-  const auto [found, is_new] = class_of_.emplace(value, parent_.size());
-  if (is_new) {
-    parent_.push_back(found->second);
-    known_.emplace_back();
-  }
-  return root(found->second);
-}
-
-size_t Ranks::root(size_t index) const {
-  while (parent_[index] != index) index = parent_[index];
-  return index;
+void Ranks::prove(const jit::Value* value, const jit::Block* block, int64_t rank) {
+  classes_.learn(classes_.member(value, block), rank, Strength::proven);
+  classes_.settle();
 }
 
 }  // namespace bnfold

@@ -1,21 +1,22 @@
 // The rank of each tensor in a graph, as far as it can be known without running it.
 //
-// Three kinds of knowledge, the stronger one wins:
+// Facts are of three strengths, and the strongest wins:
 //   proven    by an operator (mm gives 2, view to a list of 3 sizes gives 3) or by a check that raises otherwise, as the ones that
 //             scripted batch norms carry;
 //   hinted    by example inputs or by a trace;
-//   assumed   for convolutions: a batch dimension in front.
-// Operators that keep the rank tie their input to their output, so one fact reaches all values of a chain, in both directions.
+//   assumed   for convolutions and pooling, which take a value with or without one: a batch dimension in front.
+// Operators that keep the rank tie their input to their output, so one fact reaches all values of a chain, in both directions. What is read
+// in a block holds in the runs that reach it, and so does the answer to a question.
 #pragma once
 
 #include <torch/csrc/jit/ir/ir.h>
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <optional>
-#include <unordered_map>
 #include <vector>
+
+#include "knowledge/rank_classes.h"
 
 namespace bnfold {
 
@@ -27,53 +28,44 @@ class Ranks {
   // `hints` are the ranks of the graph's inputs, self left out; a shorter list leaves the rest open.
   Ranks(const torch::jit::Graph& graph, const std::vector<std::optional<int64_t>>& hints, StaticRank static_rank);
 
-  // The rank of `value`, from the strongest knowledge there is.
-  std::optional<int64_t> of(const torch::jit::Value* value) const;
+  // The rank of `value` in the runs that reach `block`, which is its own block or one inside: from the strongest knowledge there is.
+  std::optional<Rank> of(const torch::jit::Value* value, const torch::jit::Block* block) const;
 
-  // Whether nobody needs to check the rank of `value`: it is proven, or the hints confirm what a convolution assumes.
-  bool is_certain(const torch::jit::Value* value) const;
-
-  // Whether both have the same rank, whatever it is.
-  bool are_one(const torch::jit::Value* value, const torch::jit::Value* other) const;
+  // Whether it is proven that `value` has at most so many dimensions in the runs that reach `block`.
+  bool is_at_most(const torch::jit::Value* value, const torch::jit::Block* block, int64_t most) const;
 
   // Whether `value` has fewer dimensions than the names of operators on the way suggest, as the result of conv2d on [C, H, W].
   bool is_unbatched(const torch::jit::Value* value) const;
 
-  // Whether hints were given: then a rank that is still unknown is not to be guessed.
-  bool has_hints() const { return has_hints_; }
+  // Whether an example or a trace says that an input has this rank.
+  bool is_hinted(int64_t rank) const;
+
+  // Whether dimensions are added or dropped in place. Then a value has no rank that could be told.
+  bool change_in_place() const { return change_in_place_; }
+
+  // The first value to ask for its rank in the place of `value`, in the runs that reach `block`, which can read both.
+  RankClasses::Witness witness(const torch::jit::Value* value, const torch::jit::Block* block) const {
+    return classes_.witness(value, block);
+  }
 
   // Takes note that `value` is new and has the rank of `like`.
-  void adopt(const torch::jit::Value* value, const torch::jit::Value* like);
+  void adopt(const torch::jit::Value* value, const torch::jit::Value* like) { classes_.adopt(value, like); }
 
   // Takes note that `value` is gone.
-  void forget(const torch::jit::Value* value) { class_of_.erase(value); }
+  void forget(const torch::jit::Value* value) { classes_.forget(value); }
 
-  // Takes note that the graph now raises an error unless `value` has this rank.
-  void prove(const torch::jit::Value* value, int64_t rank);
+  // Takes note that `block` now raises an error unless `value` has this rank.
+  void prove(const torch::jit::Value* value, const torch::jit::Block* block, int64_t rank);
 
  private:
-  enum Knowledge { proven, hinted, assumed };
+  friend class RankReader;
 
-  void read(const torch::jit::Block* block);
-  void read(const torch::jit::Node* node);
-  void read_broadcast(const torch::jit::Node* node);
-  void read_reduction(const torch::jit::Node* node);
-  void read_check(const torch::jit::Node* branch);
-  void tie(const torch::jit::Value* a, const torch::jit::Value* b);
-  void learn(const torch::jit::Value* value, std::optional<int64_t> rank, Knowledge knowledge);
-  void learn_from(const torch::jit::Value* source, int64_t difference, const torch::jit::Value* value);
-  std::optional<size_t> find_root(const torch::jit::Value* value) const;
-  size_t root(const torch::jit::Value* value);
-  size_t root(size_t index) const;
-
-  using Known = std::array<std::optional<int64_t>, 3>;  // by knowledge
-
-  StaticRank static_rank_;
-  bool has_hints_ = false;
-  bool types_tell_ = false;  // the types in the graph are those of a trace on inputs of the hinted ranks
-  std::unordered_map<const torch::jit::Value*, size_t> class_of_;  // values of one rank share a class
-  std::vector<size_t> parent_;                                     // by class
-  std::vector<Known> known_;                                       // by class
+  std::vector<std::optional<int64_t>> hints_;
+  bool change_in_place_;
+  RankClasses classes_;
 };
+
+// The rank of the values that this convolution takes and makes, with a batch; nothing where it is none, or the arguments don't tell.
+std::optional<int64_t> batched_rank(const torch::jit::Node* convolution);
 
 }  // namespace bnfold

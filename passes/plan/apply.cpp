@@ -1,10 +1,8 @@
 #include "plan/apply.h"
 
-#include <fmt/format.h>
 #include <torch/csrc/jit/ir/constants.h>
 
 #include "graph/operators.h"
-#include "graph/raise_if.h"
 
 namespace bnfold {
 
@@ -89,35 +87,10 @@ class Applier {
   Ranks& ranks_;
 };
 
-// if dim(value) != rank: raise, as far up as the rank is the same. What takes the affine in may not fit other ranks, and would raise an error
-// that says nothing. Behind conv2d, TorchScript takes 4 dimensions for granted, and would drop the check.
-void require_rank(jit::Node* node, jit::Value* value, int64_t rank, Ranks& ranks) {
-  const auto leads_up = [&](const jit::Node* above) {
-    if (is_convolution(above)) return true;
-    const bool reads = above->kind().is_aten() && !above->inputs().empty() && above->owningBlock() == node->owningBlock();
-    return reads && ranks.are_one(above->input(0), value);
-  };
-  while (leads_up(value->node())) {
-    node = value->node();
-    value = node->input(0);
-  }
-  jit::Graph* graph = node->owningGraph();
-  const jit::WithInsertPoint before(node);
-  jit::Value* dimensions = insert(graph, jit::aten::dim, {value}, c10::IntType::get());
-  jit::Value* differs = insert(graph, jit::aten::ne, {dimensions, graph->insertConstant(rank)}, c10::BoolType::get());
-  const std::string message = fmt::format(
-      "a batch norm was folded into this layer for inputs of rank {}; to run it on another rank, fold the original module with "
-      "example inputs of that rank",
-      rank);
-  insert_raise_if(*graph, differs, message);
-  // Inside a branch or a loop the check says nothing about the nodes outside.
-  if (node->owningBlock() == graph->block()) ranks.prove(value, rank);
-}
-
 }  // namespace
 
 void apply(const Plan& plan, const Norm& norm, ParameterStore& store, Ranks& ranks) {
-  if (plan.required_rank) require_rank(norm.node(), norm.input(), *plan.required_rank, ranks);
+  for (const RankCheck& check : plan.checks) insert(check, ranks);
   Applier applier(norm, store, ranks);
   for (const Edit& edit : plan.edits) std::visit(applier, edit);
   jit::Value* replacement = norm.input();  // an edit may have put a sum in its place

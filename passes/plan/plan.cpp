@@ -54,29 +54,56 @@ std::vector<Strategy> strategies(const algebra::Affine& affine) {
   return all;
 }
 
+// What the graph tells one attempt to fold a norm.
+struct Asked {
+  Asked(const Norm& norm, const ParameterStore& store, const Ranks& all_ranks, bool rescales = false)
+      : ranks(all_ranks, norm.node()->owningBlock(), rescales), extents(store, ranks), known{store, ranks, extents} {}
+
+  AskedRanks ranks;
+  Extents extents;
+  Knowledge known;
+};
+
+// A norm that is to be folded.
+struct Subject {
+  const Norm& norm;
+  const algebra::Affine affine;
+  const ParameterStore& store;
+  const Ranks& ranks;
+  const bool rank_known;
+  const std::vector<AskedRanks::Need> needs;  // without which `affine` is not what the norm computes
+};
+
 // The plan that leaves the fewest nodes; adds to `refusal` what stood in the ways that were tried.
-std::optional<Plan> cheapest_plan(const Norm& norm, const algebra::Affine& affine, const Knowledge& known, bool rescales,
-                                  Refusal& refusal) {
-  const bool rank_known = known.ranks.of(norm.input()).has_value();
+std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal& refusal) {
+  const auto& [norm, affine, store, ranks, rank_known, needs] = subject;
   std::optional<Plan> best;
-  const auto consider = [&best](Plan found, Direction direction) {
+  // Adds the checks of what nothing proves, or tells why that can't be done.
+  const auto consider = [&best, &subject](Plan found, Direction direction, const Asked& asked) -> std::optional<Decline> {
+    std::vector<AskedRanks::Need> all = subject.needs;
+    all.insert(all.end(), asked.ranks.needs().begin(), asked.ranks.needs().end());
+    auto checks = plan_checks(subject.norm, all, subject.ranks);
+    if (const auto* decline = std::get_if<Decline>(&checks)) return *decline;
+    found.checks = std::get<std::vector<RankCheck>>(std::move(checks));
     found.direction = direction;
     if (!best || found.added_nodes() < best->added_nodes()) best = std::move(found);
+    return std::nullopt;
   };
   for (const Strategy& strategy : strategies(affine)) {
-    Attempted attempted = search(norm, known, rescales, strategy.backward, strategy.forward);
+    const Asked asked(norm, store, ranks, rescales);
+    Attempted attempted = search(norm, asked.known, rescales, strategy.backward, strategy.forward);
     std::optional<Decline> decline = rank_known ? std::nullopt : why_not_of_unknown_rank(attempted.passed, strategy.direction);
     if (const auto* stopped = std::get_if<Decline>(&attempted.outcome)) decline = *stopped;
-    if (!decline) {
-      consider(std::get<Plan>(std::move(attempted.outcome)), strategy.direction);
-    } else if (!rescales) {
+    if (!decline) decline = consider(std::get<Plan>(std::move(attempted.outcome)), strategy.direction, asked);
+    if (decline && !rescales) {
       refusal.attempts.push_back({strategy.name, attempted.passed, *decline});
-    } else if (!refusal.names(*decline)) {
+    } else if (decline && !refusal.names(*decline)) {
       refusal.attempts.push_back({strategy.name + ", other readers rescaled", attempted.passed, *decline});
     }
     if (best && best->added_nodes() <= 0) return best;
     if (strategy.direction == Direction::backward && rank_known && !rescales) {
-      if (auto aside = plan_sideways(norm, affine, known)) consider(std::move(*aside), Direction::sideways);
+      const Asked aside(norm, store, ranks);
+      if (auto plan = plan_sideways(norm, affine, aside.known)) consider(std::move(*plan), Direction::sideways, aside);
       if (best && best->added_nodes() <= 0) return best;
     }
   }
@@ -115,29 +142,33 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
     return refused(
         {Reason::value_changed_in_place, writers.front(), fmt::format("by {}", writers.front()->kind().toQualString())});
   }
-  const auto rank = ranks.of(norm.input());
+  if (ranks.change_in_place()) {
+    return refused({Reason::rank_unknown, norm.node(), "the module adds or drops dimensions in place"});
+  }
+  const auto known_rank = ranks.of(norm.input(), norm.node()->owningBlock());
+  const auto rank = known_rank ? std::optional<int64_t>(known_rank->number) : std::nullopt;
   if (rank && *rank < 2) return refused({Reason::rank_unknown, norm.node(), fmt::format("the norm's input has rank {}", *rank)});
-  if (!rank && (ranks.has_hints() || !norm.along_channels)) {
+  // Rank 2 is the one at which a linear layer can take a norm. A norm that takes it takes rank 3 too, which an example of it speaks for.
+  if (!rank && (ranks.is_hinted(3) || !norm.along_channels)) {
     return refused({Reason::rank_unknown, norm.node(), "the ranks of the module's inputs don't tell that of the norm's input"});
   }
   if (is_convolution(norm.input()->node()) && ranks.is_unbatched(norm.input())) {
     // TorchScript takes the rank of a convolution's output for that with a batch; whoever asks for it behind the norm would be told so.
     return refused({Reason::input_not_batched, norm.node(), "the convolution before it has no batch dimension"});
   }
-  // Rank 2 is the one at which a linear layer can take a norm.
   const algebra::Affine affine = norm.affine(rank.value_or(2));
   if (rank && affine.rank() != *rank) {
     return refused({Reason::rank_unknown, norm.node(), "its constants have more dimensions than its input"});
   }
-  const Extents extents(store, ranks);
-  if (!norm.along_channels && !extents.fit(norm.input(), affine)) {
+  const Asked asked(norm, store, ranks);
+  asked.ranks.allow(norm.input(), affine.rank());
+  if (!norm.along_channels && !asked.extents.fit(norm.input(), affine)) {
     return refused({Reason::sizes_unknown, norm.node(), "its input may be broadcast to the size of its constants"});
   }
-  const Knowledge known{store, ranks, extents};
-  auto best = cheapest_plan(norm, affine, known, /*rescales=*/false, refusal);
-  if (!best && rank) best = cheapest_plan(norm, affine, known, /*rescales=*/true, refusal);
+  const Subject subject{norm, affine, store, ranks, rank.has_value(), asked.ranks.needs()};
+  auto best = cheapest_plan(subject, /*rescales=*/false, refusal);
+  if (!best && rank) best = cheapest_plan(subject, /*rescales=*/true, refusal);
   if (!best) return refusal;
-  if (!ranks.is_certain(norm.input())) best->required_rank = affine.rank();
   return *best;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "knowledge/find_norms.h"
+#include "plan/checks.h"
 #include "rules/rule.h"
 
 namespace bnfold {
@@ -14,9 +15,9 @@ namespace bnfold {
 struct Plan {
   std::vector<Edit> edits;
   Direction direction;
-  std::string into;                      // dotted paths, joined by ", "
-  bool needs_contiguous = false;         // what takes the norm's place is laid out in another order than the norm's output was
-  std::optional<int64_t> required_rank;  // the fold is right for inputs of the norm of this rank, which nothing makes certain
+  std::string into;               // dotted paths, joined by ", "
+  bool needs_contiguous = false;  // what takes the norm's place is laid out in another order than the norm's output was
+  std::vector<RankCheck> checks;  // of the ranks that the fold rests on and nothing proves
 
   // How many nodes the fold adds to the graph, the norm not counted.
   int64_t added_nodes() const;

@@ -269,10 +269,9 @@ class Search {
   }
 
   std::optional<Decline> why_not_of_rank(const jit::Value* value, const algebra::Affine& affine) const {
-    const auto rank = known_.ranks.of(value);
-    if (!rank || *rank == affine.rank()) return std::nullopt;
+    if (known_.ranks.allow(value, affine.rank())) return std::nullopt;
     return Decline{Reason::rank_unknown, value->node(),
-                   fmt::format("a value of rank {} where {} was expected", *rank, affine.rank())};
+                   fmt::format("a value of rank {} where {} was expected", *known_.ranks.of(value), affine.rank())};
   }
 
   // What is written in place though the graph was made functional is memory that others may see.

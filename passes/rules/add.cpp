@@ -103,8 +103,8 @@ Answer add_forward(const Site& site) {
   Pass pass = to_output(site, {site.affine.scale, share});
   if (!algebra::has_scale(site.affine)) {
     const auto constant = site.known.store.read(other);
-    const auto rank = constant && constant->defined() ? constant->dim() : site.known.ranks.of(other);
-    if (rank && *rank <= site.affine.rank()) return pass;
+    const int64_t most = site.affine.rank();
+    if (constant && constant->defined() ? constant->dim() <= most : site.known.ranks.is_at_most(other, most)) return pass;
     return Decline{Reason::rank_unknown, node, "the other addend may have more dimensions"};
   }
   if (algebra::has_zero_scale(site.affine)) {

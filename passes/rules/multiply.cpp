@@ -60,7 +60,7 @@ Answer multiply_forward(const Site& site) {
   }
   if (algebra::has_shift(site.affine))
     return Decline{Reason::shift_not_passable, node, "a shift would be multiplied by the gate"};
-  if (site.known.ranks.of(node->input(1 - site.place)).value_or(site.affine.rank() + 1) > site.affine.rank()) {
+  if (!site.known.ranks.is_at_most(node->input(1 - site.place), site.affine.rank())) {
     return Decline{Reason::rank_unknown, node, "the other factor may have another number of dimensions"};
   }
   return to_output(site, site.affine);

@@ -39,7 +39,8 @@ Extent origin(const jit::Value* value, int64_t dimension, const Site& site) {
     const jit::Node* node = value->node();
     const std::string_view operation = node->kind().is_aten() ? node->kind().toUnqualString() : "";
     const bool reorders = operation == "permute" || operation == "transpose" || operation == "t";
-    const bool keeps_batch = keeps_channels(node) || operation.find("conv") != std::string_view::npos;
+    const auto batched = batched_rank(node);
+    const bool keeps_batch = keeps_channels(node) || (batched && site.known.ranks.of(value) == batched);
     if (operation == "view" || operation == "reshape") {
       const jit::Node* list = node->input(1)->node();
       if (list->kind() != jit::prim::ListConstruct || dimension >= static_cast<int64_t>(list->inputs().size())) break;

@@ -22,11 +22,12 @@ using Sizes = std::vector<std::optional<int64_t>>;
 // `text` returns what is asked for: x is [N, 3, H, W], y is conv(x), [N, 4, H, W], and number is computed while the module runs.
 class Flattened {
  public:
-  explicit Flattened(const std::string& text)
+  explicit Flattened(const std::string& text, int64_t rank = 4)
       : program_(flatten(model(text).module, {})),
         store_(program_),
-        ranks_(*program_.methods[0].graph, {4}, [this](const torch::jit::Value* value) { return rank_of_weight(value); }),
-        extents_(store_, ranks_) {}
+        ranks_(*program_.methods[0].graph, {rank}, [this](const torch::jit::Value* value) { return rank_of_weight(value); }),
+        asked_(ranks_, program_.methods[0].graph->block()),
+        extents_(store_, asked_) {}
 
   const torch::jit::Value* value() const { return program_.methods[0].graph->outputs()[0]; }
   const Extents& extents() const { return extents_; }
@@ -52,6 +53,7 @@ class Flattened {
   Program program_;
   ParameterStore store_;
   Ranks ranks_;
+  AskedRanks asked_;
   Extents extents_;
 };
 
@@ -127,6 +129,18 @@ TEST(Extents, OfOneChannelThatTensorsClampAreNotOne) {
   for (const char* bounds : {"min=y", "max=y", "y, y"}) {
     EXPECT_NE(Flattened(fmt::format("return torch.clamp(y.mean([1], True), {})", bounds)).sizes(2)[1], 1) << bounds;
   }
+}
+
+TEST(Extents, OfAValueWithoutABatchAreNotThoseOfOneWith) {
+  EXPECT_EQ(Flattened("return y").sizes(4), (Sizes{unknown, 4, unknown, unknown}));
+  EXPECT_EQ(Flattened("return y", 3).sizes(3), (Sizes{unknown, unknown, unknown}));
+}
+
+TEST(Extents, OfAReductionCountedFromTheBackNeedTheRank) {
+  EXPECT_EQ(Flattened("return torch.conv2d(x, self.conv.weight).view(x.size()).mean([-1], True)").sizes(4),
+            (Sizes{unknown, unknown, unknown, unknown}));
+  EXPECT_EQ(Flattened("return torch.cat([y, y], 1).sum([-1], True)").sizes(4), (Sizes{unknown, 8, unknown, 1}));
+  EXPECT_EQ(Flattened("return y.mean([], True)").sizes(4), (Sizes{1, 1, 1, 1}));
 }
 
 TEST(Extents, OfThePiecesOfAChunk) {

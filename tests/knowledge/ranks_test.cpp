@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/jit/ir/irparser.h>
 
+#include <algorithm>
 #include <memory>
 #include <unordered_map>
 
@@ -18,11 +19,31 @@ class RanksOf : public ::testing::Test {
     graph = std::make_shared<jit::Graph>();
     values.clear();
     jit::parseIR("graph(%self : Tensor, %x : Tensor, %w : Tensor):\n" + nodes + "  return (%y)\n", graph.get(), values);
-    ranks = std::make_unique<Ranks>(*graph, hints, [](const jit::Value*) { return std::nullopt; });
+    ranks = std::make_unique<Ranks>(*graph, hints, [this](const jit::Value* value) {
+      const auto matrix = values.find("matrix");
+      return matrix != values.end() && value == matrix->second ? std::optional<int64_t>(2) : std::nullopt;
+    });
   }
 
-  std::optional<int64_t> rank(const std::string& name) const { return ranks->of(values.at(name)); }
-  bool certain(const std::string& name) const { return ranks->is_certain(values.at(name)); }
+  std::optional<Rank> known(const std::string& name) const {
+    return ranks->of(values.at(name), values.at(name)->node()->owningBlock());
+  }
+
+  std::optional<int64_t> rank(const std::string& name) const {
+    const auto rank = known(name);
+    return rank ? std::optional<int64_t>(rank->number) : std::nullopt;
+  }
+
+  bool is(Strength strength, const std::string& name) const { return known(name) && known(name)->strength == strength; }
+  bool proven(const std::string& name) const { return is(Strength::proven, name); }
+
+  // The block of the first If of the graph that runs where its condition is true.
+  const jit::Block* branch() const {
+    const auto nodes = graph->nodes();
+    return std::find_if(nodes.begin(), nodes.end(), [](const jit::Node* node) { return node->kind() == jit::prim::If; })
+        ->blocks()
+        .at(0);
+  }
 
   std::shared_ptr<jit::Graph> graph;
   std::unordered_map<std::string, jit::Value*> values;
@@ -32,32 +53,46 @@ class RanksOf : public ::testing::Test {
 TEST_F(RanksOf, UnknownWithoutAnyFact) {
   read("  %y : Tensor = aten::relu(%x)\n");
   EXPECT_EQ(rank("y"), std::nullopt);
-  EXPECT_FALSE(certain("y"));
+  EXPECT_FALSE(proven("y"));
 }
 
 TEST_F(RanksOf, HintsReachWhatKeepsTheRankButAreNotCertain) {
   read("  %y : Tensor = aten::relu(%x)\n", {3});
   EXPECT_EQ(rank("y"), 3);
-  EXPECT_FALSE(certain("y"));
+  EXPECT_FALSE(proven("y"));
 }
 
-TEST_F(RanksOf, ConvolutionsAreBatched) {
+TEST_F(RanksOf, ConvolutionsMayHaveABatch) {
   read(
       "  %n : NoneType = prim::Constant()\n  %s : int[] = prim::Constant[value=[1, 1]]()\n  %g : int = "
       "prim::Constant[value=1]()\n"
       "  %c : Tensor = aten::conv2d(%x, %w, %n, %s, %s, %s, %g)\n  %y : Tensor = aten::relu(%c)\n");
   EXPECT_EQ(rank("y"), 4);
   EXPECT_EQ(rank("x"), 4);
-  EXPECT_FALSE(certain("y"));
+  EXPECT_TRUE(is(Strength::assumed, "y"));
 }
 
-TEST_F(RanksOf, AHintThatConfirmsAConvolutionIsCertain) {
+TEST_F(RanksOf, AHintThatConfirmsAConvolutionIsNoProof) {
   read(
       "  %n : NoneType = prim::Constant()\n  %s : int[] = prim::Constant[value=[1, 1]]()\n  %g : int = "
       "prim::Constant[value=1]()\n"
       "  %y : Tensor = aten::conv2d(%x, %w, %n, %s, %s, %s, %g)\n",
       {4});
-  EXPECT_TRUE(certain("y"));
+  EXPECT_TRUE(is(Strength::hinted, "y"));
+}
+
+// What a trace makes of conv2d raises an error for a value without a batch.
+TEST_F(RanksOf, TracedConvolutionsHaveABatch) {
+  const std::string convolution =
+      "  %n : NoneType = prim::Constant()\n  %z : int = prim::Constant[value=0]()\n  %g : int = prim::Constant[value=1]()\n"
+      "  %no : bool = prim::Constant[value=0]()\n  %l : int[] = prim::ListConstruct(%z, %z)\n"
+      "  %y : Tensor = aten::_convolution(%x, %w, %n, %s, %s, %s, %no, %l, %g, %no, %no, %no, %no)\n";
+  read("  %s : int[] = prim::Constant[value=[1, 1]]()\n" + convolution);
+  EXPECT_EQ(rank("x"), 4);
+  EXPECT_TRUE(proven("x"));
+  read("  %s : int[] = prim::Constant[value=[1]]()\n" + convolution);
+  EXPECT_EQ(rank("x"), 3);
+  EXPECT_FALSE(proven("x"));
 }
 
 TEST_F(RanksOf, AnEmbeddingHasOneDimensionMore) {
@@ -85,7 +120,16 @@ TEST_F(RanksOf, AHintThatContradictsAConvolutionWins) {
       "  %y : Tensor = aten::conv2d(%x, %w, %n, %s, %s, %s, %g)\n",
       {3});
   EXPECT_EQ(rank("y"), 3);
-  EXPECT_FALSE(certain("y"));
+  EXPECT_FALSE(proven("y"));
+}
+
+TEST_F(RanksOf, AHintThatNoConvolutionTakesIsNone) {
+  read(
+      "  %n : NoneType = prim::Constant()\n  %s : int[] = prim::Constant[value=[1, 1]]()\n  %g : int = "
+      "prim::Constant[value=1]()\n"
+      "  %y : Tensor = aten::conv2d(%x, %w, %n, %s, %s, %s, %g)\n",
+      {2});
+  EXPECT_EQ(rank("y"), 4);
 }
 
 TEST_F(RanksOf, FlattenFromDimensionOneGivesAMatrix) {
@@ -93,7 +137,7 @@ TEST_F(RanksOf, FlattenFromDimensionOneGivesAMatrix) {
       "  %a : int = prim::Constant[value=1]()\n  %b : int = prim::Constant[value=-1]()\n"
       "  %y : Tensor = aten::flatten(%x, %a, %b)\n");
   EXPECT_EQ(rank("y"), 2);
-  EXPECT_TRUE(certain("y"));
+  EXPECT_TRUE(proven("y"));
 }
 
 TEST_F(RanksOf, FlattenOfLeadingDimensionsTakesSomeAway) {
@@ -102,7 +146,22 @@ TEST_F(RanksOf, FlattenOfLeadingDimensionsTakesSomeAway) {
       "  %y : Tensor = aten::flatten(%x, %a, %b)\n",
       {3});
   EXPECT_EQ(rank("y"), 2);
-  EXPECT_FALSE(certain("y"));
+  EXPECT_FALSE(proven("y"));
+}
+
+TEST_F(RanksOf, FlattenCountsFromTheEndsThatItNames) {
+  const auto flattened = [this](const char* first, const char* last, int64_t hint) {
+    read(std::string("  %a : int = prim::Constant[value=") + first + "]()\n  %b : int = prim::Constant[value=" + last +
+             "]()\n  %y : Tensor = aten::flatten(%x, %a, %b)\n",
+         {hint});
+    return rank("y");
+  };
+  EXPECT_EQ(flattened("1", "2", 5), 4);
+  EXPECT_EQ(flattened("-3", "-2", 5), 4);
+  EXPECT_EQ(flattened("1", "-3", 5), 4);
+  EXPECT_TRUE(proven("y"));
+  EXPECT_EQ(flattened("-3", "3", 5), std::nullopt);
+  EXPECT_EQ(flattened("0", "0", 0), std::nullopt);  // a number becomes a vector
 }
 
 TEST_F(RanksOf, ViewHasTheLengthOfItsSizes) {
@@ -110,7 +169,7 @@ TEST_F(RanksOf, ViewHasTheLengthOfItsSizes) {
       "  %a : int = prim::Constant[value=0]()\n  %n : int = aten::size(%x, %a)\n  %m : int = prim::Constant[value=-1]()\n"
       "  %l : int[] = prim::ListConstruct(%n, %m)\n  %y : Tensor = aten::view(%x, %l)\n");
   EXPECT_EQ(rank("y"), 2);
-  EXPECT_TRUE(certain("y"));
+  EXPECT_TRUE(proven("y"));
 }
 
 TEST_F(RanksOf, AProductWithASumOfEverythingKeepsTheRank) {
@@ -154,7 +213,7 @@ TEST_F(RanksOf, ACheckThatRaisesIsAProof) {
       "  %s : str = prim::Constant[value=\"no\"]()\n  prim::If(%c)\n    block0():\n      prim::RaiseException(%s, %s)\n"
       "      -> ()\n    block1():\n      -> ()\n  %y : Tensor = aten::relu(%x)\n");
   EXPECT_EQ(rank("y"), 4);
-  EXPECT_TRUE(certain("y"));
+  EXPECT_TRUE(proven("y"));
 }
 
 TEST_F(RanksOf, ACheckThatDoesNotRaiseIsNone) {
@@ -170,16 +229,141 @@ TEST_F(RanksOf, NothingIsKnownWhereAValueChangesItsRankInPlace) {
       "  %a : int = prim::Constant[value=1]()\n  %b : int = prim::Constant[value=-1]()\n"
       "  %y : Tensor = aten::flatten(%x, %a, %b)\n";
   read(flatten + "  %z : Tensor = aten::unsqueeze(%y, %a)\n");
-  EXPECT_TRUE(certain("y"));
+  EXPECT_TRUE(proven("y"));
   read(flatten + "  %z : Tensor = aten::unsqueeze_(%y, %a)\n");
-  EXPECT_FALSE(certain("y"));
+  EXPECT_FALSE(proven("y"));
 }
 
 TEST_F(RanksOf, WhatTheGraphChecksNowIsCertain) {
   read("  %y : Tensor = aten::relu(%x)\n");
-  ranks->prove(values.at("x"), 2);
+  ranks->prove(values.at("x"), graph->block(), 2);
   EXPECT_EQ(rank("y"), 2);
-  EXPECT_TRUE(certain("y"));
+  EXPECT_TRUE(proven("y"));
+}
+
+TEST_F(RanksOf, AProductIsNoSurerThanItsFactors) {
+  const std::string product =
+      "  %o : int = prim::Constant[value=1]()\n  %f : int = prim::Constant[value=4]()\n  %l : int[] = prim::ListConstruct(%o, "
+      "%f)\n"
+      "  %v : Tensor = aten::view(%w, %l)\n  %y : Tensor = aten::mul(%v, %x)\n";
+  read(product);
+  EXPECT_EQ(rank("y"), std::nullopt);
+  read(product, {2});
+  EXPECT_TRUE(proven("v"));
+  EXPECT_EQ(rank("y"), 2);
+  EXPECT_TRUE(is(Strength::hinted, "y"));
+  ranks->prove(values.at("x"), graph->block(), 2);
+  EXPECT_TRUE(proven("y"));
+}
+
+TEST_F(RanksOf, AStaticFactorMayHaveMoreDimensions) {
+  const std::string product = "  %matrix : Tensor = aten::nonzero(%w)\n  %y : Tensor = aten::mul(%x, %matrix)\n";
+  read(product, {1});
+  EXPECT_EQ(rank("y"), 2);
+  read(product + "  %d : int[] = prim::Constant[value=[0, 1, 2]]()\n  %z : Tensor = aten::permute(%y, %d)\n");
+  EXPECT_EQ(rank("y"), 3);
+  EXPECT_EQ(rank("x"), std::nullopt);
+}
+
+TEST_F(RanksOf, WhatIsBroadcastToAValueWithFourDimensionsHasFour) {
+  const std::string gate =
+      "  %n : NoneType = prim::Constant()\n  %s : int[] = prim::Constant[value=[1, 1]]()\n  %g : int = "
+      "prim::Constant[value=1]()\n  %c : Tensor = aten::conv2d(%x, %w, %n, %s, %s, %s, %g)\n";
+  read(gate +
+       "  %l : int[] = prim::ListConstruct(%g, %g, %g, %g)\n  %v : Tensor = aten::view(%w, %l)\n"
+       "  %y : Tensor = aten::mul(%c, %v)\n");
+  EXPECT_EQ(rank("y"), 4);
+  EXPECT_TRUE(proven("y"));
+  EXPECT_FALSE(proven("c"));
+  read(gate +
+       "  %l : int[] = prim::ListConstruct(%g, %g, %g)\n  %v : Tensor = aten::view(%w, %l)\n"
+       "  %y : Tensor = aten::mul(%c, %v)\n");
+  EXPECT_EQ(rank("y"), 4);
+  EXPECT_FALSE(proven("y"));
+}
+
+TEST_F(RanksOf, ANumberCanBeReducedAsAVectorCan) {
+  const std::string sum =
+      "  %d : int[] = prim::Constant[value=[0]]()\n  %k : bool = prim::Constant[value=0]()\n  %n : NoneType = prim::Constant()\n"
+      "  %y : Tensor = aten::sum(%x, %d, %k, %n)\n";
+  for (const int64_t hint : {0, 1}) {
+    read(sum, {hint});
+    EXPECT_EQ(rank("y"), 0);
+  }
+  const std::string all = "  %d : int[] = prim::ListConstruct()\n";
+  read(all + sum.substr(sum.find('\n') + 1), {3});
+  EXPECT_EQ(rank("y"), 0);
+}
+
+TEST_F(RanksOf, AnEmptyVectorMayBeJoinedWithAnyValue) {
+  const std::string cat =
+      "  %o : int = prim::Constant[value=1]()\n  %l : Tensor[] = prim::ListConstruct(%x, %w)\n"
+      "  %y : Tensor = aten::cat(%l, %o)\n";
+  const std::string order = "  %d : int[] = prim::Constant[value=[0, 1, 2]]()\n";
+  read(cat + order + "  %z : Tensor = aten::permute(%w, %d)\n");
+  EXPECT_TRUE(proven("y"));
+  EXPECT_EQ(rank("x"), std::nullopt);
+  read(cat + order + "  %z : Tensor = aten::permute(%y, %d)\n");
+  EXPECT_EQ(rank("x"), std::nullopt);
+  EXPECT_EQ(rank("w"), std::nullopt);
+}
+
+// What an If does in %z, whose condition is %c.
+std::string branch_of(const std::string& nodes) {
+  return "  %d : int[] = prim::Constant[value=[1, 0]]()\n  %t : int = aten::dim(%w)\n  %c : bool = aten::Bool(%t)\n"
+         "  %z : Tensor = prim::If(%c)\n    block0():\n" +
+         nodes + "      -> (%v)\n    block1():\n      -> (%x)\n";
+}
+
+TEST_F(RanksOf, AProofInABranchHoldsThereAlone) {
+  read(branch_of("      %v : Tensor = aten::permute(%x, %d)\n") + "  %y : Tensor = aten::relu(%x)\n");
+  EXPECT_EQ(rank("x"), std::nullopt);
+  EXPECT_EQ(rank("y"), std::nullopt);
+  EXPECT_TRUE(proven("v"));
+  EXPECT_EQ(ranks->of(values.at("x"), branch())->number, 2);
+}
+
+TEST_F(RanksOf, WhatIsTiedInABranchIsTiedThereAlone) {
+  const std::string tie =
+      "      %k : Tensor = aten::reshape_as(%x, %w)\n      %m : Tensor = aten::relu(%w)\n      %v : Tensor = aten::permute(%k, "
+      "%d)\n";
+  read(branch_of(tie) + "  %y : Tensor = aten::relu(%w)\n");
+  EXPECT_TRUE(proven("m"));
+  EXPECT_EQ(rank("y"), std::nullopt);
+}
+
+TEST_F(RanksOf, AProofOutsideHoldsInABranch) {
+  read("  %o : int[] = prim::Constant[value=[0, 2, 1]]()\n  %u : Tensor = aten::relu(%x)\n" +
+       branch_of("      %v : Tensor = aten::relu(%u)\n") + "  %y : Tensor = aten::permute(%x, %o)\n");
+  EXPECT_EQ(rank("v"), 3);
+  EXPECT_TRUE(proven("v"));
+}
+
+TEST_F(RanksOf, ACheckInABranchTellsOfWhatIsTiedOutside) {
+  const std::string check =
+      "      %f : int = prim::Constant[value=4]()\n      %a : int = aten::dim(%u)\n      %b : bool = aten::ne(%a, %f)\n"
+      "      %s : str = prim::Constant[value=\"no\"]()\n      prim::If(%b)\n        block0():\n"
+      "          prim::RaiseException(%s, %s)\n          -> ()\n        block1():\n          -> ()\n"
+      "      %v : Tensor = aten::relu(%x)\n";
+  read("  %u : Tensor = aten::relu(%x)\n" + branch_of(check) + "  %y : Tensor = aten::relu(%x)\n");
+  EXPECT_EQ(rank("v"), 4);
+  EXPECT_EQ(ranks->of(values.at("x"), branch())->number, 4);
+  EXPECT_EQ(rank("y"), std::nullopt);
+}
+
+TEST_F(RanksOf, TheFirstValueOfAKindIsAskedInItsPlace) {
+  read("  %o : int = prim::Constant[value=0]()\n  %u : Tensor = aten::unsqueeze(%x, %o)\n" +
+       branch_of("      %v : Tensor = aten::relu(%u)\n") + "  %y : Tensor = aten::relu(%w)\n");
+  const auto witness = ranks->witness(values.at("v"), branch());
+  EXPECT_EQ(witness.value, values.at("x"));
+  EXPECT_EQ(witness.difference, 1);
+}
+
+TEST_F(RanksOf, WhatABranchMakesIsNotAskedOutside) {
+  read(branch_of("      %r : Tensor = aten::relu(%w)\n      %v : Tensor = aten::reshape_as(%x, %r)\n") +
+       "  %y : Tensor = aten::nonzero(%x)\n");
+  EXPECT_EQ(ranks->witness(values.at("v"), branch()).value, values.at("w"));
+  EXPECT_EQ(ranks->witness(values.at("y"), graph->block()).value, values.at("y"));
 }
 
 }  // namespace

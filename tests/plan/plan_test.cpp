@@ -258,6 +258,163 @@ TEST_F(Planner, DeclinesABoundThatWouldBePassedTwice) {
   expect_stopped(model.module, {x}, "norm", "forward", Reason::value_has_other_readers, "passed twice", with_rank(4));
 }
 
+// What a plan took of ranks and nothing proves is checked where the norm stands.
+class RankChecks : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  static int64_t checks_in(const FoldResult& result) { return count_nodes(result.module, "prim::RaiseException"); }
+
+  static void expect_refused(FoldResult result, const at::Tensor& input, const std::string& rank) {
+    try {
+      result.module.forward({input});
+      FAIL() << "it runs on " << input.sizes();
+    } catch (const std::exception& error) {
+      EXPECT_NE(std::string(error.what()).find("inputs of rank " + rank), std::string::npos) << error.what();
+    }
+  }
+
+  static Model linear_norm(const std::string& behind) {
+    Model model;
+    model.layer("linear", {6, 4}, 6).norm("norm", 6);
+    return model.forward("y = torch.linear(x, self.linear.weight, self.linear.bias)\nn = " + batch_norm("norm", "y") + "\n" +
+                         behind);
+  }
+
+  static Model conv_norm(const std::string& behind) {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}, 4).layer("head", {5, 4, 1, 1}, 5).norm("norm", 4);
+    return model.forward("y = " + conv("conv", "x") + "\n" + behind);
+  }
+
+  const at::Tensor image = at::randn({2, 3, 6, 6}, at::kDouble);
+  const at::Tensor unbatched = at::randn({3, 6, 6}, at::kDouble);  // 4 channels leave the layer in 4 rows
+  const at::Tensor rows = at::randn({3, 4}, at::kDouble);
+  const at::Tensor sequences = at::randn({3, 6, 4}, at::kDouble);  // as many steps as features
+};
+
+TEST_F(RankChecks, OfWhatIsAssumedInTheMiddleOfAWay) {
+  const Model model = conv_norm("return " + batch_norm("norm", "y.view([y.size(0), 4, -1])"));
+  const FoldResult result = expect_folded(model.module, {image}, "norm", "conv");
+  EXPECT_EQ(checks_in(result), 1);
+  expect_refused(result, unbatched, "4");
+}
+
+TEST_F(RankChecks, AreNoneWhereTheModuleHasOne) {
+  const Model model = conv_norm("assert x.dim() == 4\nreturn " + batch_norm("norm", "y.view([y.size(0), 4, -1])"));
+  EXPECT_EQ(checks_in(expect_folded(model.module, {image}, "norm", "conv")), 1);
+}
+
+TEST_F(RankChecks, OfAProductThatAnExampleTellsOf) {
+  Model model;
+  model.layer("linear", {6, 4}, 6).norm("norm", 4).parameter("factor", at::randn({4}, at::kDouble));
+  model.forward("y = torch.softmax(self.factor, 0).view([1, 4]) * x\nreturn torch.linear(" + batch_norm("norm", "y") +
+                ", self.linear.weight, self.linear.bias)");
+  const FoldResult result = expect_folded(model.module, {rows}, "norm", "linear", with_rank(2));
+  EXPECT_EQ(checks_in(result), 1);
+  expect_refused(result, at::randn({2, 4, 4}, at::kDouble), "2");
+}
+
+TEST_F(RankChecks, AreNeededBesideAProofThatMayNotRun) {
+  const Model model = linear_norm("if n.dim() == 2:\n  n = n.permute([1, 0])\nreturn n");
+  const FoldResult result = expect_folded(model.module, {rows}, "norm", "linear");
+  EXPECT_EQ(checks_in(result), 1);
+  expect_refused(result, sequences, "2");
+}
+
+TEST_F(RankChecks, AreNoneBesideAProofThatRuns) {
+  EXPECT_EQ(checks_in(expect_folded(linear_norm("return n.permute([1, 0])").module, {rows}, "norm", "linear")), 0);
+}
+
+TEST_F(RankChecks, AreNeededBesideAProofInALoop) {
+  const Model model = linear_norm("for i in range(3 - n.dim()):\n  n = n.permute([1, 0])\nreturn n");
+  expect_refused(expect_folded(model.module, {rows}, "norm", "linear"), sequences, "2");
+}
+
+TEST_F(RankChecks, StandInTheBranchOfTheNorm) {
+  const std::string choice =
+      "if x.dim() == 4:\n  n = " + batch_norm("norm", "y") + "\nelse:\n  n = torch.zeros_like(y)\nreturn n";
+  const FoldResult result = expect_folded(conv_norm(choice).module, {image}, "norm", "conv");
+  EXPECT_EQ(checks_in(result), 1);
+  expect_folded(conv_norm(choice).module, {unbatched}, "norm", "conv");
+  const std::string other =
+      "if bool(x.sum() > -1e9):\n  n = " + batch_norm("norm", "y") + "\nelse:\n  n = torch.zeros_like(y)\nreturn n";
+  expect_refused(expect_folded(conv_norm(other).module, {image}, "norm", "conv"), unbatched, "4");
+}
+
+TEST_F(RankChecks, AreNoneInABranchThatHasOne) {
+  const std::string checked = "if bool(x.sum() > -1e9):\n  assert x.dim() == 4\n  n = " + batch_norm("norm", "y") +
+                              "\nelse:\n  n = torch.zeros_like(y)\nreturn n";
+  EXPECT_EQ(checks_in(expect_folded(conv_norm(checked).module, {image}, "norm", "conv")), 1);
+}
+
+// u is read in the branch and outside, where it is divided by the scale that the norm takes out of it.
+TEST_F(RankChecks, DeclinesWhereTheyWouldStandOutsideTheBranch) {
+  const std::string choice = "u = torch.relu(y)\nv = " + conv("head", "u") + "\nif bool(x.sum() > -1e9):\n  n = torch.sigmoid(" +
+                             batch_norm("norm", "u") + ")\nelse:\n  n = v\nreturn n, v";
+  for (const bool proven : {false, true}) {
+    Model model = conv_norm((proven ? "assert x.dim() == 4\n" : "") + choice);
+    without_shift(model);
+    tensor_of(model, "weight").abs_().add_(0.5);
+    if (proven) {
+      expect_folded(model.module, {image}, "norm", "head, conv");
+    } else {
+      expect_stopped(model.module, {image}, "norm", "backward, other readers rescaled", Reason::rank_unknown,
+                     "may not be reached");
+    }
+  }
+}
+
+TEST_F(RankChecks, AreOneForAllNormsOfOneInput) {
+  Model model;
+  model.layer("conv1", {4, 3, 1, 1}, 4).layer("conv2", {4, 4, 1, 1}, 4).norm("norm1", 4).norm("norm", 4);
+  model.forward("y = torch.relu(" + batch_norm("norm1", conv("conv1", "x")) + ")\nreturn y + " +
+                batch_norm("norm", conv("conv2", "y")));
+  const FoldResult result = expect_folded(model.module, {image}, "norm", "conv2");
+  EXPECT_TRUE(result.report.kept.empty());
+  EXPECT_EQ(checks_in(result), 1);
+  expect_refused(result, unbatched, "4");
+}
+
+// A mean of [C] can't be normalized.
+TEST_F(RankChecks, AreNoneWhereANormBehindAsksForTheRank) {
+  Model model;
+  model.layer("conv", {4, 3, 1, 1}, 4).norm("norm", 4);
+  model.forward("y = torch.mean(" + conv("conv", "x") + ", [2, 3])\nreturn " + batch_norm("norm", "y"));
+  EXPECT_EQ(checks_in(expect_folded(model.module, {image}, "norm", "conv")), 0);
+  EXPECT_THROW(model.module.forward({unbatched}), std::exception);
+}
+
+TEST_F(RankChecks, AreOneForEachInput) {
+  Model model;
+  model.layer("one", {4, 3, 1, 1}, 4).layer("other", {4, 3, 1, 1}, 4).norm("norm", 8);
+  model.define("def forward(self, x, z):\n  y = torch.cat([" + conv("one", "x") + ", " + conv("other", "z") + "], 1)\n  return " +
+               batch_norm("norm", "y") + "\n");
+  EXPECT_EQ(checks_in(expect_folded(model.module, {image, image}, "norm", "other, one")),
+            1);  // a concatenation asks for one rank
+  model = Model();
+  model.layer("one", {4, 3, 1, 1}, 4).layer("other", {4, 3, 1, 1}, 4).norm("norm", 4);
+  model.define("def forward(self, x, z):\n  return " + batch_norm("norm", conv("one", "x") + " + " + conv("other", "z")) + "\n");
+  FoldResult result = expect_folded(model.module, {image, image}, "norm", "other, one");
+  EXPECT_EQ(checks_in(result), 2);
+  EXPECT_THROW(result.module.forward({image, unbatched}), std::exception);
+}
+
+TEST_F(RankChecks, AreOfNoUseWhereDimensionsChangeInPlace) {
+  expect_folded(linear_norm("return n").module, {rows}, "norm", "linear");
+  expect_kept(linear_norm("x.unsqueeze_(0)\nreturn n").module, {rows}, "norm", Reason::rank_unknown, "in place");
+}
+
+// An example tells more, and never takes from what is known without it.
+TEST_F(RankChecks, AreMadeBesideAnExampleToo) {
+  Model unknown;
+  unknown.layer("linear", {6, 4}, 6).norm("norm", 6);
+  unknown.forward("y = torch.linear(torch.atleast_1d(x), self.linear.weight, self.linear.bias)\nreturn " +
+                  batch_norm("norm", "y"));
+  for (const Options& options : {Options(), with_rank(2)}) expect_folded(unknown.module, {rows}, "norm", "linear", options);
+  expect_kept(unknown.module, {rows}, "norm", Reason::rank_unknown, "don't tell", with_rank(3));
+}
+
 // Eager can't run these two, and folding them must not crash.
 TEST_F(Planner, KeepsANormOfAVector) {
   const FoldResult result = fold(with("return " + norm("x.flatten()")).module, with_rank(4));

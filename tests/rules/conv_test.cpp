@@ -203,15 +203,28 @@ TEST_F(Conv2dRule, DeclinesWhereGroupsAreComputed) {
   expect_kept(conv_then_norm("x.size(0) - 1").module, {x}, "norm", Reason::operand_not_constant);
 }
 
-TEST_F(Conv2dRule, FoldsWithABatchDimension) {
-  const FoldResult result = expect_folded(conv_then_norm("1").module, {x}, "norm", "conv", with_rank(4));
-  EXPECT_EQ(count_nodes(result.module, "prim::RaiseException"), 0);
+TEST_F(Conv2dRule, ChecksTheRankWhereNothingOrOnlyAnExampleTellsIt) {
+  for (const Options& options : {Options(), with_rank(4)}) {
+    FoldResult result = expect_folded(conv_then_norm("1").module, {x}, "norm", "conv", options);
+    EXPECT_EQ(count_nodes(result.module, "prim::RaiseException"), 1);
+    // 4 channels leave the layer in 4 rows
+    EXPECT_THROW(result.module.forward({at::randn({3, 6, 6}, at::kDouble)}), std::exception);
+  }
 }
 
-TEST_F(Conv2dRule, ChecksTheRankWhereNothingTellsIt) {
-  FoldResult result = expect_folded(conv_then_norm("1").module, {x}, "norm", "conv");
-  EXPECT_EQ(count_nodes(result.module, "prim::RaiseException"), 1);
-  EXPECT_THROW(result.module.forward({at::randn({3, 6, 6}, at::kDouble)}), std::exception);
+// What a trace makes of conv2d takes a batch only.
+TEST_F(Conv2dRule, ChecksNothingWhereTheConvolutionDoes) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}).norm("norm", 4);
+  model.forward(
+      "y = torch._convolution(x, self.conv.weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, False, False, True, True)\n"
+      "return " +
+      batch_norm("norm", "y"));
+  FoldResult result = expect_folded(model.module, {x}, "norm", "conv");
+  EXPECT_EQ(count_nodes(result.module, "prim::RaiseException"), 0);
+  const at::Tensor unbatched = at::randn({3, 6, 6}, at::kDouble);
+  EXPECT_THROW(model.module.forward({unbatched}), std::exception);
+  EXPECT_THROW(result.module.forward({unbatched}), std::exception);
 }
 
 TEST_F(Conv2dRule, DeclinesWithoutABatchDimension) {

@@ -34,8 +34,8 @@ TEST_F(FlattenRule, LetsTheAffinePassFlattenedLeadingDimensions) {
   expect_folded(through("y.flatten(0, 1)").module, {x}, "norm", "linear", with_rank(3));
 }
 
-TEST_F(FlattenRule, DeclinesDimensionsCountedFromTheBackWhichHideTheRank) {
-  expect_kept(through("y.flatten(0, -2)").module, {x}, "norm", Reason::rank_unknown, "", with_rank(3));
+TEST_F(FlattenRule, LetsTheAffinePassDimensionsCountedFromTheBack) {
+  expect_folded(through("y.flatten(0, -2)").module, {x}, "norm", "linear", with_rank(3));
 }
 
 TEST_F(FlattenRule, DeclinesWhereTheChannelsAreFlattened) {
