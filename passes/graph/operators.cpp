@@ -88,6 +88,7 @@ bool keeps_sizes(const jit::Node* node) {
                                       "abs",
                                       "exp",
                                       "neg",
+                                      "neg_",
                                       "sqrt",
                                       "batch_norm",
                                       "native_batch_norm",

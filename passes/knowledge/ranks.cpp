@@ -164,7 +164,7 @@ void Ranks::read(const jit::Node* node) {
   } else if (operation == "matmul" || operation == "linear") {
     if (static_rank_(node->input(1)) == 2) tie(input, output);
   } else if (operation == "add" || operation == "add_" || operation == "mul" || operation == "mul_" || operation == "sub" ||
-             operation == "sub_") {
+             operation == "sub_" || operation == "div" || operation == "div_") {
     read_broadcast(node);
   } else if (operation == "cat" || operation == "concat") {
     const jit::Node* list = input->node();
