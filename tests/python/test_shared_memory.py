@@ -1,5 +1,5 @@
-"""Memory that several values share, whether TorchScript can tell or not: what is written into it reaches those that read it later, and nobody
-else. Each case goes through every door, beside a twin one detail away that folds."""
+"""Memory that several values share, whether TorchScript can tell or not: what is written into it reaches those that read it later, and
+nobody else. Each case goes through every door, beside a twin one detail away that folds."""
 
 from __future__ import annotations
 
@@ -55,10 +55,20 @@ class Layers(nn.Module):
         return self.conv(x)
 
 
-def scripted(statements: str, arguments: str = "x") -> torch.jit.ScriptModule:
+def with_forward(statements: str, arguments: str) -> tuple[Layers, str]:
+    """Eager, and the source of its forward, which torch.jit.script would look for in a file."""
+    source = f"def forward(self, {arguments}):\n" + "".join(f"    {line}\n" for line in statements.strip().splitlines())
+    namespace: dict[str, Any] = {}
+    exec(source, globals(), namespace)
     torch.manual_seed(0)
-    module = torch.jit.script(type("WithForward", (Layers,), {})().eval())  # a class of its own has a type of its own
-    module.define(f"def forward(self, {arguments}):\n" + "".join(f"    {line}\n" for line in statements.strip().splitlines()))
+    return type("WithForward", (Layers,), namespace)().eval(), source
+
+
+def scripted(statements: str, arguments: str = "x") -> torch.jit.ScriptModule:
+    eager, source = with_forward(statements, arguments)
+    del type(eager).forward
+    module = torch.jit.script(eager)
+    module.define(source)
     return module
 
 
@@ -108,8 +118,14 @@ def executor_of(door: Callable) -> Iterator[None]:
 
 
 def assert_alike(door: Callable, statements: str, arguments: tuple, signature: str = "x", *, may_refuse: bool = False) -> None:
-    """The module that went through the door computes what the original does, and leaves its inputs as that does."""
-    expected = runs(scripted(statements, signature), arguments)
+    """The module that went through the door computes what eager does, and leaves its inputs as eager does.
+
+    TorchScript's executor drops what is written by a name of which it does not know that others read that memory, and so may a module that it
+    runs: but a fold must not take a parameter for static that is written like that. It may refuse the module.
+    """
+    expected = [runs(with_forward(statements, signature)[0], arguments)]
+    if not (door is folded and may_refuse):
+        expected.append(runs(scripted(statements, signature), arguments))
     try:
         module = door(scripted(statements, signature), copy.deepcopy(arguments))
     except bnfold.Error:
@@ -117,8 +133,8 @@ def assert_alike(door: Callable, statements: str, arguments: tuple, signature: s
             return
         raise
     with executor_of(door):
-        for one, other in zip(expected, runs(module, arguments)):
-            assert relative_error(one, other) <= ROUNDING
+        actual = runs(module, arguments)
+    assert min(max(relative_error(one, other) for one, other in zip(right, actual)) for right in expected) <= ROUNDING
 
 
 def assert_folds(statements: str, arguments: tuple, signature: str = "x") -> None:
@@ -148,7 +164,7 @@ ALIASES = [
     "torch.atleast_1d({})",
     "torch.atleast_2d({})",
     "torch.atleast_3d({})",
-    "torch.atleast_1d([{}])[0]",
+    "torch.ops.aten.atleast_1d([{}])[0]",
     "torch.broadcast_tensors([{}])[0]",
     "torch.broadcast_to({0}, {0}.size())",
     "{0}.type_as({0})",
@@ -194,35 +210,40 @@ every_alias = pytest.mark.parametrize("alias", ALIASES)
 @every_alias
 @every_door
 def test_what_is_written_behind_the_norm_of_an_alias(door, alias):
-    statements = f"z = x * 2\nv = {alias_of(alias, 'z')}\nassert v is not None\nn = self.image_norm(v)\nz.mul_(0.5)\nreturn self.conv(n) + z.sum()"
+    read = f"z = x * 2\nv = {alias_of(alias, 'z')}\nassert v is not None\nn = self.image_norm(v)\n"
+    statements = read + "z.mul_(0.5)\nreturn self.conv(n) + z.sum()"
     assert_alike(door, statements, (image(),))
 
 
 @every_alias
 @every_door
 def test_an_alias_that_is_written_behind_the_norm(door, alias):
-    statements = f"z = x * 2\nv = {alias_of(alias, 'z')}\nassert v is not None\nn = self.image_norm(z)\nv.mul_(0.5)\nreturn self.conv(n) + z.sum()"
+    read = f"z = x * 2\nv = {alias_of(alias, 'z')}\nassert v is not None\nn = self.image_norm(z)\n"
+    statements = read + "v.mul_(0.5)\nreturn self.conv(n) + z.sum()"
     assert_alike(door, statements, (image(),))
 
 
 @every_alias
 @every_door
 def test_an_activation_of_the_callers_memory(door, alias):
-    statements = f"v = {alias_of(alias, 'x')}\nassert v is not None\nreturn self.conv(torch.relu(v)), self.head(torch.relu(self.conv(v)))"
+    read = f"v = {alias_of(alias, 'x')}\nassert v is not None\n"
+    statements = read + "return self.conv(torch.relu(v)), self.head(torch.relu(self.conv(v)))"
     assert_alike(door, statements, (image(),))
 
 
 @every_alias
 @every_door
 def test_an_activation_of_what_is_read_again(door, alias):
-    statements = f"u = self.conv(x)\nv = {alias_of(alias, 'u')}\nassert v is not None\nr = self.head(torch.relu(v))\nreturn r, self.norm(u), u"
+    read = f"u = self.conv(x)\nv = {alias_of(alias, 'u')}\nassert v is not None\n"
+    statements = read + "r = self.head(torch.relu(v))\nreturn r, self.norm(u), u"
     assert_alike(door, statements, (image(),))
 
 
 @every_alias
 @every_door
 def test_a_sum_with_what_is_written_before_its_activation(door, alias):
-    statements = f"r = torch.exp(q)\nv = {alias_of(alias, 'r')}\nassert v is not None\nt = self.conv(x) + v\nr.mul_(decay)\nreturn torch.relu(t), r"
+    read = f"r = torch.exp(q)\nv = {alias_of(alias, 'r')}\nassert v is not None\nt = self.conv(x) + v\n"
+    statements = read + "r.mul_(decay)\nreturn torch.relu(t), r"
     assert_alike(door, statements, (image(), torch.randn(2, 4, 5, 5), 0.0), "x, q, decay: float")
 
 
@@ -330,7 +351,8 @@ every_container = pytest.mark.parametrize("kind", CONTAINERS)
 @every_door
 def test_an_element_that_is_written_in_place(door, kind):
     store, read = CONTAINERS[kind]
-    assert_alike(door, f"u = self.conv(x)\n{store}\nn = self.norm({read})\nr = F.relu({read}, inplace=True)\nreturn self.head(n) + r", (image(),))
+    statements = f"n = self.norm({read})\nr = F.relu({read}, inplace=True)\nreturn self.head(n) + r"
+    assert_alike(door, f"u = self.conv(x)\n{store}\n{statements}", (image(),))
 
 
 @every_container
@@ -434,7 +456,8 @@ def test_an_input_that_is_inside_another_one(door, signature, second, write):
 )
 def test_two_elements_of_an_input_that_are_one_tensor(door, signature, make, read):
     one, other = read
-    assert_alike(door, f"n = self.image_norm({one})\n{other}.mul_(0.5)\nreturn self.conv(n), torch.relu({one})", make(image()), signature)
+    written = f"n = self.image_norm({one})\n{other}.mul_(0.5)\nreturn self.conv(n), torch.relu({one})"
+    assert_alike(door, written, make(image()), signature)
     assert_alike(door, f"return self.conv(torch.relu({one})), self.other(torch.relu({other}))", make(image()), signature)
 
 
@@ -497,7 +520,7 @@ def test_a_scale_that_is_written_into_another_tensor(door):
 
 
 def test_a_result_of_its_own_folds():
-    assert_folds("c = torch.zeros_like(x)\ny = torch.mul(x, 2.0)\nn = self.image_norm(y)\nc.mul_(0.5)\nreturn self.conv(n), c", (image(),))
+    assert_folds("c = x.clone()\ny = torch.mul(x, 2.0)\nn = self.image_norm(y)\nc.mul_(0.5)\nreturn self.conv(n), c", (image(),))
     assert_folds("u = self.conv(x)\nc = torch.zeros_like(u)\ny = torch.mul(u, 2.0)\nreturn self.norm(y), c", (image(),))
 
 
@@ -529,7 +552,8 @@ def test_tasks(door, statements):
 
 
 def test_without_a_task_the_norm_folds():
-    assert_folds("z = x * 2\nn = self.image_norm(z)\nf = torch.jit.fork(self.halved, x * 2)\nreturn self.conv(n) + torch.jit.wait(f).sum()", (image(),))
+    task = "f = torch.jit.fork(self.halved, x * 2)"
+    assert_folds(f"z = x * 2\nn = self.image_norm(z)\n{task}\nreturn self.conv(n) + torch.jit.wait(f).sum()", (image(),))
 
 
 # ---- containers that are attributes
