@@ -9,7 +9,8 @@
 //             A bound beyond the range of the dtype never cuts, or always: then the channel is constant. A channel of scale 0 that would be
 //             the only one with a shift becomes constant by its bounds instead, so that what comes behind need not take a shift.
 //             Scales of at least 0 and shifts of 0 pass relu and leaky_relu as they are, scales of 0 and 1 every range that has 0.
-// Conditions  low and high are constants                                   operand_not_constant
+// Conditions  forward: low and high are constants                          operand_not_constant
+//             backward: one of these scales                                operator_not_affine
 //             leaky_relu, prelu: a >= 0                                    scale_not_positive
 //             and b = 0                                                    shift_not_passable
 #include <limits>

@@ -6,11 +6,14 @@
 // Formula     scale * (u + k*v) + shift = (scale*u + shift) + k * (scale*v). A static addend takes its part itself: b' = scale*b + shift.
 //             A number c becomes 0: scale * (u + k*c) + shift = scale*u + (scale*k*c + shift), (scale*u + shift) + k*c likewise.
 //             (scale*u + shift) + k*v = scale * (u + k * v/scale) + shift; where the affine is missing in v, with u/scale and k*shift.
-// Conditions  alpha, k, is a constant                                      operand_not_constant
+// Conditions  alpha, k, is a constant, and so is a number that is added    operand_not_constant
 //             before it: scale differs from 0, or is 1                     scale_not_invertible
 //             behind it: the addends are two values                        value_has_other_readers
-//             the addends have the rank of the sum                         rank_unknown
-//             a static addend is of the value's dtype and varies where the affine does, or nowhere: affine_varies_elsewhere
+//             before it: the other addend has no more dimensions           rank_unknown
+//             no computed addend is broadcast                              sizes_unknown
+//             a static addend is of the norm's dtype                       weight_dtype_unsupported
+//             and on its device                                            devices_differ
+//             and varies where the affine does, or nowhere                 affine_varies_elsewhere
 // Shapes      any that broadcast; a computed addend must not be broadcast along a dimension along which the affine varies.
 #include "graph/constants.h"
 #include "rules/kernel_rule.h"

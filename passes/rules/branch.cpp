@@ -2,7 +2,7 @@
 //
 //   before   if c: u else: v --> norm(scale, shift) --> y          after   if c: norm(scale, shift) of u else: norm(scale, shift) of v --> y
 //
-// Conditions  those of what the branches return. A branch that returns what comes from outside has other readers, or none that matter.
+// Conditions  each branch returns what it computes itself                  value_from_other_block
 #include "rules/rule.h"
 
 namespace bnfold {

@@ -5,10 +5,11 @@
 //
 // Conditions  the list is made right there, of known parts                 list_not_visible
 //             the dimension is a constant                                  operand_not_constant
+//             and one of a value of this rank                              rank_unknown
 //             the affine is constant along it, or the sizes of the parts
 //             are known                                                    sizes_unknown
-//             before it: the affine is not constant along it while there
-//             are other parts                                              sizes_unknown
+//             before it: the sizes of all parts are known                  sizes_unknown
+//             behind it: the parts have no more channels than the affine   channels_differ
 #include <fmt/format.h>
 
 #include "graph/constants.h"

@@ -9,11 +9,11 @@
 //             before: W'[o, i, ...] = W[o, i, ...] * scale[i],   b'[o] = b[o] + sum over i and taps of W[o, i, ...] * shift[i]
 //             The scale always; the shift only where each output reads each tap once: without padding, and for a transposed
 //             convolution only with a kernel of 1, since the others reach the border, and the outputs in the middle, with some taps.
-// Conditions  the arguments `groups` and `transposed` are constants        operand_not_constant
+// Conditions  before it: the value is its input                            weight_not_static
+//             the arguments `groups` and `transposed` are constants        operand_not_constant
 //             the input has a batch dimension: hints and proofs don't say
 //             otherwise, and where they say nothing, the module checks it  input_not_batched
-//             then those of absorb_into_outputs and absorb_into_inputs
-//             before it: the padding takes no shift                        shift_at_padding
+//             then those of absorb_into_outputs and absorb_into_inputs, of which the padding is one
 // Shapes      W [O, I/groups, ...] or, transposed, [I, O/groups, ...], b [O], value [N, channels, ...].
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-// Operators that return the values of their input let every affine pass: dropout in eval mode, contiguous, detach, alias.
+// Operators that return the values of their input let every affine pass: dropout in eval mode, contiguous, clone, detach, alias.
 //
 //   before   x --> dropout --> norm(scale, shift) --> y          after   norm(scale, shift) of x --> dropout --> y, and the other way round
 //

@@ -59,10 +59,12 @@ std::variant<Layer, Decline> read_layer(const Site& site, const KernelInputs& in
 Answer write_layer(const Site& site, const KernelInputs& inputs, const Layer& layer, const algebra::Kernel& folded);
 
 // Absorbs the affine behind the site's node, whose channels lie along `channel_dimension` of the output: it varies along these only
-// (affine_varies_elsewhere), and there are as many of them as outputs (channels_differ).
+// (affine_varies_elsewhere), there are as many of them as outputs (channels_differ), and nothing is added behind the node by the plan so far
+// (value_has_other_readers).
 Answer absorb_into_outputs(const Site& site, const KernelInputs& inputs, int64_t channel_dimension);
 
-// Absorbs the affine missing before the site's node, likewise. `takes_shift` tells whether every output reads every tap.
+// Absorbs the affine missing before the site's node, likewise. `takes_shift` tells whether every output reads every tap, as a shift needs it
+// (shift_at_padding).
 Answer absorb_into_inputs(const Site& site, const KernelInputs& inputs, int64_t channel_dimension, bool takes_shift);
 
 }  // namespace bnfold

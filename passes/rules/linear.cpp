@@ -5,7 +5,8 @@
 //
 // Formula     behind: W'[o, i] = scale[o] * W[o, i],   b'[o] = scale[o] * b[o] + shift[o]
 //             before: W'[o, i] = W[o, i] * scale[i],   b'[o] = b[o] + sum over i of W[o, i] * shift[i]
-// Conditions  those of absorb_into_outputs and absorb_into_inputs. A norm of [N, L, F] works along L, not along the features: then the
+// Conditions  before it: the value is its input                            weight_not_static
+//             then those of absorb_into_outputs and absorb_into_inputs. A norm of [N, L, F] works along L, not along the features: then the
 //             affine varies elsewhere. Where nothing proves the rank, the folded module checks it.
 // Shapes      W [O, I], b [O], value [..., features].
 #include "rules/kernel_rule.h"

@@ -6,9 +6,13 @@
 // Formula     a*x + b with a = gamma/sqrt(var + eps), b = beta - a*mean. Behind it: gamma' = scale*gamma, beta' = scale*beta + shift.
 //             Before it: gamma' = gamma*scale, and a*(scale*x + shift) + b = (a*scale)*x + b', so beta' = b' + gamma'/sqrt(var+eps) * mean
 //             with b' = a*shift + b.
-// Conditions  it is a norm in eval mode with static parameters             those of find_norms
+// Conditions  the value is its input, not a parameter                      norm_parameters_not_static
+//             it is a norm in eval mode with static parameters             those of find_norms
 //             of the same dtype                                            dtypes_differ
 //             the affine varies along dimension 1 only                     affine_varies_elsewhere
+//             with as many channels                                        channels_differ
+//             both are on one device                                       devices_differ
+//             the parameters stay in the range of their dtype              folded_weight_not_finite
 #include "graph/constants.h"
 #include "knowledge/find_norms.h"
 #include "rules/kernel_rule.h"

@@ -6,8 +6,8 @@
 // Formula     Copies of x become copies of scale * x + shift; a constant becomes one number, so it must be the same for each channel.
 // Conditions  padding sizes and mode are constants                         operand_not_constant
 //             the affine is constant along the padded dimensions           affine_varies_elsewhere
-//             constant padding: one number for all channels, in the
-//             range of the dtype                                           shift_at_padding
+//             constant padding: one number for all channels                shift_at_padding
+//             in the range of the dtype                                    folded_weight_not_finite
 #include <cmath>
 #include <string>
 

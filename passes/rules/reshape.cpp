@@ -3,7 +3,8 @@
 //   before   x [N,C,H,W] --> view [N,g,C/g,H,W] --> norm --> y        after   norm of x --> view --> y, and the other way round
 //
 // Formula     The affine is viewed as the value is: a dimension of C channels becomes dimensions whose product is C, or the other way.
-// Conditions  the sizes before and after can be matched, from the front: equal dimensions first, then the channels' dimension, against
+// Conditions  before it: the value is its input, not what tells the sizes                                          operand_not_constant
+//             the sizes before and after can be matched, from the front: equal dimensions first, then the channels' dimension, against
 //             dimensions of known size, then the others, along which the affine is constant                        sizes_unknown
 #include <algorithm>
 #include <string_view>

@@ -56,12 +56,12 @@ using Answer = std::variant<Absorb, Pass, Decline>;
 
 struct Rule {
   std::string_view family;                  // the stem of the rule's file
-  std::vector<std::string_view> operators;  // "aten::conv2d": every overload of it
+  std::vector<std::string_view> operators;  // overloads, as "aten::add.Tensor"
   Answer (*backward)(const Site& site);     // null where no affine passes that way
   Answer (*forward)(const Site& site);
 };
 
-// All rules, one a family of operators.
+// All rules, one or several a family of operators.
 const std::vector<Rule>& rule_table();
 
 // The rule that speaks for `node`, null where there is none.

@@ -3,6 +3,7 @@
 //   before   x --> norm(scale, shift) --> chunk --> y1, y2          after   x --> chunk --> norm(scale_1, shift_1), norm(scale_2, shift_2)
 //
 // Conditions  where it is cut is constant                              operand_not_constant
+//             the list of the parts is taken apart at once             value_in_container
 //             along the channels: the size of x there is known         sizes_unknown
 // Backward    no rule: a norm makes its output dense, and a part in its place may lie in memory as no view behind it can take.
 #include <algorithm>

@@ -1,9 +1,15 @@
-// The rules, one line a family. To add one: its file, its line here, its test.
+// The rules, by overload: what is not listed here, as what writes into an argument `out`, no affine passes. To add one: its file, its line
+// here, its test.
+#include <torch/csrc/jit/frontend/function_schema_parser.h>
+
+#include <string>
 #include <unordered_map>
 
 #include "rules/rule.h"
 
 namespace bnfold {
+
+namespace jit = torch::jit;
 
 Answer activation_backward(const Site& site);
 Answer activation_forward(const Site& site);
@@ -60,8 +66,9 @@ const std::vector<Rule>& rule_table() {
   static const std::vector<Rule> rules = {
       // layers, which absorb
       {"conv",
-       {"aten::conv1d", "aten::conv2d", "aten::conv3d", "aten::conv_transpose1d", "aten::conv_transpose2d",
-        "aten::conv_transpose3d", "aten::convolution", "aten::_convolution", "aten::_convolution_mode"},
+       {"aten::conv1d", "aten::conv1d.padding", "aten::conv2d", "aten::conv2d.padding", "aten::conv3d", "aten::conv3d.padding",
+        "aten::conv_transpose1d", "aten::conv_transpose2d.input", "aten::conv_transpose3d.input", "aten::convolution",
+        "aten::_convolution", "aten::_convolution.deprecated", "aten::_convolution_mode"},
        conv_backward,
        conv_forward},
       {"linear", {"aten::linear"}, linear_backward, linear_forward},
@@ -69,11 +76,21 @@ const std::vector<Rule>& rule_table() {
       {"norm", {"aten::batch_norm", "aten::instance_norm"}, norm_backward, norm_forward},
 
       // arithmetic
-      {"add", {"aten::add", "aten::add_", "aten::sub", "aten::sub_"}, add_backward, add_forward},
-      {"multiply", {"aten::mul", "aten::mul_"}, multiply_backward, multiply_forward},
+      {"add",
+       {"aten::add.Tensor", "aten::add.Scalar", "aten::add_.Tensor", "aten::add_.Scalar", "aten::sub.Tensor", "aten::sub.Scalar",
+        "aten::sub_.Tensor", "aten::sub_.Scalar"},
+       add_backward,
+       add_forward},
+      {"multiply",
+       {"aten::mul.Tensor", "aten::mul.Scalar", "aten::mul_.Tensor", "aten::mul_.Scalar", "aten::div.Tensor", "aten::div.Scalar",
+        "aten::div_.Tensor", "aten::div_.Scalar", "aten::neg", "aten::neg_"},
+       multiply_backward,
+       multiply_forward},
       {"activation",
        {"aten::relu", "aten::relu_", "aten::relu6", "aten::relu6_", "aten::hardtanh", "aten::hardtanh_", "aten::clamp",
-        "aten::clamp_", "aten::clamp_min", "aten::clamp_min_", "aten::clamp_max", "aten::clamp_max_"},
+        "aten::clamp.Tensor", "aten::clamp_", "aten::clamp_.Tensor", "aten::clamp_min", "aten::clamp_min.Tensor",
+        "aten::clamp_min_", "aten::clamp_min_.Tensor", "aten::clamp_max", "aten::clamp_max.Tensor", "aten::clamp_max_",
+        "aten::clamp_max_.Tensor"},
        activation_backward,
        activation_forward},
       {"activation",
@@ -88,7 +105,7 @@ const std::vector<Rule>& rule_table() {
        zero_preserving_forward},
       {"nonlinear",
        {"aten::sigmoid", "aten::sigmoid_", "aten::hardsigmoid", "aten::hardsigmoid_", "aten::softplus", "aten::log_sigmoid",
-        "aten::softmax", "aten::log_softmax", "aten::exp", "aten::log"},
+        "aten::softmax.int", "aten::log_softmax.int", "aten::exp", "aten::log"},
        nonlinear,
        nonlinear},
 
@@ -99,10 +116,12 @@ const std::vector<Rule>& rule_table() {
         "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d"},
        pool_backward,
        pool_forward},
-      {"reduce", {"aten::mean", "aten::sum"}, reduce_backward, reduce_forward},
+      {"reduce", {"aten::mean", "aten::mean.dim", "aten::sum", "aten::sum.dim_IntList"}, reduce_backward, reduce_forward},
       {"interpolate",
-       {"aten::upsample_nearest1d", "aten::upsample_nearest2d", "aten::upsample_nearest3d", "aten::upsample_linear1d",
-        "aten::upsample_bilinear2d", "aten::upsample_trilinear3d"},
+       {"aten::upsample_nearest1d", "aten::upsample_nearest1d.vec", "aten::upsample_nearest2d", "aten::upsample_nearest2d.vec",
+        "aten::upsample_nearest3d", "aten::upsample_nearest3d.vec", "aten::upsample_linear1d", "aten::upsample_linear1d.vec",
+        "aten::upsample_bilinear2d", "aten::upsample_bilinear2d.vec", "aten::upsample_trilinear3d",
+        "aten::upsample_trilinear3d.vec"},
        interpolate_backward,
        interpolate_forward},
       {"pad",
@@ -110,19 +129,22 @@ const std::vector<Rule>& rule_table() {
         "aten::replication_pad1d", "aten::replication_pad2d", "aten::replication_pad3d"},
        pad_backward,
        pad_forward},
-      {"permute", {"aten::permute", "aten::transpose", "aten::t"}, permute_backward, permute_forward},
+      {"permute", {"aten::permute", "aten::transpose.int", "aten::t"}, permute_backward, permute_forward},
       {"reshape", {"aten::view", "aten::reshape", "aten::reshape_as", "aten::view_as"}, reshape_backward, reshape_forward},
-      {"flatten", {"aten::flatten"}, flatten_backward, flatten_forward},
-      {"squeeze", {"aten::squeeze"}, squeeze_backward, squeeze_forward},
+      {"flatten", {"aten::flatten.using_ints"}, flatten_backward, flatten_forward},
+      {"squeeze", {"aten::squeeze", "aten::squeeze.dim"}, squeeze_backward, squeeze_forward},
       {"squeeze", {"aten::unsqueeze"}, unsqueeze_backward, unsqueeze_forward},
-      {"slice", {"aten::slice"}, nullptr, slice_forward},
-      {"slice", {"aten::chunk", "aten::split", "aten::split_with_sizes"}, nullptr, split_forward},
+      {"slice", {"aten::slice.Tensor"}, nullptr, slice_forward},
+      {"slice",
+       {"aten::chunk", "aten::split", "aten::split.Tensor", "aten::split.sizes", "aten::split_with_sizes"},
+       nullptr,
+       split_forward},
       {"shuffle", {"aten::channel_shuffle"}, channel_shuffle_backward, channel_shuffle_forward},
       {"shuffle", {"aten::pixel_shuffle"}, pixel_shuffle_backward, pixel_shuffle_forward},
       {"shuffle", {"aten::pixel_unshuffle"}, pixel_unshuffle_backward, pixel_unshuffle_forward},
       {"identity",
        {"aten::dropout", "aten::dropout_", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout",
-        "aten::contiguous", "aten::detach", "aten::alias"},
+        "aten::contiguous", "aten::clone", "aten::detach", "aten::alias"},
        identity_backward,
        identity_forward},
       {"branch", {"prim::If"}, branch_backward, nullptr},
@@ -130,16 +152,19 @@ const std::vector<Rule>& rule_table() {
   return rules;
 }
 
-const Rule* rule_for(const torch::jit::Node* node) {
-  static const auto by_operator = [] {
-    std::unordered_map<std::string_view, const Rule*> index;
+const Rule* rule_for(const jit::Node* node) {
+  static const auto by_overload = [] {
+    std::unordered_map<c10::OperatorName, const Rule*> index;
     for (const Rule& rule : rule_table()) {
-      for (const std::string_view name : rule.operators) index.emplace(name, &rule);
+      for (const std::string_view overload : rule.operators) index.emplace(jit::parseName(std::string(overload)), &rule);
     }
     return index;
   }();
-  const auto found = by_operator.find(node->kind().toQualString());
-  return found == by_operator.end() ? nullptr : found->second;
+  const c10::FunctionSchema* schema = node->maybeSchema();
+  if (schema == nullptr && !node->kind().is_prim()) return nullptr;
+  const auto found =
+      by_overload.find(schema != nullptr ? schema->operator_name() : c10::OperatorName(node->kind().toQualString(), ""));
+  return found == by_overload.end() ? nullptr : found->second;
 }
 
 Pass to_input(const Site& site, const algebra::Affine& affine) {

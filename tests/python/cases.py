@@ -49,3 +49,12 @@ def assert_kept(result: bnfold.FoldResult, reason: str) -> None:
     assert [norm.reason for norm in result.report.kept] == [reason]
     assert result.report.folded == ()
     assert "batch_norm" in str(result.module.inlined_graph)
+
+
+def assert_equal(model: nn.Module, result: bnfold.FoldResult, *inputs: torch.Tensor, error: float = EXACT) -> None:
+    """Equal to eager, with the same NaNs and infinities in the same places."""
+    expected, actual = model(*inputs), result.module(*inputs)
+    assert expected.dtype == actual.dtype and expected.shape == actual.shape
+    finite = expected.isfinite()
+    assert torch.equal(expected[~finite].nan_to_num(), actual[~finite].nan_to_num()) and torch.equal(finite, actual.isfinite())
+    assert not finite.any() or relative_error(expected[finite], actual[finite]) <= error

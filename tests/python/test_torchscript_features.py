@@ -572,11 +572,51 @@ def test_values_that_are_none():
     assert optional() is None and optional(image()).shape == (2, 4, 6, 6)
 
 
-class Offset(Base):
+class WithNumber(Base):
+    def __init__(self, apply):
+        super().__init__()
+        self.apply_number = apply
+
     def forward(self, x):
-        return self.body[1](self.body[0](x) + 1.0)
+        return self.body[1](self.apply_number(self.body[0](x)))
+
+
+def added(x):
+    return x + 1.0
+
+
+def subtracted(x):
+    return x - 1
+
+
+def multiplied(x):
+    return x * 2
+
+
+def multiplied_by_a_fraction(x):
+    return 2.5 * x
+
+
+def multiplied_in_place(x):
+    return x.mul_(0.5)
+
+
+def divided(x):
+    return x / 2.5
+
+
+def divided_in_place(x):
+    return x.div_(2)
+
+
+def negated(x):
+    return -x
+
+
+NUMBERS = [added, subtracted, multiplied, multiplied_by_a_fraction, multiplied_in_place, divided, divided_in_place, negated]
 
 
 @pytest.mark.parametrize("spelling", zoo.SPELLINGS)
-def test_a_number_that_a_trace_makes_a_tensor(spelling, inputs):
-    assert_folds(prepared(Offset(), inputs), inputs, spelling=spelling)
+@pytest.mark.parametrize("apply", NUMBERS, ids=lambda apply: apply.__name__)
+def test_a_number_that_a_trace_makes_a_tensor(apply, spelling, inputs):
+    assert_folds(prepared(WithNumber(apply), inputs), inputs, spelling=spelling)

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import zoo
-from calibrate import relative_error
-from cases import EXACT, assert_folded, assert_kept, double, prepared
+from cases import EXACT, assert_equal, assert_folded, assert_kept, double, prepared
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -31,15 +30,6 @@ def conv_and_norm(change: Change = lambda model: None, dtype: torch.dtype = torc
 
 def parameter(tensor: torch.Tensor) -> nn.Parameter:
     return nn.Parameter(tensor, requires_grad=False)
-
-
-def assert_equal(model: nn.Module, result: bnfold.FoldResult, *inputs: torch.Tensor, error: float = EXACT) -> None:
-    """Equal to eager, with the same NaNs and infinities in the same places."""
-    expected, actual = model(*inputs), result.module(*inputs)
-    assert expected.dtype == actual.dtype and expected.shape == actual.shape
-    finite = expected.isfinite()
-    assert torch.equal(expected[~finite].nan_to_num(), actual[~finite].nan_to_num()) and torch.equal(finite, actual.isfinite())
-    assert not finite.any() or relative_error(expected[finite], actual[finite]) <= error
 
 
 def assert_both_raise(model: nn.Module, result: bnfold.FoldResult, *inputs: torch.Tensor) -> None:
@@ -143,7 +133,7 @@ def test_small_sizes(batch, channels):
     assert_folded(result)
     for side in (1, 2, 3):
         x = double(batch, channels, side, side)
-        assert torch.allclose(model(x), result.module(x), rtol=EXACT, atol=EXACT)
+        assert_equal(model, result, x)
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,9 @@ TEST_F(IdentityRule, DeclinesDropoutInTrainingMode) {
   expect_kept(through("torch.dropout(y, 0.5, True)").module, {}, "norm", Reason::operand_not_constant, "dropout");
 }
 
-TEST_F(IdentityRule, LetsTheAffinePassContiguousAndDetach) {
+TEST_F(IdentityRule, LetsTheAffinePassCopiesAndDetach) {
   expect_folded(through("y.contiguous()").module, {x}, "norm", "conv");
+  expect_folded(through("y.clone()").module, {x}, "norm", "conv");
   expect_folded(through("y.detach()").module, {x}, "norm", "conv");
 }
 
@@ -46,9 +47,14 @@ class IdentityForward : public IdentityRule {
 
 TEST_F(IdentityForward, LetsTheAffinePass) {
   for (const char* expression : {"torch.dropout(y, 0.5, False)", "torch.dropout_(y, 0.5, False)",
-                                 "torch.feature_dropout(y, 0.5, False)", "y.contiguous()", "y.detach()"}) {
+                                 "torch.feature_dropout(y, 0.5, False)", "y.contiguous()", "y.clone()", "y.detach()"}) {
     expect_folded(before_conv(expression).module, {x}, "norm", "conv");
   }
+}
+
+TEST_F(IdentityForward, DoesNoHarmToACopyThatIsWrittenInto) {
+  expect_folded(before_conv("y.clone().mul_(2.0)").module, {x}, "norm", "conv");
+  expect_unharmed(before_conv("y.clone() + y.mul_(2.0)").module, {x});
 }
 
 TEST_F(IdentityForward, DeclinesDropoutInTrainingMode) {
