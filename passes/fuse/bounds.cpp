@@ -2,6 +2,7 @@
 //
 // Formula     min(max(x, lower), upper) is how clamp is defined, for lower > upper and for NaN too.
 // Conditions  both bounds are constant tensors, and nothing else reads what lies between
+//             nothing writes into x between the two
 #include "fuse/bounds.h"
 
 #include <vector>
@@ -9,6 +10,7 @@
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
 #include "graph/operators.h"
+#include "knowledge/memory.h"
 
 namespace bnfold {
 
@@ -20,12 +22,12 @@ bool is_upper_of_both(const jit::Node* node) {
   if (!is_one_of(node, {"clamp_max", "minimum"}) || !constant_tensor(node->input(1))) return false;
   const jit::Node* lower = node->input(0)->node();
   return is_one_of(lower, {"clamp_min", "maximum"}) && constant_tensor(lower->input(1)) && lower->output()->uses().size() == 1 &&
-         lower->owningBlock() == node->owningBlock();
+         lower->owningBlock() == node->owningBlock() && read_the_same(lower->input(0), lower, node);
 }
 
 }  // namespace
 
-void join_bounds(jit::Graph& graph) {
+void join_bounds(jit::Graph& graph, Facts& facts) {
   std::vector<jit::Node*> uppers;
   for_each_node(graph.block(), [&uppers](jit::Node* node) {
     if (is_upper_of_both(node)) uppers.push_back(node);
@@ -37,6 +39,8 @@ void join_bounds(jit::Graph& graph) {
     clamp->copyMetadata(upper);
     clamp->output()->setType(c10::TensorType::get());
     upper->output()->replaceAllUsesWith(clamp->output());
+    facts.replace(upper->output(), clamp->output());
+    facts.forget(lower->output());
     upper->destroy();
     lower->destroy();
   }
