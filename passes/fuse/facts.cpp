@@ -27,6 +27,7 @@ bool is_within(const jit::Block* block, const jit::Block* outer) {
 }
 
 void insert_check(jit::Value* value, int64_t rank, jit::Block* block) {
+  TORCH_INTERNAL_ASSERT(value != nullptr);
   jit::Graph& graph = *value->owningGraph();
   const jit::WithInsertPoint first(first_in(value, block));
   jit::Value* dimensions = graph.insertNode(graph.create(jit::aten::dim, {value}))->output()->setType(c10::IntType::get());
@@ -97,6 +98,9 @@ void Facts::replace(const jit::Value* old, jit::Value* value) {
 }
 
 void Facts::forget(const jit::Value* value) {
+  for (Assumption& assumption : assumptions_) {
+    if (assumption.value == value) assumption.value = nullptr;
+  }
   facts_.erase(value);
   observed_.erase(value);
 }

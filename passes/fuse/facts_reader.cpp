@@ -256,6 +256,7 @@ void FactsReader::read(const jit::Graph& graph) {
   }
   do {
     learned_ = false;
+    has_assumed_ = false;
     facts_.facts_.clear();
     numbers_.clear();
     for (const jit::Value* input : graph.inputs()) facts_.facts_.emplace(input, new_fact(input));
@@ -320,11 +321,24 @@ FactsReader::Fact FactsReader::fact_of_branches(const jit::Node* node, const jit
   const Fact& one = known(node->blocks()[0]->outputs()[output->offset()]);
   const Fact& other = known(node->blocks()[1]->outputs()[output->offset()]);
   Fact fact = new_fact(output);
+  if (is_checked_within(node, one) || is_checked_within(node, other)) return fact;
   if (one.sizes && one.sizes == other.sizes) fact.sizes = one.sizes;
   if (one.dtype == other.dtype) fact.dtype = one.dtype;
   rest_on(one, fact);
   rest_on(other, fact);
   return fact;
+}
+
+// Whether the fact rests on the rank of a value in a branch of `node`, of which nothing can be asked behind it.
+bool FactsReader::is_checked_within(const jit::Node* node, const Fact& fact) const {
+  const auto is_inner = [&](size_t place) {
+    const jit::Block* block = facts_.assumptions_[place].value->node()->owningBlock();
+    while (block != nullptr && block->owningNode() != nullptr && block->owningNode() != node)
+      block = block->owningNode()->owningBlock();
+    return block != nullptr && block->owningNode() == node;
+  };
+  return std::any_of(fact.assumed.begin(), fact.assumed.end(), is_inner) ||
+         std::any_of(fact.assumed_for_dtype.begin(), fact.assumed_for_dtype.end(), is_inner);
 }
 
 // ---- numbers
@@ -444,8 +458,7 @@ FactsReader::Fact FactsReader::new_fact(const jit::Value* value) {
 }
 
 void FactsReader::assume(const jit::Value* value, int64_t rank) {
-  const auto [found, is_new] = assumed_.emplace(value, facts_.assumptions_.size());
-  if (!is_new) return;
+  if (!assumed_.emplace(value, facts_.assumptions_.size()).second) return;
   facts_.assumptions_.push_back({const_cast<jit::Value*>(value), rank});
   learned_ = true;
 }
@@ -761,6 +774,7 @@ FactsReader::Shape FactsReader::of_slice(const jit::Node* node) {
 }
 
 FactsReader::Shape FactsReader::of_reduction(const jit::Node* node) {
+  if (is_one_of(node, {"mean", "sum"}) && !has_argument(node, "dim")) return Shape(std::in_place);
   Shape sizes = known(node->input(0)).sizes;
   if (!has_argument(node, "dim") || !has_argument(node, "keepdim") || !sizes) return std::nullopt;
   const auto dimensions = constant_ints(node->namedInput("dim"));
@@ -953,9 +967,10 @@ void FactsReader::learn(const jit::Node* node) {
   if (!is_forward_conv(node) && !is_transposed_conv(node)) return;
   const auto weight = constant_tensor(node->namedInput("weight"));
   const Fact& input = known(node->input(0));
-  if (!weight || input.sizes || input.like == nullptr) return;
+  if (!weight || input.sizes || input.like == nullptr || has_assumed_) return;
   const auto* example = facts_.example_of(node->input(0));
   assume(input.like, example != nullptr ? static_cast<int64_t>(example->size()) : weight->dim());
+  has_assumed_ = true;
 }
 
 }  // namespace bnfold

@@ -32,6 +32,7 @@ class FactsReader {
   void read(const torch::jit::Node* node);
   Fact fact_of(const torch::jit::Node* node, const torch::jit::Value* output);
   Fact fact_of_branches(const torch::jit::Node* node, const torch::jit::Value* output);
+  bool is_checked_within(const torch::jit::Node* node, const Fact& fact) const;
   static void rest_on(const Fact& other, Fact& fact);
   const Fact& known(const torch::jit::Value* value) const;
 
@@ -78,6 +79,7 @@ class FactsReader {
   Facts& facts_;
   Sizes& sizes_;
   bool learned_ = false;
+  bool has_assumed_ = false;  // in this round: with it the ranks behind may be known
   std::unordered_map<const torch::jit::Value*, size_t> numbered_;
   std::unordered_map<const torch::jit::Value*, SizeId> numbers_;  // that ints, and tensors made of them, are
   std::unordered_map<const torch::jit::Value*, size_t> assumed_;

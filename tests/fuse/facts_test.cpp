@@ -124,6 +124,15 @@ TEST_F(ProvenFacts, BranchesThatAgree) {
   EXPECT_FALSE(one_size(std::string(branches).replace(branches.find("{}"), 2, "torch.relu(y)[:1]")));
 }
 
+TEST_F(ProvenFacts, BranchesOfWhichOneIsAssumedToHaveABatch) {
+  const auto graph = graph_of(
+      "y = [x, p]\nif bool(x.sum() > 0):\n  a = torch.conv2d(y[int(x.sum())], self.conv.weight)\nelse:\n  a = "
+      "torch.conv2d(y[int(p.sum())], "
+      "self.point.weight)\nb = torch.exp(a)");
+  Facts facts(*graph, {});
+  EXPECT_EQ(facts.rank_of(graph->outputs()[0]->node()->input(0)), std::nullopt);
+}
+
 TEST_F(ProvenFacts, NothingWhereSomethingResizes) {
   EXPECT_FALSE(one_size("a = torch.exp(x)\nb = torch.tanh(x)\nc = torch.sigmoid(x)\nc.unsqueeze_(0)\nb = b * c.sum()"));
   EXPECT_FALSE(one_size("a = torch.exp(x)\nb = torch.tanh(x)\nc = torch.empty([1])\ntorch.sigmoid(x, out=c)\nb = b * c.sum()"));

@@ -31,7 +31,7 @@ class Layers(nn.Module):
     def __init__(self):
         super().__init__()
         self.a, self.b, self.c = nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
-        self.short, self.half, self.depth = nn.Conv2d(4, 6, 1, stride=2), nn.Conv2d(4, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 1, 1, groups=6)
+        self.short, self.strided, self.depth = nn.Conv2d(4, 6, 1, stride=2), nn.Conv2d(4, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 1, 1, groups=6)
         self.up, self.joined, self.more = nn.ConvTranspose2d(6, 6, 2, 2), nn.Conv2d(12, 6, 3, padding=1), nn.Conv2d(10, 6, 1)
         self.squeeze, self.excite, self.rows, self.gate = nn.Conv2d(6, 2, 1), nn.Conv2d(2, 6, 1), nn.Linear(6, 6), nn.Linear(6, 6)
         self.n, self.m = norm(6), norm(6)
@@ -45,7 +45,7 @@ class Residual(Layers):
 
 class Strided(Layers):
     def forward(self, x):
-        return F.relu(self.n(self.half(x)) + self.m(self.short(x)))
+        return F.relu(self.n(self.strided(x)) + self.m(self.short(x)))
 
 
 class Excited(Layers):
@@ -115,7 +115,7 @@ class Elementwise(Layers):
 
 class Padded(Layers):
     def forward(self, x):
-        return F.hardswish(self.half(F.pad(x, [1, 1, 1, 1]))).view(x.shape[0], -1)
+        return F.hardswish(self.strided(F.pad(x, [1, 1, 1, 1]))).reshape(x.shape[0], -1)
 
 
 class Sum(Layers):
@@ -235,3 +235,25 @@ def test_one_tensor_in_many_places(spelling):
     optimized = optimized_of(model, ({"image": x}, [y, x]), spelling)
     expect_same(model, optimized, ({"image": x}, [y, x]))
     expect_same(model, optimized, ({"image": y[:, 1:5]}, [y, y[:, :4]]))
+
+
+class Rows(nn.Module):
+    """Linear layers that are steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(256, 512), nn.Linear(512, 256)
+
+    def forward(self, x):
+        return torch.relu(x + self.second(F.gelu(self.first(x))))
+
+
+@pytest.mark.parametrize("spelling", ["scripted", "traced"])
+def test_rows_of_a_linear_layer(spelling):
+    torch.manual_seed(0)
+    model, rows = Rows().eval(), image(2, 80, 256)
+    optimized = optimized_of(model, (rows,), spelling)
+    assert len(bnfold.fusions_of(optimized).fused) == 2
+    others = (image(256), image(3, 256), image(0, 80, 256), image(2, 2, 40, 256), image(1, 1, 256).expand(2, 80, 256), image(2, 256, 80).transpose(1, 2))
+    for inputs in (rows, *others, rows.double(), rows.half()):
+        expect_same(model, optimized, (inputs,))
