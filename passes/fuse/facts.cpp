@@ -91,8 +91,8 @@ void Facts::replace(const jit::Value* old, jit::Value* value) {
   for (Assumption& assumption : assumptions_) {
     if (assumption.value == old) assumption.value = value;
   }
-  const auto fact = facts_.extract(old);
-  const auto observed = observed_.extract(old);
+  auto fact = facts_.extract(old);
+  auto observed = observed_.extract(old);
   if (!fact.empty()) facts_.insert_or_assign(value, std::move(fact.mapped()));
   if (!observed.empty()) observed_.insert_or_assign(value, std::move(observed.mapped()));
 }

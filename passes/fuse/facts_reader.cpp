@@ -78,6 +78,8 @@ bool may_resize(const jit::Graph& graph) {
 bool keeps_every_dtype(const std::string& operation) {
   static const OperatorNames names = {"view",
                                       "reshape",
+                                      "view_as",
+                                      "reshape_as",
                                       "flatten",
                                       "permute",
                                       "transpose",
@@ -453,6 +455,12 @@ FactsReader::Fact FactsReader::new_fact(const jit::Value* value) {
   const auto assumed = assumed_.find(value);
   if (assumed == assumed_.end()) return fact;
   fact.sizes = unknown_sizes(value, facts_.assumptions_[assumed->second].rank);
+  for (size_t i = 0; i < fact.sizes->size(); ++i) {
+    SizeId& size = fact.sizes->at(i);
+    roots_of_sizes_.emplace(size, std::make_pair(value, i));
+    const auto number = learned_sizes_.find({value, i});
+    if (number != learned_sizes_.end()) size = sizes_.constant(number->second);
+  }
   fact.assumed.insert(assumed->second);
   return fact;
 }
@@ -492,7 +500,8 @@ FactsReader::Shape FactsReader::shape_of(const jit::Node* node, const jit::Value
   if (is_one_of(node, {"cat", "concat", "stack"})) return of_concatenation(node);
   if (is_one_of(node, {"view", "reshape"})) return of_view(node);
   if (is_one_of(node, {"flatten"})) return of_flatten(node);
-  if (is_one_of(node, {"expand", "expand_as", "repeat"})) return of_expand(node);
+  if (is_one_of(node, {"expand_as", "view_as", "reshape_as"})) return known(node->input(1)).sizes;
+  if (is_one_of(node, {"expand", "repeat"})) return of_expand(node);
   if (is_one_of(node, {"slice", "narrow", "select"})) return of_slice(node);
   if (is_one_of(node, {"mean", "sum", "amax", "amin", "max", "min", "norm", "linalg_vector_norm"})) return of_reduction(node);
   if (is_one_of(node, {"permute", "transpose", "t", "unsqueeze", "squeeze"})) return rearranged(node);
@@ -618,7 +627,8 @@ FactsReader::Shape FactsReader::of_interpolation(const jit::Node* node) {
     }
     return sizes;
   }
-  const auto factors = has_argument(node, "scale_factors") ? jit::toIValue(node->namedInput("scale_factors")) : std::nullopt;
+  if (!has_argument(node, "scale_factors")) return unknown_sizes(node->output(), sizes->size());
+  const auto factors = jit::toIValue(node->namedInput("scale_factors"));
   if (!factors || !factors->isDoubleList() || factors->toDoubleVector().size() != spatial) {
     return unknown_sizes(node->output(), sizes->size());
   }
@@ -722,7 +732,6 @@ FactsReader::Shape FactsReader::of_flatten(const jit::Node* node) {
 
 FactsReader::Shape FactsReader::of_expand(const jit::Node* node) {
   const Shape& input = known(node->input(0)).sizes;
-  if (is_one_of(node, {"expand_as"})) return known(node->input(1)).sizes;
   auto sizes = list_of(node->input(1));
   if (!input || !sizes || sizes->size() < input->size()) return std::nullopt;
   const size_t ahead = sizes->size() - input->size();
@@ -956,6 +965,27 @@ void FactsReader::learn_dtype(const jit::Node* reader, const jit::Value* value, 
   if (!dtype) learned_ |= learned_inexact_.insert(root).second;
 }
 
+// What runs whenever `value` is made, and raises where it has another size there.
+void FactsReader::learn_size(const jit::Node* reader, const jit::Value* value, size_t dimension, int64_t number) {
+  const Shape& sizes = known(value).sizes;
+  const auto found = sizes && dimension < sizes->size() ? roots_of_sizes_.find(sizes->at(dimension)) : roots_of_sizes_.end();
+  if (found == roots_of_sizes_.end() || found->second.first->node()->owningBlock() != reader->owningBlock()) return;
+  learned_ |= learned_sizes_.emplace(found->second, number).second;
+}
+
+void FactsReader::learn_channels(const jit::Node* layer) {
+  const auto weight = has_argument(layer, "weight") ? constant_tensor(layer->namedInput("weight")) : std::nullopt;
+  const Shape& sizes = known(layer->input(0)).sizes;
+  if (!weight || !sizes) return;
+  if (is_one_of(layer, {"linear"}) && weight->dim() == 2 && !sizes->empty()) {
+    return learn_size(layer, layer->input(0), sizes->size() - 1, weight->size(1));
+  }
+  const auto groups = has_argument(layer, "groups") ? constant_int(layer->namedInput("groups")) : std::nullopt;
+  if (!groups || static_cast<int64_t>(sizes->size()) != weight->dim()) return;
+  if (is_forward_conv(layer)) learn_size(layer, layer->input(0), 1, weight->size(1) * *groups);
+  if (is_transposed_conv(layer)) learn_size(layer, layer->input(0), 1, weight->size(0));
+}
+
 void FactsReader::learn(const jit::Node* node) {
   if (const auto dtype = dtype_of_weight(node)) {
     for (const jit::Value* input : node->inputs()) {
@@ -964,6 +994,7 @@ void FactsReader::learn(const jit::Node* node) {
   } else if (is_one_of(node, {"softmax", "log_softmax", "mean"}) && is_none(node, "dtype")) {
     learn_dtype(node, node->input(0), std::nullopt);
   }
+  if (is_convolution(node) || is_one_of(node, {"linear"})) learn_channels(node);
   if (!is_forward_conv(node) && !is_transposed_conv(node)) return;
   const auto weight = constant_tensor(node->namedInput("weight"));
   const Fact& input = known(node->input(0));

@@ -69,6 +69,9 @@ class FactsReader {
   void learn(const torch::jit::Node* node);
   void learn_dtype(const torch::jit::Node* reader, const torch::jit::Value* value, std::optional<at::ScalarType> dtype);
 
+  void learn_size(const torch::jit::Node* reader, const torch::jit::Value* value, size_t dimension, int64_t number);
+  void learn_channels(const torch::jit::Node* layer);
+
   Fact new_fact(const torch::jit::Value* value);
   Dtype known_dtype(at::ScalarType dtype);
   Dtype dtype_of_root(const torch::jit::Value* root);
@@ -83,6 +86,8 @@ class FactsReader {
   std::unordered_map<const torch::jit::Value*, size_t> numbered_;
   std::unordered_map<const torch::jit::Value*, SizeId> numbers_;  // that ints, and tensors made of them, are
   std::unordered_map<const torch::jit::Value*, size_t> assumed_;
+  std::unordered_map<SizeId, std::pair<const torch::jit::Value*, size_t>> roots_of_sizes_;
+  std::map<std::pair<const torch::jit::Value*, size_t>, int64_t> learned_sizes_;
   std::map<at::ScalarType, int> known_dtypes_;
   std::unordered_map<const torch::jit::Value*, int> root_dtypes_;
   std::vector<const torch::jit::Value*> roots_;                                  // by dtype; null for a known one

@@ -37,7 +37,9 @@ TEST_F(JoinedBounds, StayTwoWhereSomethingReadsBetweenThem) {
 }
 
 TEST_F(JoinedBounds, StayTwoWhereSomethingWritesBetweenThem) {
-  EXPECT_EQ(clamps("v = torch.exp(y)\nu = torch.maximum(v, self.lower)\nv.mul_(2)\nz = torch.minimum(u, self.upper) + v"), 0);
+  EXPECT_EQ(
+      clamps("v = torch.exp(x[:, :3])\nu = torch.maximum(v, self.lower)\nv.mul_(2)\nz = torch.minimum(u, self.upper) + v + y"),
+      0);
 }
 
 TEST_F(JoinedBounds, StayTwoInTheOtherOrder) {

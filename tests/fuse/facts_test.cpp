@@ -142,7 +142,7 @@ TEST_F(ProvenFacts, NothingWhereSomethingResizes) {
 TEST_F(ProvenFacts, LayersProveTheDtypeOfWhatTheyReadAndMake) {
   EXPECT_TRUE(one_dtype("a = " + conv(1) + "\nb = torch.exp(x)"));
   EXPECT_FALSE(one_dtype("a = " + conv(1) + "\nb = torch.exp(p)"));
-  EXPECT_FALSE(one_dtype("a = " + conv(1) + "\nb = torch.exp(x).to(torch.float64)"));
+  EXPECT_FALSE(one_dtype("a = " + conv(1) + "\nb = torch.exp(x).double()"));
   EXPECT_FALSE(one_dtype("a = " + conv(1) + "\nb = torch.argmax(a, 1)"));
   EXPECT_TRUE(one_dtype("a = " + conv(1) + "\nb = torch.relu(a * 2 + 1.5) / a.mean()"));
   EXPECT_FALSE(one_dtype("a = " + conv(1) + "\nb = a > 0"));
@@ -156,6 +156,13 @@ TEST_F(ProvenFacts, ALayerInABranchProvesNothingOutsideOfIt) {
 TEST_F(ProvenFacts, SoftmaxTakesNoIntegersAndSigmoidDoes) {
   EXPECT_TRUE(one_dtype("a = torch.softmax(p, 1)\nb = torch.sigmoid(p)"));
   EXPECT_FALSE(one_dtype("a = torch.exp(p)\nb = torch.sigmoid(p)"));
+}
+
+TEST_F(ProvenFacts, LayersProveTheChannelsOfWhatTheyRead) {
+  const std::string cut = "[:, :4]\nb = torch.exp(x)\n";
+  EXPECT_TRUE(one_size("a = " + conv(1) + cut));
+  EXPECT_FALSE(one_size("a = " + conv(1) + "[:, :4]\nb = torch.exp(p)"));
+  EXPECT_FALSE(one_size("if bool(x.sum() > 0):\n  a = " + point() + "[:, :4]\nelse:\n  a = torch.tanh(x)\nb = torch.exp(x)"));
 }
 
 TEST_F(ProvenFacts, TheRankOfAnInputIsAssumedAndChecked) {

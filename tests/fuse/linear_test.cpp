@@ -33,7 +33,7 @@ class FusedLinear : public FusedLayers {
 
   static void expect_same(const jit::Module& expected, const jit::Module& actual, const at::Tensor& input) {
     const auto [one, other] = outputs_of(expected, actual, input);
-    expect_near(one, other);
+    expect_near(one, other, 1e-4);
     EXPECT_EQ(one.strides(), other.strides());
   }
 

@@ -96,6 +96,32 @@ def test_without_example_inputs_sums_of_one_size_are_fused():
     assert [layer.steps for layer in fusions.fused] == ["conv2d, relu", "conv2d, add, relu"]
 
 
+class Forked(nn.Module):
+    """A convolution in a task beside another."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.other = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def branch(self, x):
+        return torch.relu(self.conv(x))
+
+    def forward(self, x):
+        task = torch.jit.fork(self.branch, x)
+        return self.other(x) + torch.jit.wait(task)
+
+
+def test_a_convolution_in_a_task(tmp_path):
+    module = torch.jit.script(Forked().eval())
+    optimized = bnfold.optimize_for_inference(module, IMAGE)
+    assert sorted(layer.steps for layer in bnfold.fusions_of(optimized).fused) == ["conv2d", "conv2d, relu"]
+    optimized.save(str(tmp_path / "forked.pt"))
+    with torch.no_grad():
+        for one in (optimized, torch.jit.load(str(tmp_path / "forked.pt"))):
+            for _ in range(2):
+                assert relative_error(module(IMAGE), one(IMAGE)) < NEAR
+
+
 class Sum(nn.Module):
     """A convolution and an addend that is another input."""
 
