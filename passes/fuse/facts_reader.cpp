@@ -185,7 +185,8 @@ bool keeps_inexact_dtypes(const std::string& operation) {
                                       "upsample_bilinear2d",
                                       "upsample_trilinear3d",
                                       "upsample_bicubic2d",
-                                      "scaled_dot_product_attention"};
+                                      "scaled_dot_product_attention",
+                                      "_native_multi_head_attention"};
   return names.count(operation) != 0 || promotes(operation);
 }
 
@@ -486,7 +487,7 @@ FactsReader::Shape FactsReader::shape_of(const jit::Node* node, const jit::Value
   if (node->kind() == jit::prim::NumToTensor) return Shape(std::in_place);
   if (!node->kind().is_aten() || node->inputs().empty() || output->offset() != 0) return std::nullopt;
   const std::string operation = operation_of(node);
-  if (is_in_place(node)) return known(node->input(0)).sizes;
+  if (is_in_place(node) || is_one_of(node, {"_native_multi_head_attention"})) return known(node->input(0)).sizes;
   if (is_elementwise(operation)) return broadcast(node);
   if (keeps_sizes(node) || same.count(operation) != 0) return known(node->input(0)).sizes;
   if (made.count(operation) != 0) {

@@ -9,7 +9,6 @@ namespace bnfold {
 namespace jit = torch::jit;
 
 bool makes_new_memory(const jit::Node* node) {
-  // clang-format off: a line for each of them would hide the code around
   static const OperatorNames names = {"conv1d",
                                       "conv2d",
                                       "conv3d",
@@ -25,6 +24,7 @@ bool makes_new_memory(const jit::Node* node) {
                                       "matmul",
                                       "baddbmm",
                                       "scaled_dot_product_attention",
+                                      "_native_multi_head_attention",
                                       "embedding",
                                       "batch_norm",
                                       "layer_norm",
@@ -126,7 +126,6 @@ bool makes_new_memory(const jit::Node* node) {
                                       "full_like",
                                       "rand_like",
                                       "randn_like"};
-  // clang-format on
   if (is_step(node)) return true;
   const c10::FunctionSchema* schema = node->maybeSchema();
   if (!is_one_of(node, names) || schema == nullptr) return false;
