@@ -1,7 +1,5 @@
 #include "fuse/activation.h"
 
-#include <cmath>
-#include <limits>
 #include <unordered_map>
 
 #include "graph/constants.h"
@@ -13,12 +11,11 @@ namespace jit = torch::jit;
 
 namespace {
 
-// oneDNN takes them as floats.
 std::optional<Activation> with_numbers(const char* name, const jit::Node* node, std::initializer_list<size_t> inputs) {
   Activation activation{name};
   for (const size_t input : inputs) {
     const auto number = constant_number(node->input(input));
-    if (!number || (std::isfinite(*number) && std::abs(*number) > std::numeric_limits<float>::max())) return std::nullopt;
+    if (!number) return std::nullopt;
     activation.numbers.push_back(*number);
   }
   return activation;

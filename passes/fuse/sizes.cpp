@@ -11,6 +11,7 @@ namespace {
 
 // Longer ones are kept as what they are made of.
 constexpr size_t kMostTerms = 32;
+constexpr size_t kMostFactors = 16;
 // Larger numbers are no sizes, and would overflow.
 constexpr int64_t kLargest = int64_t{1} << 31;
 
@@ -63,6 +64,7 @@ SizeId Sizes::product(SizeId one, SizeId other) {
   Polynomial terms;
   for (const auto& [left, left_coefficient] : polynomials_[one]) {
     for (const auto& [right, right_coefficient] : polynomials_[other]) {
+      if (left.size() + right.size() > kMostFactors) return as_it_is();
       Monomial monomial = left;
       monomial.insert(monomial.end(), right.begin(), right.end());
       std::sort(monomial.begin(), monomial.end());

@@ -76,6 +76,13 @@ TEST_F(SymbolicSizes, AreNeverBelowZeroButNumbersMayBe) {
   EXPECT_TRUE(sizes.may_be_negative(sizes.scaled(sizes.number_that_may_be_negative("k"), 2, 0)));
 }
 
+TEST_F(SymbolicSizes, AreKeptAsTheyAreWhereTheyWouldBeTooLong) {
+  SizeId power = sizes.sum(n, m);
+  for (int i = 0; i < 100; ++i) power = sizes.product(power, power);
+  EXPECT_EQ(sizes.product(power, n), sizes.product(n, power));
+  EXPECT_NE(power, sizes.sum(n, m));
+}
+
 TEST_F(SymbolicSizes, AreUnknownWhereTheyAreTooLarge) {
   const SizeId large = sizes.constant(int64_t{1} << 40);
   EXPECT_EQ(sizes.number(large), std::nullopt);
