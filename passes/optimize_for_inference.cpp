@@ -17,6 +17,7 @@
 #include "fuse/bounds.h"
 #include "fuse/concat.h"
 #include "fuse/conv.h"
+#include "fuse/facts.h"
 #include "fuse/growing_lists.h"
 #include "fuse/linear.h"
 #include "fuse/memory_order.h"
@@ -29,6 +30,7 @@
 #include "graph/operators.h"
 #include "graph/parameter_store.h"
 #include "module/compilation_units.h"
+#include "plan/memory_reuse.h"
 #include "report/sentence.h"
 
 namespace bnfold {
@@ -51,11 +53,16 @@ std::optional<jit::Module> copy_of(const jit::Module& module) try { return modul
   return std::nullopt;
 }
 
-Observations observed_in(const jit::Module& frozen, const jit::Graph& graph, const std::vector<c10::IValue>& inputs) {
+// `forward` is the schema of the module that came in: it tells the arguments that the inputs leave out.
+Observations observed_in(const jit::Module& frozen, const jit::Graph& graph, const std::vector<c10::IValue>& inputs,
+                         const c10::FunctionSchema& forward) {
   const auto copy = inputs.empty() ? std::nullopt : copy_of(frozen);
   if (!copy) return {};
   std::vector<c10::IValue> arguments = {copy->_ivalue()};
   for (const c10::IValue& input : inputs) arguments.push_back(input.deepcopy());
+  for (size_t i = arguments.size(); i < forward.arguments().size(); ++i) {
+    if (const auto& value = forward.arguments()[i].default_value()) arguments.push_back(value->deepcopy());
+  }
   const auto fail = [](const std::string& what) {
     throw InputError("the module can't run on the example inputs: " + first_sentence(what));
   };
@@ -77,44 +84,52 @@ FusedLayer described(const Fusion& fusion) {
   return {fusion.layer, fmt::format("{}", fmt::join(steps, ", "))};
 }
 
-// Applies it, and knows of its result what was observed. What is gone is forgotten: a later value may get its address.
+// Applies it, and knows of its result what was known. What is gone is forgotten: a later value may get its address.
 template <typename Fusion>
-jit::Value* applied(const Fusion& fusion, WeightPacker& packer, Observations& observed) {
-  const auto result = observed.extract(fusion.last()->output());
-  for (const jit::Node* node : fusion.nodes()) observed.erase(node->output());
+jit::Value* applied(const Fusion& fusion, WeightPacker& packer, Facts& facts) {
+  const jit::Value* last = fusion.last()->output();
+  std::vector<const jit::Value*> inner;
+  for (const jit::Node* node : fusion.nodes()) inner.push_back(node->output());
   jit::Value* step = apply(fusion, packer);
-  if (!result.empty()) observed.emplace(step, std::move(result.mapped()));
+  facts.replace(last, step);
+  for (const jit::Value* value : inner) facts.forget(value);
   return step;
 }
 
-void fuse_linears(OptimizeResult& result, const std::shared_ptr<jit::Graph>& graph, WeightPacker& packer,
-                  Observations& observed) {
-  const LinearPlan plan = plan_linears(graph, observed);
+void fuse_linears(OptimizeResult& result, const std::shared_ptr<jit::Graph>& graph, WeightPacker& packer, Facts& facts) {
+  const LinearPlan plan = plan_linears(graph, facts);
   for (const LinearFusion& fusion : plan.fusions) {
     result.fused.push_back(described(fusion));
-    applied(fusion, packer, observed);
+    applied(fusion, packer, facts);
   }
   result.unfused.insert(result.unfused.end(), plan.unfused.begin(), plan.unfused.end());
 }
 
-void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& graph, Observations observed) {
-  use_new_memory(*graph, observed);
-  use_linear_for_pixels(graph, observed);
-  ConvPlan plan = plan_convs(graph, observed);
-  const bool contiguous = !ParameterStore(graph).holds_channels_last();
-  const std::scoped_lock lock(compilation_units());
-  WeightPacker packer(result.module);
+std::unordered_set<jit::Value*> fuse_convs(OptimizeResult& result, const std::shared_ptr<jit::Graph>& graph, WeightPacker& packer,
+                                           Facts& facts) {
+  ConvPlan plan = plan_convs(graph, facts);
   std::unordered_set<jit::Value*> steps;
   for (const ConvFusion& fusion : plan.fusions) {
     result.fused.push_back(described(fusion));
-    steps.insert(applied(fusion, packer, observed));
+    facts.rely_on_sizes(fusion.last()->output(), fusion.last()->owningBlock());
+    steps.insert(applied(fusion, packer, facts));
   }
   result.unfused = std::move(plan.unfused);
-  fuse_linears(result, graph, packer, observed);
+  return steps;
+}
+
+void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& graph, Facts facts) {
+  use_linear_for_pixels(graph, facts);
+  const bool contiguous = !ParameterStore(graph).holds_channels_last();
+  const std::scoped_lock lock(compilation_units());
+  WeightPacker packer(result.module);
+  const std::unordered_set<jit::Value*> steps = fuse_convs(result, graph, packer, facts);
+  fuse_linears(result, graph, packer, facts);
   if (contiguous) restore_memory_order(*graph, steps);
-  share_memory_of_concatenations(*graph, observed);
-  join_bounds(*graph);
-  reuse_memory(*graph, observed);
+  share_memory_of_concatenations(*graph, facts);
+  join_bounds(*graph, facts);
+  reuse_memory(*graph, facts);
+  facts.insert_checks();
 }
 
 bool is_on_cuda(const jit::Graph& graph) {
@@ -175,7 +190,9 @@ OptimizeResult optimize_for_inference(const jit::Module& module, const std::vect
     if (!writes_in_place(*graph)) jit::FuseFrozenConvAddRelu(graph);
   } else if (can_pack_weights()) {
     spell_out_growing_lists(*graph);
-    fuse_on_cpu(result, graph, observed_in(result.module, *graph, example_inputs));
+    use_new_memory(*graph, ParameterStore(graph));
+    const auto& forward = module.get_method("forward").function().getSchema();
+    fuse_on_cpu(result, graph, Facts(*graph, observed_in(result.module, *graph, example_inputs, forward)));
   }
   jit::EliminateDeadCode(graph);
   if (!example_inputs.empty()) require_equal(module, result.module, example_inputs);

@@ -20,10 +20,10 @@ enum class FusionObstacle {
   weight_not_static,        // the weight or an argument is computed while the module runs, or the padding is uneven
   weight_unsupported,       // of a dtype that oneDNN does not compute with on this CPU
   input_not_batched,        // the input has no batch dimension
-  value_changed_in_place,   // something writes into the input of the layer, or into what comes from it
+  value_changed_in_place,   // something writes into the input of the layer, into an addend, or into what comes from it
   value_has_other_readers,  // something else reads what lies between the two steps
   operand_unsupported,      // a factor of the sum, the activation behind a sum, or uneven padding
-  sizes_unknown,            // those of addends or of a linear layer's input are not known; example inputs tell them
+  sizes_unknown,            // nothing proves that addends have one size and dtype, or no example told how many rows a linear layer has
   product_too_small,        // the linear layer is as fast without it
 };
 
@@ -59,9 +59,9 @@ struct OptimizeResult {
 // becomes one of oneDNN's steps in channels_last, its weight reordered once; so does each linear layer of many rows with the activation behind
 // it. On a GPU LibTorch's own fusion for cuDNN is made. Where LibTorch has no such steps, as 1.13, the module is frozen alone.
 //
-// `example_inputs` are the arguments of forward. With them it is known which sums have addends of one size, the weights are ordered for
-// those sizes, and the result is compared with `module`. Without them sums stay steps of their own. Other sizes run as well, but a
-// sum that was fused takes no operand that is broadcast: it raises an error.
+// `example_inputs` are the arguments of forward; those with a default may be left out. With them the weights are ordered for their sizes, linear
+// layers of many rows become steps, and the result is compared with `module`. Other sizes run as well, and give the same as `module`; an input
+// of another rank may raise an error that says so.
 //
 // The result runs and loads with LibTorch alone: the file holds the weights in their ordinary order, and loading orders them again. It computes
 // no gradients. NaN may become a bound in an activation.

@@ -21,6 +21,12 @@ std::optional<Activation> with_numbers(const char* name, const jit::Node* node, 
   return activation;
 }
 
+// oneDNN takes no lower bound above the upper one, which clamp gives everywhere.
+std::optional<Activation> between_bounds(const jit::Node* node) {
+  auto activation = with_numbers("hardtanh", node, {1, 2});
+  return activation && activation->numbers[0] <= activation->numbers[1] ? activation : std::nullopt;
+}
+
 }  // namespace
 
 std::optional<Activation> activation_of(const jit::Node* node) {
@@ -31,7 +37,7 @@ std::optional<Activation> activation_of(const jit::Node* node) {
   const auto found = without_numbers.find(node->kind().toUnqualString());
   if (found != without_numbers.end()) return Activation{found->second};
   if (is_one_of(node, {"relu6"})) return Activation{"hardtanh", {0, 6}};
-  if (is_one_of(node, {"hardtanh", "clamp"})) return with_numbers("hardtanh", node, {1, 2});
+  if (is_one_of(node, {"hardtanh", "clamp"})) return between_bounds(node);
   if (is_one_of(node, {"leaky_relu"})) return with_numbers("leaky_relu", node, {1});
   if (!is_one_of(node, {"gelu"})) return std::nullopt;
   const auto algorithm = constant_string(node->namedInput("approximate"));

@@ -2,12 +2,14 @@
 //
 // Formula     min(max(x, lower), upper) is how clamp is defined, for lower > upper and for NaN too.
 // Conditions  both bounds are constant tensors, and nothing else reads what lies between
+//             nothing writes into x between the two
 #include "fuse/bounds.h"
 
 #include <vector>
 
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
+#include "graph/memory.h"
 #include "graph/operators.h"
 
 namespace bnfold {
@@ -16,19 +18,20 @@ namespace jit = torch::jit;
 
 namespace {
 
-bool is_upper_of_both(const jit::Node* node) {
+bool is_upper_of_both(const jit::Node* node, const Memory& memory) {
   if (!is_one_of(node, {"clamp_max", "minimum"}) || !constant_tensor(node->input(1))) return false;
   const jit::Node* lower = node->input(0)->node();
   return is_one_of(lower, {"clamp_min", "maximum"}) && constant_tensor(lower->input(1)) && lower->output()->uses().size() == 1 &&
-         lower->owningBlock() == node->owningBlock();
+         lower->owningBlock() == node->owningBlock() && memory.read_the_same(lower->input(0), lower, node);
 }
 
 }  // namespace
 
-void join_bounds(jit::Graph& graph) {
+void join_bounds(jit::Graph& graph, Facts& facts) {
+  const Memory memory(graph);
   std::vector<jit::Node*> uppers;
   for_each_node(graph.block(), [&uppers](jit::Node* node) {
-    if (is_upper_of_both(node)) uppers.push_back(node);
+    if (is_upper_of_both(node, memory)) uppers.push_back(node);
   });
   for (jit::Node* upper : uppers) {
     jit::Node* lower = upper->input(0)->node();
@@ -37,6 +40,8 @@ void join_bounds(jit::Graph& graph) {
     clamp->copyMetadata(upper);
     clamp->output()->setType(c10::TensorType::get());
     upper->output()->replaceAllUsesWith(clamp->output());
+    facts.replace(upper->output(), clamp->output());
+    facts.forget(lower->output());
     upper->destroy();
     lower->destroy();
   }

@@ -6,7 +6,8 @@
 // A block of n parts copies each of them once, where it copied the first one n times. What reads u finishes before c is written beside it.
 //
 // Conditions  at least three concatenations along dimension 1, in one block, each the beginning of the next
-//             in the run, all parts had four dimensions and one dtype; their channels tell where each of them goes
+//             all parts have four dimensions, one dtype, and one size but for their channels, which are known: they tell where each goes
+//             nothing writes into a part, of which a later concatenation would read what it was before
 //             the concatenations are read by operators that make memory of their own: a view or a write would reach the others
 #include "fuse/concat.h"
 
@@ -17,6 +18,7 @@
 
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
+#include "graph/memory.h"
 #include "graph/operators.h"
 
 namespace bnfold {
@@ -37,20 +39,18 @@ bool is_readable_as_view(const jit::Node* concatenation) {
   });
 }
 
-const Observed* image_of(const jit::Value* value, const Observations& observed) {
-  const auto found = observed.find(value);
-  return found != observed.end() && found->second.sizes.size() == 4 ? &found->second : nullptr;
+bool is_part(const jit::Value* part, const jit::Value* whole, const Facts& facts, const Memory& memory) {
+  const auto is_one = [&](int64_t dimension) { return facts.have_one_size(part, whole, dimension); };
+  return facts.rank_of(part) == 4 && facts.size_of(part, 1) && is_one(0) && is_one(2) && is_one(3) &&
+         facts.have_one_dtype(part, whole) && !memory.may_be_written(part);
 }
 
-bool can_share(const jit::Node* node, const Observations& observed) {
+bool can_share(const jit::Node* node, const Facts& facts, const Memory& memory) {
   const bool concatenation = is_one_of(node, {"cat", "concat"}) && node->input(0)->node()->kind() == jit::prim::ListConstruct;
   if (!concatenation || constant_int(node->input(1)) != 1 || !is_readable_as_view(node)) return false;
-  const Observed* whole = image_of(node->output(), observed);
   const auto parts = node->input(0)->node()->inputs();
-  return whole != nullptr && std::all_of(parts.begin(), parts.end(), [&](const jit::Value* part) {
-           const Observed* image = image_of(part, observed);
-           return image != nullptr && image->dtype == whole->dtype;
-         });
+  return std::all_of(parts.begin(), parts.end(),
+                     [&](const jit::Value* part) { return is_part(part, node->output(), facts, memory); });
 }
 
 bool begins_with(const jit::Node* longer, const jit::Node* shorter) {
@@ -60,10 +60,11 @@ bool begins_with(const jit::Node* longer, const jit::Node* shorter) {
          std::equal(some.begin(), some.end(), all.begin());
 }
 
-std::vector<Chain> chains_of(const jit::Graph& graph, const Observations& observed) {
+std::vector<Chain> chains_of(const jit::Graph& graph, const Facts& facts) {
+  const Memory memory(graph);
   std::vector<Chain> chains;
   for_each_node(graph.block(), [&](jit::Node* node) {
-    if (!can_share(node, observed)) return;
+    if (!can_share(node, facts, memory)) return;
     const auto before =
         std::find_if(chains.begin(), chains.end(), [&](const Chain& chain) { return begins_with(node, chain.back()); });
     if (before != chains.end()) before->push_back(node);
@@ -76,8 +77,7 @@ std::vector<Chain> chains_of(const jit::Graph& graph, const Observations& observ
 
 class Sharing {
  public:
-  Sharing(jit::Graph& graph, const Chain& chain, const Observations& observed)
-      : graph_(graph), chain_(chain), observed_(observed) {}
+  Sharing(jit::Graph& graph, const Chain& chain, Facts& facts) : graph_(graph), chain_(chain), facts_(facts) {}
 
   void apply() {
     const jit::WithInsertPoint before(chain_.front());
@@ -88,13 +88,17 @@ class Sharing {
       const jit::WithInsertPoint here(concatenation);
       const auto parts = concatenation->input(0)->node()->inputs();
       for (; written < parts.size(); ++written) {
-        const int64_t size = observed_.at(parts[written]).sizes[1];
+        const int64_t size = *facts_.size_of(parts[written], 1);
         insert(jit::aten::copy_, {narrowed(whole, channels, size), parts[written], graph_.insertConstant(false)});
         channels += size;
       }
       concatenation->output()->replaceAllUsesWith(narrowed(whole, 0, channels));
     }
-    for (jit::Node* concatenation : chain_) concatenation->destroy();
+    facts_.rely_on_sizes(chain_.back()->output(), chain_.back()->owningBlock());
+    for (jit::Node* concatenation : chain_) {
+      facts_.forget(concatenation->output());
+      concatenation->destroy();
+    }
   }
 
  private:
@@ -105,7 +109,7 @@ class Sharing {
     for (const int64_t dimension : {0, 2, 3}) {
       sizes.push_back(insert(jit::aten::size, {first, graph_.insertConstant(dimension)}, c10::IntType::get()));
     }
-    sizes.insert(sizes.begin() + 1, graph_.insertConstant(observed_.at(chain_.back()->output()).sizes[1]));
+    sizes.insert(sizes.begin() + 1, graph_.insertConstant(*facts_.size_of(chain_.back()->output(), 1)));
     jit::Value* size = graph_.insertNode(graph_.createList(c10::IntType::get(), sizes))->output();
     jit::Value* none = graph_.insertConstant(c10::IValue());
     jit::Value* dtype = insert(jit::prim::dtype, {first}, c10::IntType::get());
@@ -125,13 +129,13 @@ class Sharing {
 
   jit::Graph& graph_;
   const Chain& chain_;
-  const Observations& observed_;
+  Facts& facts_;
 };
 
 }  // namespace
 
-void share_memory_of_concatenations(jit::Graph& graph, const Observations& observed) {
-  for (const Chain& chain : chains_of(graph, observed)) Sharing(graph, chain, observed).apply();
+void share_memory_of_concatenations(jit::Graph& graph, Facts& facts) {
+  for (const Chain& chain : chains_of(graph, facts)) Sharing(graph, chain, facts).apply();
 }
 
 }  // namespace bnfold

@@ -3,12 +3,12 @@
 
 #include <torch/csrc/jit/ir/ir.h>
 
-#include "fuse/observe.h"
+#include "fuse/facts.h"
 
 namespace bnfold {
 
 // Makes the concatenations views of one tensor, into which each part is copied once. Called while no operator writes in place, before
 // reuse_memory, which leaves views alone.
-void share_memory_of_concatenations(torch::jit::Graph& graph, const Observations& observed);
+void share_memory_of_concatenations(torch::jit::Graph& graph, Facts& facts);
 
 }  // namespace bnfold

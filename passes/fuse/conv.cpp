@@ -13,7 +13,8 @@
 //             group: with more, oneDNN takes ten times as long                    layer_unsupported
 //             weight, bias and its numbers are constants                          weight_not_static
 //             weight and bias are float tensors on the CPU                        weight_unsupported
-//             its input has a batch, where inputs were given                      input_not_batched
+//             its input has a batch: nothing else is known of it, and the graph
+//             raises where it has none                                            input_not_batched
 //             nothing writes into its input, since the step stands further down,
 //             nor into what lies in the order of its output, of which a copy may
 //             be made in another order                                            value_changed_in_place
@@ -23,10 +24,11 @@
 //             nothing writes into what it pads                                    value_changed_in_place
 //             of the sum, then the activation behind the convolution
 //             nothing else reads what lies before it                              value_has_other_readers
+//             nothing writes into the addend between the sum and the activation,
+//             where the step stands                                               value_changed_in_place
 //             the convolution is not transposed, the sum counts both addends once,
 //             and behind it stands ReLU alone                                     operand_unsupported
-//             both addends had one size in the run, larger than 1 in space, where
-//             one of 1 might have been broadcast                                  sizes_unknown
+//             both addends surely have one size and one dtype                     sizes_unknown
 #include "fuse/conv.h"
 
 #include <algorithm>
@@ -59,8 +61,7 @@ std::string step_of(const jit::Node* node) {
 
 class Planner {
  public:
-  Planner(const std::shared_ptr<jit::Graph>& graph, const Observations& observed)
-      : graph_(graph), store_(graph), observed_(observed) {}
+  Planner(const std::shared_ptr<jit::Graph>& graph, const Facts& facts) : graph_(graph), store_(graph), facts_(facts) {}
 
   ConvPlan run() {
     ConvPlan plan;
@@ -99,10 +100,10 @@ class Planner {
       return stays(FusionObstacle::layer_unsupported, "it is transposed and has groups");
     }
     const int64_t channels = geometry->transposed() ? weight->size(0) : weight->size(1) * geometry->groups;
-    const std::vector<int64_t> input_size = size_of(conv->input(0), channels, weight->dim());
-    if (static_cast<int64_t>(input_size.size()) != weight->dim()) {
-      return stays(FusionObstacle::input_not_batched, "its input has no batch dimension");
+    if (facts_.rank_of(conv->input(0)) != weight->dim()) {
+      return stays(FusionObstacle::input_not_batched, "its input has no batch dimension, or may have none");
     }
+    const std::vector<int64_t> input_size = size_of(conv->input(0), channels, weight->dim());
     if (is_written(conv->input(0)) || is_written_behind(conv->output())) {
       return stays(FusionObstacle::value_changed_in_place, "its input or its output is written into");
     }
@@ -131,8 +132,7 @@ class Planner {
 
   // Where nothing tells it, that of a middle-sized image: most kernels read its order.
   std::vector<int64_t> size_of(const jit::Value* input, int64_t channels, int64_t dimensions) const {
-    const auto found = observed_.find(input);
-    if (found != observed_.end()) return found->second.sizes;
+    if (const auto* example = facts_.example_of(input)) return *example;
     std::vector<int64_t> size(dimensions, 28);
     size[0] = 1;
     size[1] = channels;
@@ -192,8 +192,11 @@ class Planner {
     if (weight_in_sum(sum, 1) != 1.0) {
       return leave(fusion, sum, FusionObstacle::operand_unsupported, "it counts one addend otherwise");
     }
-    if (!surely_have_one_size(observed_, value, sum->input(addend))) {
+    if (!facts_.have_one_size(value, sum->input(addend))) {
       return leave(fusion, sum, FusionObstacle::sizes_unknown, "its addend may be broadcast");
+    }
+    if (!facts_.have_one_dtype(value, sum->input(addend))) {
+      return leave(fusion, sum, FusionObstacle::sizes_unknown, "its addend may have another dtype");
     }
     fusion.sum = sum;
     fusion.addend = addend;
@@ -205,7 +208,14 @@ class Planner {
     if (fusion.sum != nullptr && activation_of(node)->name != "relu") {
       return leave(fusion, node, FusionObstacle::operand_unsupported, "behind a sum oneDNN's step has ReLU alone");
     }
+    if (fusion.sum != nullptr && changes_between(fusion.sum->input(fusion.addend), fusion.sum, node)) {
+      return leave(fusion, node, FusionObstacle::value_changed_in_place, "the addend of the sum is written into before it");
+    }
     fusion.activation = node;
+  }
+
+  bool changes_between(const jit::Value* value, const jit::Node* one, const jit::Node* other) const {
+    return is_written(value) && !store_.memory().read_the_same(value, one, other);
   }
 
   // Whether the addend is the memory of a step, which only steps before this one read beside it.
@@ -222,7 +232,7 @@ class Planner {
 
   const std::shared_ptr<jit::Graph>& graph_;
   const ParameterStore store_;
-  const Observations& observed_;
+  const Facts& facts_;
   std::unordered_set<const jit::Node*> steps_;  // the last nodes of the fusions
   std::unordered_set<const jit::Node*> sums_;   // that they take
   std::vector<std::pair<const jit::Node*, UnfusedStep>>
@@ -232,8 +242,8 @@ class Planner {
 
 }  // namespace
 
-ConvPlan plan_convs(const std::shared_ptr<jit::Graph>& graph, const Observations& observed) {
-  return Planner(graph, observed).run();
+ConvPlan plan_convs(const std::shared_ptr<jit::Graph>& graph, const Facts& facts) {
+  return Planner(graph, facts).run();
 }
 
 }  // namespace bnfold

@@ -10,7 +10,7 @@
 
 #include "bnfold/optimize.h"
 #include "fuse/activation.h"
-#include "fuse/observe.h"
+#include "fuse/facts.h"
 #include "fuse/packed_weight.h"
 #include "graph/conv_geometry.h"
 #include "graph/parameter_store.h"
@@ -48,7 +48,7 @@ struct ConvPlan {
 };
 
 // What becomes of the convolutions of a frozen graph.
-ConvPlan plan_convs(const std::shared_ptr<torch::jit::Graph>& graph, const Observations& observed);
+ConvPlan plan_convs(const std::shared_ptr<torch::jit::Graph>& graph, const Facts& facts);
 
 // Makes the step with the weight packed, removes what it computes, and returns what it makes.
 torch::jit::Value* apply(const ConvFusion& fusion, WeightPacker& packer);

@@ -4,25 +4,12 @@
 #include "fuse/activation.h"
 #include "fuse/conv.h"
 #include "fuse/step.h"
-#include "graph/raise_if.h"
 
 namespace bnfold {
 
 namespace jit = torch::jit;
 
 namespace {
-
-// The step gives its result the size of the convolution, whatever the addend has; only the one that overwrites the addend says so itself.
-void require_one_size(jit::Graph& graph, jit::Value* result, jit::Value* addend) {
-  const auto size_of = [&graph](jit::Value* value) {
-    return graph.insertNode(graph.create(jit::aten::size, {value}))->output()->setType(c10::ListType::ofInts());
-  };
-  jit::Value* differs = graph.insertNode(graph.create(jit::aten::ne, {size_of(result), size_of(addend)}))->output();
-  insert_raise_if(
-      graph, differs->setType(c10::BoolType::get()),
-      "a convolution was fused with a sum of values of one size, and these inputs give them two; optimize the original module "
-      "for them, or without example inputs");
-}
 
 // The arguments behind weight and bias.
 std::vector<jit::Value*> insert_geometry(jit::Graph& graph, const ConvGeometry& geometry) {
@@ -58,7 +45,6 @@ jit::Value* apply(const ConvFusion& fusion, WeightPacker& packer) {
     inputs.insert(inputs.end(), {graph.insertConstant("add"), none, behind_sum, insert_numbers(graph, {}), none});
   }
   jit::Value* step = insert_operator(kind_of(fusion), inputs, fusion.conv);
-  if (fusion.sum != nullptr && !fusion.overwrites_addend) require_one_size(graph, step, fusion.sum->input(fusion.addend));
   replace_by_step(fusion.nodes(), step);
   return step;
 }

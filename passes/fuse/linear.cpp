@@ -39,13 +39,13 @@ constexpr int64_t kFewestProducts = 1 << 23;
 
 using Decision = std::variant<LinearFusion, UnfusedStep>;
 
-std::optional<int64_t> rows_of(const jit::Value* input, const Observations& observed) {
-  const auto found = observed.find(input);
-  if (found == observed.end() || found->second.sizes.empty()) return std::nullopt;
-  return c10::multiply_integers(found->second.sizes.begin(), found->second.sizes.end() - 1);
+std::optional<int64_t> rows_of(const jit::Value* input, const Facts& facts) {
+  const auto* example = facts.example_of(input);
+  if (example == nullptr || example->empty()) return std::nullopt;
+  return c10::multiply_integers(example->begin(), example->end() - 1);
 }
 
-Decision decide(jit::Node* linear, const ParameterStore& store, const Observations& observed) {
+Decision decide(jit::Node* linear, const ParameterStore& store, const Facts& facts) {
   const auto weight = store.read(linear->namedInput("weight"));
   const auto bias = store.read(linear->namedInput("bias"));
   const auto stays = [&](FusionObstacle obstacle, const std::string& detail) {
@@ -56,7 +56,7 @@ Decision decide(jit::Node* linear, const ParameterStore& store, const Observatio
     if (tensor.defined() && !can_be_packed(tensor)) return stays(FusionObstacle::weight_unsupported, "a " + tensor.toString());
   }
   if (weight->dim() != 2) return stays(FusionObstacle::weight_unsupported, "a vector");
-  const auto rows = rows_of(linear->input(0), observed);
+  const auto rows = rows_of(linear->input(0), facts);
   if (!rows) return stays(FusionObstacle::sizes_unknown, "no run told how many rows its input has");
   if (*rows < kFewestRows || *rows * weight->numel() < kFewestProducts) {
     return stays(FusionObstacle::product_too_small, fmt::format("[{}, {}] of {} rows", weight->size(0), weight->size(1), *rows));
@@ -79,12 +79,12 @@ void take_activation(LinearFusion& fusion, const Memory& memory, std::vector<Unf
 
 }  // namespace
 
-LinearPlan plan_linears(const std::shared_ptr<jit::Graph>& graph, const Observations& observed) {
+LinearPlan plan_linears(const std::shared_ptr<jit::Graph>& graph, const Facts& facts) {
   const ParameterStore store(graph);
   LinearPlan plan;
   for_each_node(graph->block(), [&](jit::Node* node) {
     if (!is_one_of(node, {"linear"})) return;
-    Decision decision = decide(node, store, observed);
+    Decision decision = decide(node, store, facts);
     if (auto* unfused = std::get_if<UnfusedStep>(&decision)) return plan.unfused.push_back(std::move(*unfused));
     auto& fusion = std::get<LinearFusion>(decision);
     take_activation(fusion, store.memory(), plan.unfused);

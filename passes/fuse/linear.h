@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "bnfold/optimize.h"
-#include "fuse/observe.h"
+#include "fuse/facts.h"
 #include "fuse/packed_weight.h"
 
 namespace bnfold {
@@ -34,7 +34,7 @@ struct LinearPlan {
 };
 
 // What becomes of the linear layers of a frozen graph.
-LinearPlan plan_linears(const std::shared_ptr<torch::jit::Graph>& graph, const Observations& observed);
+LinearPlan plan_linears(const std::shared_ptr<torch::jit::Graph>& graph, const Facts& facts);
 
 // Makes the step with the weight packed, removes what it computes, and returns what it makes.
 torch::jit::Value* apply(const LinearFusion& fusion, WeightPacker& packer);

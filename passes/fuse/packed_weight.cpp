@@ -8,6 +8,8 @@
 #include <cctype>
 #include <string_view>
 
+#include "graph/graph_walk.h"
+
 namespace bnfold {
 
 namespace jit = torch::jit;
@@ -61,6 +63,16 @@ std::string attribute_name(const jit::Module& module, const std::string& path) {
   std::string free = name;
   for (int number = 1; module.hasattr(free) || module.find_method(free); ++number) free = fmt::format("{}_{}", name, number);
   return free;
+}
+
+// The node that runs `graph` beside `main`.
+jit::Node* task_of(const jit::Graph& main, const jit::Graph& graph) {
+  jit::Node* task = nullptr;
+  for_each_node(main.block(), [&](jit::Node* node) {
+    if (node->kind() == jit::prim::fork && node->g(jit::attr::Subgraph).get() == &graph) task = node;
+  });
+  TORCH_INTERNAL_ASSERT(task != nullptr);
+  return task;
 }
 
 }  // namespace
@@ -190,10 +202,18 @@ jit::Value* WeightPacker::add(const PackedClass& kind, const std::string& name, 
   holder.setattr("training", false);
   const std::string attribute = attribute_name(module_, name);
   module_.register_module(attribute, holder);
+  return weight_before(node, attribute);
+}
+
+// A task has no self: what it reads of the module comes in with its other inputs.
+jit::Value* WeightPacker::weight_before(jit::Node* node, const std::string& attribute) {
   jit::Graph* graph = node->owningGraph();
   const jit::WithInsertPoint before(node);
-  jit::Value* submodule = graph->insertGetAttr(graph->inputs().at(0), attribute);
-  return graph->insertGetAttr(submodule, "weight");
+  const auto main = module_.get_method("forward").graph();
+  if (graph == main.get()) return graph->insertGetAttr(graph->insertGetAttr(graph->inputs().at(0), attribute), "weight");
+  jit::Node* task = task_of(*main, *graph);
+  task->addInput(weight_before(task, attribute));
+  return graph->addInput()->setType(c10::TensorType::get());
 }
 
 }  // namespace bnfold

@@ -42,6 +42,7 @@ class WeightPacker {
 
   torch::jit::Value* add(const PackedClass& kind, const std::string& name, const at::Tensor& weight,
                          const std::vector<c10::IValue>& arguments, torch::jit::Node* node);
+  torch::jit::Value* weight_before(torch::jit::Node* node, const std::string& attribute);
   c10::ClassTypePtr defined(const PackedClass& kind);
 
   torch::jit::Module& module_;

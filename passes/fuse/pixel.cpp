@@ -79,7 +79,7 @@ class Finder {
   std::unordered_set<const jit::Value*> pixels_;  // that such convolutions make
 };
 
-void apply(jit::Node* conv, ParameterStore& store, Observations& observed) {
+void apply(jit::Node* conv, ParameterStore& store, Facts& facts) {
   jit::Graph& graph = *conv->owningGraph();
   const jit::WithInsertPoint before(conv);
   jit::Value* weight = conv->namedInput("weight");
@@ -89,19 +89,19 @@ void apply(jit::Node* conv, ParameterStore& store, Observations& observed) {
   jit::Value* linear = insert_operator("aten::linear", {channels, matrix, conv->namedInput("bias")}, conv);
   jit::Value* row = insert_operator("aten::unsqueeze", {linear, last}, conv);
   jit::Value* result = insert_operator("aten::unsqueeze", {row, last}, conv);
-  if (const auto input = observed.find(conv->input(0)); input != observed.end()) {
-    observed[channels] = {{input->second.sizes.begin(), input->second.sizes.end() - 2}, input->second.dtype};
+  if (const auto* input = facts.example_of(conv->input(0))) {
+    facts.set_example(channels, {input->begin(), input->end() - 2});
   }
-  if (const auto known = observed.extract(conv->output())) observed.emplace(result, std::move(known.mapped()));
+  facts.replace(conv->output(), result);
   conv->output()->replaceAllUsesWith(result);
   conv->destroy();
 }
 
 }  // namespace
 
-void use_linear_for_pixels(const std::shared_ptr<jit::Graph>& graph, Observations& observed) {
+void use_linear_for_pixels(const std::shared_ptr<jit::Graph>& graph, Facts& facts) {
   ParameterStore store(graph);
-  for (jit::Node* conv : Finder(store).run(*graph)) apply(conv, store, observed);
+  for (jit::Node* conv : Finder(store).run(*graph)) apply(conv, store, facts);
 }
 
 }  // namespace bnfold

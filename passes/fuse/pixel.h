@@ -5,11 +5,11 @@
 
 #include <memory>
 
-#include "fuse/observe.h"
+#include "fuse/facts.h"
 
 namespace bnfold {
 
-// Computes them so. What was observed goes over to the values that replace others.
-void use_linear_for_pixels(const std::shared_ptr<torch::jit::Graph>& graph, Observations& observed);
+// Computes them so. What is known goes over to the values that replace others.
+void use_linear_for_pixels(const std::shared_ptr<torch::jit::Graph>& graph, Facts& facts);
 
 }  // namespace bnfold

@@ -3,7 +3,6 @@
 #include <torch/csrc/jit/runtime/operator.h>
 
 #include <algorithm>
-#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -11,6 +10,7 @@
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
 #include "graph/memory.h"
+#include "graph/operator_table.h"
 #include "graph/operators.h"
 
 namespace bnfold {
@@ -49,35 +49,28 @@ std::string in_place_name(const jit::Node* node) {
   return is_activation(name) || is_arithmetic(name) ? name + "_" : "";
 }
 
-std::optional<at::ScalarType> dtype_of(const jit::Value* value, const Observations& observed) {
-  const auto found = observed.find(value);
-  if (found != observed.end()) return found->second.dtype;
-  const auto constant = constant_tensor(value);
-  return constant ? std::optional<at::ScalarType>(constant->scalar_type()) : std::nullopt;
-}
-
 // Gives no element that it reads twice, and may give it in the same memory.
 bool rearranges(const jit::Node* node) {
   return is_one_of(node, {"permute", "transpose", "view", "reshape", "flatten", "squeeze", "unsqueeze", "contiguous", "slice",
                           "select", "narrow"});
 }
 
-// Whether the value is memory that an operator made, through those that work in place or rearrange it as its only readers.
+// Whether the value is memory that an operator surely made, through those that work in place or rearrange it as its only readers.
 bool is_new(const jit::Value* value) {
   const jit::Node* node = value->node();
   const auto hands_on = [](const jit::Node* one) {
     return rearranges(one) || is_activation(functional_name(one)) || is_arithmetic(functional_name(one));
   };
   while (hands_on(node) && is_only_reader(node, node->input(0))) node = node->input(0)->node();
-  return is_step(node) || (node->kind().is_aten() && !may_return_its_input(node));
+  return operator_of(node).storage == Storage::fresh;
 }
 
-// Whether no operand makes the result wider than the first one.
-bool keeps_dtype(const jit::Node* node, const Observations& observed) {
-  const auto dtype = dtype_of(node->input(0), observed);
+// Of what, but for activations, a second operand may be broadcast, or make the result wider.
+bool needs_sizes(const jit::Node* node) {
+  const std::string name = functional_name(node).empty() ? node->kind().toUnqualString() : functional_name(node);
   const auto operands = node->inputs().slice(1);
-  return std::all_of(operands.begin(), operands.end(), [&](const jit::Value* operand) {
-    return operand->type()->kind() != c10::TypeKind::TensorType || (dtype && dtype_of(operand, observed) == dtype);
+  return !is_activation(name) && std::any_of(operands.begin(), operands.end(), [](const jit::Value* operand) {
+    return operand->type()->kind() == c10::TypeKind::TensorType;
   });
 }
 
@@ -87,37 +80,29 @@ bool exists(c10::Symbol kind) {
 
 // Replaces every node for which `name_for` has another name, in the order of the graph.
 template <typename NameFor>
-void rename(jit::Graph& graph, Observations& observed, const NameFor& name_for) {
+void rename(jit::Graph& graph, Facts& facts, const NameFor& name_for) {
   std::vector<jit::Node*> nodes;
   for_each_node(graph.block(), [&nodes](jit::Node* node) { nodes.push_back(node); });
   for (jit::Node* node : nodes) {
     const std::string name = name_for(node);
     if (name.empty() || !exists(c10::Symbol::aten(name))) continue;
-    const auto known = observed.extract(node->output());
+    facts.rely_on_dtype(node->output(), node->owningBlock());
+    if (needs_sizes(node)) facts.rely_on_sizes(node->output(), node->owningBlock());
     jit::Node* replacement = node->replaceWithNewSymbol(c10::Symbol::aten(name));
     replacement->copyMetadata(node);
+    facts.replace(node->output(), replacement->output());
     node->destroy();
-    if (!known.empty()) observed.emplace(replacement->output(), std::move(known.mapped()));
   }
 }
 
 }  // namespace
 
-void use_new_memory(jit::Graph& graph, Observations& observed) {
-  rename(graph, observed, [&observed](const jit::Node* node) {
-    const std::string name = functional_name(node);
-    const bool activation = is_activation(name);
-    if (!activation && (!is_arithmetic(name) || !keeps_dtype(node, observed))) return std::string();
-    return is_new(node->input(0)) && is_only_reader(node, node->input(0)) ? name : std::string();
-  });
-}
-
-void reuse_memory(jit::Graph& graph, Observations& observed) {
-  rename(graph, observed, [&observed](const jit::Node* node) {
+void reuse_memory(jit::Graph& graph, Facts& facts) {
+  rename(graph, facts, [&facts](const jit::Node* node) {
     const std::string name = in_place_name(node);
     if (name.empty() || !is_new(node->input(0)) || !is_only_reader(node, node->input(0))) return std::string();
-    const bool activation = is_activation(node->kind().toUnqualString());
-    return activation || surely_have_one_size(observed, node->input(0), node->output()) ? name : std::string();
+    if (!facts.have_one_dtype(node->input(0), node->output())) return std::string();
+    return !needs_sizes(node) || facts.have_one_size(node->input(0), node->output()) ? name : std::string();
   });
 }
 

@@ -59,8 +59,8 @@ const std::vector<OperatorRow>& operator_rows() {
       {{Shape::matrix, Dtype::layer, Storage::fresh, Order::unknown}, {"mm"}},
       {{Shape::unknown, Dtype::layer, Storage::fresh, Order::unknown}, {"bmm", "baddbmm", "addbmm", "mv", "addmv", "dot"}},
       {{Shape::unknown, Dtype::unknown, Storage::fresh, Order::unknown},
-       {"scaled_dot_product_attention", "bilinear", "cdist", "lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input",
-        "lstm_cell", "gru_cell"}},
+       {"scaled_dot_product_attention", "_native_multi_head_attention", "bilinear", "cdist", "lstm.input", "gru.input",
+        "rnn_tanh.input", "rnn_relu.input", "lstm_cell", "gru_cell"}},
       {{Shape::embedded, Dtype::same, Storage::fresh, Order::unknown}, {"embedding"}},
 
       // steps of oneDNN, with what stands behind a layer

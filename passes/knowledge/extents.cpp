@@ -71,7 +71,8 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
     if (operation == "cat" || operation == "concat") return of_concatenation(node, dimension);
     if (operation == "ListUnpack") return of_piece(node->input()->node(), value->offset(), dimension);
     if (operation == "add" || operation == "add_" || operation == "mul" || operation == "mul_" || operation == "sub" ||
-        operation == "sub_" || operation == "div" || operation == "div_" || operation == "maximum" || operation == "minimum" || operation.rfind("clamp", 0) == 0) {
+        operation == "sub_" || operation == "div" || operation == "div_" || operation == "maximum" || operation == "minimum" ||
+        operation.rfind("clamp", 0) == 0) {
       return of_broadcast(node, dimension);
     }
     if (operation == "permute" || operation == "transpose" || operation == "t") {

@@ -27,7 +27,8 @@ bool is_arbitrary(const jit::Node* node) {
   if (has("rand") || has("dropout") || has("empty") || node->isNondeterministic() || node->inputs().empty()) return true;
   const auto& arguments = node->schema().arguments();
   return std::any_of(arguments.begin(), arguments.end(), [](const c10::Argument& argument) {
-    return argument.type()->str().find("Generator") != std::string::npos || argument.name() == "train" || argument.name() == "dropout_p";
+    return argument.type()->str().find("Generator") != std::string::npos || argument.name() == "train" ||
+           argument.name() == "dropout_p";
   });
 }
 
@@ -36,7 +37,8 @@ bool is_pure(const jit::Node* node) {
   if (!node->kind().is_aten() || node->maybeSchema() == nullptr || !node->blocks().empty()) return false;
   if (is_one_of(node, {"batch_norm", "instance_norm"})) return standardizes(node);
   const auto inputs = node->inputs();
-  const bool writes = std::any_of(inputs.begin(), inputs.end(), [node](const jit::Value* input) { return writes_into(node, input); });
+  const bool writes =
+      std::any_of(inputs.begin(), inputs.end(), [node](const jit::Value* input) { return writes_into(node, input); });
   return !writes && !node->hasSideEffects() && !is_arbitrary(node);
 }
 

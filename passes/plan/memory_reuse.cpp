@@ -27,7 +27,9 @@ bool is_tensor(const jit::Value* value) {
 bool promotes_nothing(const jit::Value* operand, std::optional<at::ScalarType> dtype, const ParameterStore& store) {
   if (!is_tensor(operand)) return true;
   const auto tensor = store.read(operand);
-  if (tensor && tensor->defined() && tensor->dim() == 0 && !tensor->is_complex()) return true;
+  const bool number = tensor && tensor->defined() && tensor->dim() == 0;
+  if (number && (at::isIntegralType(tensor->scalar_type(), /*includeBool=*/true) || (dtype && tensor->is_floating_point())))
+    return true;
   return dtype && dtype_of(operand, store) == dtype;
 }
 

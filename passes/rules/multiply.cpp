@@ -20,7 +20,7 @@
 
 #include "graph/constants.h"
 #include "graph/operators.h"
-#include "knowledge/memory.h"
+#include "graph/memory.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {

@@ -70,9 +70,9 @@ def optimize_for_inference(module: ModuleLike, example_inputs: Any = None) -> to
     On a CPU each convolution becomes one of oneDNN's steps in channels_last, with the sum and the activation behind it, its weight
     ordered for the kernel once. On a GPU LibTorch's own fusion for cuDNN is made.
 
-    ``module`` and ``example_inputs`` are those of :func:`fold`. With example inputs it is known which sums have addends of one size, the
-    weights are ordered for those sizes, and the result is compared with ``module``. Without them sums stay steps of their own. Other
-    sizes run as well, but a sum that was fused takes no addend that is broadcast: it raises torch.jit.Error.
+    ``module`` and ``example_inputs`` are those of :func:`fold`. With example inputs the weights are ordered for their sizes,
+    linear layers of many rows become steps, and the result is compared with ``module``. Other sizes run as well, and give the same as
+    ``module``; an input of another rank may raise torch.jit.Error, which says so.
 
     The result has only ``forward``, computes no gradients, and is saved, loaded and run with LibTorch alone: the file holds the weights in
     their ordinary order, and loading orders them again.

@@ -16,7 +16,8 @@ class JoinedBounds : public Fused {
     torch::jit::Module optimized = optimize_for_inference(model.module, {x}).module;
     torch::jit::Module original = model.module;
     for (int run = 0; run < 3; ++run) {
-      EXPECT_TRUE(at::allclose(original.forward({x}).toTensor(), optimized.forward({x}).toTensor(), 1e-5, 1e-6)) << bounds;
+      SCOPED_TRACE(bounds);
+      expect_near(original.forward({x}).toTensor(), optimized.forward({x}).toTensor());
     }
     EXPECT_EQ(count_nodes(optimized, "aten::contiguous"), 1) << bounds;  // of the output alone
     return count_nodes(optimized, "aten::clamp") + count_nodes(optimized, "aten::clamp_");
@@ -33,6 +34,12 @@ TEST_F(JoinedBounds, BecomeOne) {
 
 TEST_F(JoinedBounds, StayTwoWhereSomethingReadsBetweenThem) {
   EXPECT_EQ(clamps("u = torch.maximum(y, self.lower)\nz = torch.minimum(u, self.upper) + u"), 0);
+}
+
+TEST_F(JoinedBounds, StayTwoWhereSomethingWritesBetweenThem) {
+  EXPECT_EQ(
+      clamps("v = torch.exp(x[:, :3])\nu = torch.maximum(v, self.lower)\nv.mul_(2)\nz = torch.minimum(u, self.upper) + v + y"),
+      0);
 }
 
 TEST_F(JoinedBounds, StayTwoInTheOtherOrder) {

@@ -37,6 +37,15 @@ class Fused : public ::testing::Test {
     return {one.forward({input.clone()}).toTensor(), other.forward({input.clone()}).toTensor()};
   }
 
+  // Of one shape, and apart by no more than `allowed` of the largest absolute value, as bnfold::check compares: a small value beside large ones has
+  // their rounding.
+  static void expect_near(const at::Tensor& expected, const at::Tensor& actual, double allowed = 1e-5) {
+    ASSERT_EQ(expected.sizes(), actual.sizes());
+    ASSERT_EQ(expected.scalar_type(), actual.scalar_type());
+    if (expected.numel() == 0) return;
+    EXPECT_LE((expected - actual).abs().max().item<double>(), allowed * expected.abs().max().item<double>());
+  }
+
   // Each as "layer: steps".
   static void expect_fused(const OptimizeResult& result, const std::vector<std::string>& expected) {
     std::vector<std::string> fused;
