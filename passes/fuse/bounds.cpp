@@ -30,7 +30,7 @@ bool is_upper_of_both(const jit::Node* node, const Memory& memory) {
 void join_bounds(jit::Graph& graph, Facts& facts) {
   const Memory memory(graph);
   std::vector<jit::Node*> uppers;
-  for_each_node(graph.block(), [&uppers](jit::Node* node) {
+  for_each_node(graph.block(), [&](jit::Node* node) {
     if (is_upper_of_both(node, memory)) uppers.push_back(node);
   });
   for (jit::Node* upper : uppers) {

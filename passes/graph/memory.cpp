@@ -260,9 +260,9 @@ const std::vector<const jit::Node*>& Memory::writers_of(const jit::Value* value)
   return shared == nullptr ? none : shared->writers;
 }
 
-bool Memory::is_written(const void* storage) const {
-  const Class* shared = storage == nullptr ? nullptr : find(storage);
-  return shared != nullptr && !shared->writers.empty();
+std::vector<const jit::Value*> Memory::sharing(const jit::Value* value) const {
+  const Class* shared = find(value);
+  return shared == nullptr ? std::vector<const jit::Value*>{value} : shared->members;
 }
 
 bool Memory::read_the_same(const jit::Value* value, const jit::Node* one, const jit::Node* other) const {

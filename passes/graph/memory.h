@@ -31,6 +31,9 @@ class Memory {
   const std::vector<const torch::jit::Node*>& writers_of(const torch::jit::Value* value) const;
   bool may_be_written(const torch::jit::Value* value) const { return !writers_of(value).empty(); }
 
+  // All values that may share memory with `value`, itself among them.
+  std::vector<const torch::jit::Value*> sharing(const torch::jit::Value* value) const;
+
   // Whether `one` and `other` read the same contents of `value`: nothing writes into it between them.
   bool read_the_same(const torch::jit::Value* value, const torch::jit::Node* one, const torch::jit::Node* other) const;
 
@@ -40,9 +43,6 @@ class Memory {
   // Whether something else that may share memory with `value` is made before `node` and read behind it, or in another round of a loop: it would
   // see what `node` writes.
   bool is_seen_behind(const torch::jit::Node* node, const torch::jit::Value* value) const;
-
-  // Whether something writes into a tensor that has this storage.
-  bool is_written(const void* storage) const;
 
   // Takes note that `value` may be the memory of `like`, in whose place it stands now.
   void adopt(const torch::jit::Value* value, const torch::jit::Value* like);

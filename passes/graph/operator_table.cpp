@@ -28,9 +28,10 @@ const std::vector<OperatorRow>& operator_rows() {
        {"to.device", "to.dtype", "to.other", "to.dtype_layout", "to.prim_Device", "to.prim_dtype", "to.prim_other", "type_as"}},
 
       // norms
-      {{Shape::same, Dtype::same, Storage::fresh, Order::followed},
+      {{Shape::normalized, Dtype::same, Storage::fresh, Order::followed},
        {"batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_impl_index", "cudnn_batch_norm"}},
-      {{Shape::same, Dtype::same, Storage::fresh, Order::unknown}, {"instance_norm", "layer_norm", "group_norm", "rms_norm"}},
+      {{Shape::normalized, Dtype::same, Storage::fresh, Order::unknown}, {"instance_norm"}},
+      {{Shape::same, Dtype::same, Storage::fresh, Order::unknown}, {"layer_norm", "group_norm", "rms_norm"}},
 
       // arithmetic
       {{Shape::broadcast, Dtype::promoted, Storage::fresh, Order::kept},
@@ -51,8 +52,9 @@ const std::vector<OperatorRow>& operator_rows() {
       // layers
       {{Shape::convolution, Dtype::layer, Storage::fresh, Order::followed},
        {"conv1d", "conv2d", "conv3d", "conv1d.padding", "conv2d.padding", "conv3d.padding", "conv_transpose1d",
-        "conv_transpose2d.input", "conv_transpose3d.input", "convolution", "_convolution", "_convolution.deprecated",
-        "_convolution_mode"}},
+        "conv_transpose2d.input", "conv_transpose3d.input"}},
+      {{Shape::batched_convolution, Dtype::layer, Storage::fresh, Order::followed},
+       {"convolution", "_convolution", "_convolution.deprecated", "_convolution_mode"}},
       {{Shape::product, Dtype::layer, Storage::fresh, Order::contiguous}, {"linear"}},
       {{Shape::product, Dtype::layer, Storage::fresh, Order::unknown}, {"matmul"}},
       {{Shape::matrix, Dtype::layer, Storage::fresh, Order::contiguous}, {"addmm"}},
@@ -91,21 +93,11 @@ const std::vector<OperatorRow>& operator_rows() {
         "reflection_pad3d",
         "replication_pad1d",
         "replication_pad2d",
-        "replication_pad3d",
-        "upsample_nearest1d",
-        "upsample_nearest1d.vec",
-        "upsample_nearest2d",
-        "upsample_nearest2d.vec",
-        "upsample_nearest3d",
-        "upsample_nearest3d.vec",
-        "upsample_linear1d",
-        "upsample_linear1d.vec",
-        "upsample_bilinear2d",
-        "upsample_bilinear2d.vec",
-        "upsample_trilinear3d",
-        "upsample_trilinear3d.vec",
-        "upsample_bicubic2d",
-        "upsample_bicubic2d.vec"}},
+        "replication_pad3d"}},
+      {{Shape::interpolated, Dtype::same, Storage::fresh, Order::followed},
+       {"upsample_nearest1d", "upsample_nearest1d.vec", "upsample_nearest2d", "upsample_nearest2d.vec", "upsample_nearest3d",
+        "upsample_nearest3d.vec", "upsample_linear1d", "upsample_linear1d.vec", "upsample_bilinear2d", "upsample_bilinear2d.vec",
+        "upsample_trilinear3d", "upsample_trilinear3d.vec", "upsample_bicubic2d", "upsample_bicubic2d.vec"}},
       {{Shape::padded, Dtype::same, Storage::fresh, Order::unknown}, {"pad", "constant_pad_nd"}},
 
       // joined and cut

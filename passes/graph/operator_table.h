@@ -15,8 +15,11 @@ namespace bnfold {
 enum class Shape {
   unknown,
   same,           // of the first input
-  channels,       // batch and channels of the first input, and as many dimensions behind them: pooling, interpolation
-  convolution,    // batch of the input, channels of the weight
+  normalized,     // of the first input, which has channels
+  channels,       // those of the first input but for the last dimensions, with or without a batch: pooling
+  interpolated,   // likewise, with a batch
+  convolution,    // batch of the input, if any, and channels of the weight
+  batched_convolution,  // likewise, with a batch
   product,        // of the input, with the rows of the weight at the end: linear, matmul with a matrix
   matrix,         // two dimensions: mm, addmm
   broadcast,      // of all tensors, broadcast

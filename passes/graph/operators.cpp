@@ -19,7 +19,8 @@ bool is_step(const jit::Node* node) {
 }
 
 bool is_convolution(const jit::Node* node) {
-  return operator_of(node).shape == Shape::convolution;
+  const Shape shape = operator_of(node).shape;
+  return shape == Shape::convolution || shape == Shape::batched_convolution;
 }
 
 std::optional<bool> is_transposed(const jit::Node* convolution) {
@@ -34,11 +35,13 @@ bool is_dropout(const jit::Node* node) {
 }
 
 bool keeps_sizes(const jit::Node* node) {
-  return operator_of(node).shape == Shape::same;
+  const Shape shape = operator_of(node).shape;
+  return shape == Shape::same || shape == Shape::normalized;
 }
 
 bool keeps_channels(const jit::Node* node) {
-  return operator_of(node).shape == Shape::channels;
+  const Shape shape = operator_of(node).shape;
+  return shape == Shape::channels || shape == Shape::interpolated;
 }
 
 int64_t spatial_dimensions(const jit::Node* node) {

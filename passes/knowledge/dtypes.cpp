@@ -1,7 +1,10 @@
 #include "knowledge/dtypes.h"
 
-#include "graph/constants.h"
-#include "graph/operators.h"
+#include <algorithm>
+#include <iterator>
+#include <vector>
+
+#include "graph/operator_table.h"
 
 namespace bnfold {
 
@@ -9,40 +12,50 @@ namespace jit = torch::jit;
 
 namespace {
 
-// The dtype of the output is that of the first input.
-bool keeps_dtype(const jit::Node* node) {
-  static const OperatorNames casts = {"to", "float", "half", "double", "softmax", "log_softmax", "cumsum"};
-  static const OperatorNames views = {"view",      "reshape", "flatten", "permute", "transpose",       "squeeze",
-                                      "unsqueeze", "slice",   "chunk",   "split",   "split_with_sizes"};
-  if (is_one_of(node, views)) return !has_argument(node, "dtype");  // view(dtype) reads the memory as another one
-  return (keeps_sizes(node) || keeps_channels(node)) && !is_one_of(node, casts);
-}
-
 class Walk {
  public:
   explicit Walk(const ParameterStore& store) : store_(store) {}
 
   std::optional<at::ScalarType> of(const jit::Value* value) {
-    static const OperatorNames promoting = {"add", "add_", "sub", "sub_", "mul", "mul_"};
+    bool floating = false;  // whether an operator on the way gives the dtype of its input only where that is a floating one
     while (--steps_ >= 0) {
       const jit::Node* node = value->node();
-      if (is_layer(node)) return of_layer(node);
-      if (is_one_of(node, {"cat", "concat"})) return of_all(node->input(0)->node()->inputs());
-      if (is_one_of(node, promoting) && node->input(1)->type()->kind() == c10::TypeKind::TensorType) {
-        return of_all(node->inputs().slice(0, 2));
+      std::optional<at::ScalarType> dtype;
+      switch (node->kind() == jit::prim::ListUnpack ? Dtype::same : operator_of(node).dtype) {
+        case Dtype::floating:
+          floating = true;
+          [[fallthrough]];
+        case Dtype::same:
+          value = node->input(0);
+          continue;
+        case Dtype::layer:
+          dtype = of_layer(node);
+          break;
+        case Dtype::parts:
+          dtype = of_all(node->input(0)->node()->inputs());
+          break;
+        case Dtype::quotient:
+        case Dtype::promoted:
+          floating = true;
+          dtype = of_tensors(node->inputs());
+          break;
+        case Dtype::unknown:
+          dtype = of_static(value);
       }
-      if (node->kind() == jit::prim::ListUnpack) {
-        value = node->input();
-      } else if (keeps_dtype(node) || is_one_of(node, promoting)) {
-        value = node->input(0);
-      } else {
-        return of_static(value);
-      }
+      return dtype && (!floating || at::isFloatingType(*dtype)) ? dtype : std::nullopt;
     }
     return std::nullopt;
   }
 
  private:
+  // What numbers promote a floating tensor to is its own dtype.
+  std::optional<at::ScalarType> of_tensors(at::ArrayRef<const jit::Value*> operands) {
+    std::vector<const jit::Value*> tensors;
+    std::copy_if(operands.begin(), operands.end(), std::back_inserter(tensors),
+                 [](const jit::Value* operand) { return operand->type()->kind() == c10::TypeKind::TensorType; });
+    return of_all(tensors);
+  }
+
   std::optional<at::ScalarType> of_layer(const jit::Node* node) const {
     for (const jit::Value* input : node->inputs()) {
       if (const auto dtype = of_static(input)) return dtype;
@@ -73,7 +86,7 @@ class Walk {
 }  // namespace
 
 bool is_layer(const jit::Node* node) {
-  return is_convolution(node) || is_one_of(node, {"linear", "matmul", "mm", "bmm", "addmm"});
+  return operator_of(node).dtype == Dtype::layer && node->kind().is_aten();
 }
 
 std::optional<at::ScalarType> dtype_of(const jit::Value* value, const ParameterStore& store) {

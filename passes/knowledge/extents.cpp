@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 
 #include "graph/constants.h"
+#include "graph/operator_table.h"
 #include "graph/operators.h"
 
 namespace bnfold {
@@ -64,72 +66,104 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
       return tensor->size(dimension);
     }
     const jit::Node* node = value->node();
-    if (!node->kind().is_aten() && node->kind() != jit::prim::ListUnpack) return std::nullopt;
-    const std::string operation = node->kind().toUnqualString();
-    const auto rank = [&] { return ranks_.of(value); };
+    if (node->kind() == jit::prim::ListUnpack) return of_piece(node->input()->node(), value->offset(), dimension);
     if (const auto size = of_weight(node, dimension)) return size;
-    if (operation == "cat" || operation == "concat") return of_concatenation(node, dimension);
-    if (operation == "ListUnpack") return of_piece(node->input()->node(), value->offset(), dimension);
-    if (operation == "add" || operation == "add_" || operation == "mul" || operation == "mul_" || operation == "sub" ||
-        operation == "sub_" || operation == "div" || operation == "div_" || operation == "maximum" || operation == "minimum" ||
-        operation.rfind("clamp", 0) == 0) {
-      return of_broadcast(node, dimension);
-    }
-    if (operation == "permute" || operation == "transpose" || operation == "t") {
-      const auto before = dimension_before(node, dimension, rank());
-      if (!before) return std::nullopt;
-      dimension = *before;
-    } else if (operation == "flatten") {
-      const auto first = constant_int(node->namedInput("start_dim"));
-      if (!first || *first < 0 || dimension >= *first) return std::nullopt;
-    } else if (operation == "pad" || operation == "constant_pad_nd") {
-      const auto padding = constant_ints(node->input(1));
-      if (!padding || dimension >= rank().value_or(0) - static_cast<int64_t>(padding->size()) / 2) return std::nullopt;
-    } else if (operation == "slice" || operation == "narrow") {
-      const auto cut = constant_dimension(node->namedInput("dim"), rank());
-      if (!cut || *cut == dimension) return std::nullopt;
-    } else if (operation.rfind("adaptive_", 0) == 0 && rank() && dimension >= *rank() - spatial_dimensions(node)) {
-      const auto sizes = constant_ints(node->input(1));
-      const int64_t place = sizes ? dimension - (*rank() - static_cast<int64_t>(sizes->size())) : -1;
-      if (place < 0 || sizes->at(place) < 0) return std::nullopt;
-      return sizes->at(place);
-    } else if (operation == "mean" || operation == "sum") {
-      const auto dimensions = has_argument(node, "keepdim") ? constant_ints(node->namedInput("dim")) : std::nullopt;
-      if (!dimensions || constant_bool(node->namedInput("keepdim")) != true) return std::nullopt;
-      if (dimensions->empty()) return 1;  // then all are reduced
-      for (const int64_t reduced : *dimensions) {
-        const auto one = reduced < 0 ? wrapped(reduced, rank()) : reduced;
-        if (!one) return std::nullopt;
-        if (one == dimension) return 1;
+    switch (operator_of(node).shape) {
+      case Shape::concatenation:
+        return of_concatenation(node, dimension);
+      case Shape::broadcast:
+        return of_broadcast(node, dimension);
+      case Shape::reduced: {
+        const auto reduced = is_reduced(node, dimension);
+        if (!reduced) return std::nullopt;
+        if (*reduced) return 1;
+        break;
       }
-    } else if (!keeps_sizes(node) && (!keeps_channels(node) || dimension >= rank().value_or(0) - spatial_dimensions(node))) {
-      return std::nullopt;
+      case Shape::channels:
+      case Shape::interpolated:
+        if (is_spatial(node, dimension)) return of_pooling(node, dimension);
+        break;
+      case Shape::permuted:
+      case Shape::transposed: {
+        const auto before = dimension_before(node, dimension, ranks_.of(value));
+        if (!before) return std::nullopt;
+        dimension = *before;
+        break;
+      }
+      default:
+        if (!stays(node, dimension)) return std::nullopt;
     }
     value = node->input(0);
   }
 }
 
+// Whether the output has the size of the first input along the dimension.
+bool Extents::stays(const jit::Node* node, int64_t dimension) const {
+  const auto rank = [&] { return ranks_.of(node->output(0)); };
+  switch (operator_of(node).shape) {
+    case Shape::same:
+    case Shape::normalized:
+      return true;
+    case Shape::flattened:
+      return dimension < constant_int(node->namedInput("start_dim")).value_or(0);
+    case Shape::padded: {
+      const auto padding = constant_ints(node->input(1));
+      return padding && dimension < rank().value_or(0) - static_cast<int64_t>(padding->size()) / 2;
+    }
+    case Shape::cut: {
+      const auto cut = constant_dimension(node->namedInput("dim"), rank());
+      return cut && *cut != dimension;
+    }
+    default:
+      return false;
+  }
+}
+
+// Whether a reduction that keeps dimensions reduces this one; nothing where that is not known.
+std::optional<bool> Extents::is_reduced(const jit::Node* node, int64_t dimension) const {
+  const auto dimensions = has_argument(node, "keepdim") ? constant_ints(node->namedInput("dim")) : std::nullopt;
+  if (!dimensions || constant_bool(node->namedInput("keepdim")) != true) return std::nullopt;
+  for (const int64_t reduced : *dimensions) {
+    const auto one = reduced < 0 ? wrapped(reduced, ranks_.of(node->output(0))) : reduced;
+    if (!one) return std::nullopt;
+    if (one == dimension) return true;
+  }
+  return dimensions->empty();  // then all are reduced
+}
+
+bool Extents::is_spatial(const jit::Node* node, int64_t dimension) const {
+  return dimension >= ranks_.of(node->output(0)).value_or(0) - spatial_dimensions(node);
+}
+
+// The size that adaptive pooling is told to make.
+std::optional<int64_t> Extents::of_pooling(const jit::Node* node, int64_t dimension) const {
+  const bool adaptive = std::string_view(node->kind().toUnqualString()).substr(0, 9) == "adaptive_";
+  const auto rank = ranks_.of(node->output(0));
+  const auto sizes = adaptive && rank ? constant_ints(node->input(1)) : std::nullopt;
+  const int64_t place = sizes ? dimension - (*rank - static_cast<int64_t>(sizes->size())) : -1;
+  if (place < 0 || sizes->at(place) < 0) return std::nullopt;
+  return sizes->at(place);
+}
+
 // The channels that leave a layer or norm with static weights.
 std::optional<int64_t> Extents::of_weight(const jit::Node* node, int64_t dimension) const {
-  const std::string operation = node->kind().toUnqualString();
   const auto shape = [&](size_t input) {
     const auto tensor = store_.read(node->input(input));
     return tensor && tensor->defined() ? tensor->sizes().vec() : std::vector<int64_t>();
   };
-  if (operation == "batch_norm" || operation == "instance_norm") {
+  if (is_one_of(node, {"batch_norm", "instance_norm"})) {
     const auto mean = shape(3);
     return dimension == 1 && mean.size() == 1 ? std::optional<int64_t>(mean[0]) : std::nullopt;
   }
-  if (operation == "linear") {
+  if (is_one_of(node, {"linear"})) {
     const auto weight = shape(1);
     const auto rank = ranks_.of(node->output());
     return weight.size() == 2 && rank == dimension + 1 ? std::optional<int64_t>(weight[0]) : std::nullopt;
   }
-  if (operation.find("conv") == std::string::npos || dimension != 1) return std::nullopt;
+  if (!is_convolution(node) || dimension != 1) return std::nullopt;
   const auto weight = shape(1);
   if (weight.size() < 3 || ranks_.of(node->output()) != static_cast<int64_t>(weight.size())) return std::nullopt;
-  const bool flag = has_argument(node, "transposed");
-  const auto transposed = flag ? constant_bool(node->namedInput("transposed")) : operation.rfind("conv_transpose", 0) == 0;
+  const auto transposed = is_transposed(node);
   const auto groups = has_argument(node, "groups") ? constant_int(node->namedInput("groups")) : std::nullopt;
   if (!transposed || !groups) return std::nullopt;
   return *transposed ? weight[1] * *groups : weight[0];

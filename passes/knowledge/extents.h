@@ -27,6 +27,10 @@ class Extents {
 
  private:
   std::optional<int64_t> computed(const torch::jit::Value* value, int64_t dimension) const;
+  bool stays(const torch::jit::Node* node, int64_t dimension) const;
+  std::optional<bool> is_reduced(const torch::jit::Node* node, int64_t dimension) const;
+  bool is_spatial(const torch::jit::Node* node, int64_t dimension) const;
+  std::optional<int64_t> of_pooling(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_weight(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_concatenation(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_broadcast(const torch::jit::Node* node, int64_t dimension) const;

@@ -8,6 +8,7 @@
 
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
+#include "graph/operator_table.h"
 #include "graph/operators.h"
 
 namespace bnfold {
@@ -17,98 +18,6 @@ namespace jit = torch::jit;
 namespace {
 
 using Member = RankClasses::Member;
-
-// What an operator does to the number of dimensions.
-enum class Shape {
-  keeps,        // that of the first input
-  convolution,  // keeps it, with or without a batch
-  batched,      // keeps it, and has a batch
-  spatial,      // keeps it, with or without a batch: pooling and padding
-  resized,      // keeps it, and has a batch: interpolation
-  normalized,   // keeps it, and has channels
-  product,      // with a matrix: 2
-  layer,        // keeps it where the weight is a matrix
-  broadcast,    // the largest of its operands
-  sized,        // as many as the list of sizes has
-  permuted,     // as many as the order has
-  flattened,
-  like_other,  // that of the second input
-  one_more,    // than the first input
-  looked_up,   // one more than the second input
-  selected,    // one less than the first input
-  joined,      // that of the parts
-  reduced,
-};
-
-const std::unordered_map<std::string, Shape>& shapes() {
-  static const std::unordered_map<std::string, Shape> shapes = {
-      {"conv1d", Shape::convolution},
-      {"conv2d", Shape::convolution},
-      {"conv3d", Shape::convolution},
-      {"conv_transpose1d", Shape::convolution},
-      {"conv_transpose2d", Shape::convolution},
-      {"conv_transpose3d", Shape::convolution},
-      {"convolution", Shape::batched},
-      {"_convolution", Shape::batched},
-      {"_convolution_mode", Shape::batched},
-      {"upsample_nearest1d", Shape::resized},
-      {"upsample_nearest2d", Shape::resized},
-      {"upsample_nearest3d", Shape::resized},
-      {"upsample_linear1d", Shape::resized},
-      {"upsample_bilinear2d", Shape::resized},
-      {"upsample_trilinear3d", Shape::resized},
-      {"upsample_bicubic2d", Shape::resized},
-      {"batch_norm", Shape::normalized},
-      {"instance_norm", Shape::normalized},
-      {"pad", Shape::keeps},
-      {"constant_pad_nd", Shape::keeps},
-      {"t", Shape::keeps},
-      {"transpose", Shape::keeps},
-      {"slice", Shape::keeps},
-      {"narrow", Shape::keeps},
-      {"pixel_shuffle", Shape::keeps},
-      {"pixel_unshuffle", Shape::keeps},
-      {"add_", Shape::keeps},
-      {"sub_", Shape::keeps},
-      {"mul_", Shape::keeps},
-      {"div_", Shape::keeps},
-      {"mm", Shape::product},
-      {"addmm", Shape::product},
-      {"linear", Shape::layer},
-      {"matmul", Shape::layer},
-      {"add", Shape::broadcast},
-      {"sub", Shape::broadcast},
-      {"mul", Shape::broadcast},
-      {"div", Shape::broadcast},
-      {"maximum", Shape::broadcast},
-      {"minimum", Shape::broadcast},
-      {"view", Shape::sized},
-      {"reshape", Shape::sized},
-      {"permute", Shape::permuted},
-      {"flatten", Shape::flattened},
-      {"reshape_as", Shape::like_other},
-      {"view_as", Shape::like_other},
-      {"expand_as", Shape::like_other},
-      {"unsqueeze", Shape::one_more},
-      {"embedding", Shape::looked_up},
-      {"select", Shape::selected},
-      {"cat", Shape::joined},
-      {"concat", Shape::joined},
-      {"mean", Shape::reduced},
-      {"sum", Shape::reduced},
-  };
-  return shapes;
-}
-
-std::optional<Shape> shape_of(const jit::Node* node) {
-  if (!node->kind().is_aten() || node->inputs().empty() || node->outputs().empty()) return std::nullopt;
-  const auto found = shapes().find(node->kind().toUnqualString());
-  if (found != shapes().end()) return found->second;
-  if (keeps_channels(node)) return Shape::spatial;
-  if (keeps_sizes(node)) return Shape::keeps;
-  // With tensors as bounds.
-  return is_one_of(node, {"clamp", "clamp_min", "clamp_max"}) ? std::optional<Shape>(Shape::broadcast) : std::nullopt;
-}
 
 // What a trace saw.
 std::optional<int64_t> rank_of_type(const jit::Value* value) {
@@ -160,7 +69,7 @@ class RankReader {
     }
     if (node->kind() == jit::prim::If) read_check();
     if (node->kind() == jit::prim::ListUnpack) read_pieces();
-    if (const auto shape = shape_of(node)) read(*shape);
+    read(operator_of(node).shape);
   }
 
  private:
@@ -176,48 +85,56 @@ class RankReader {
 
   void read(Shape shape) {
     switch (shape) {
-      case Shape::keeps:
+      case Shape::same:
+      case Shape::padded:
+      case Shape::transposed:
+      case Shape::cut:
+      case Shape::shuffled:
         return keep();
       case Shape::convolution:
         keep();
         return allow_no_batch(batched_rank(node_).value());
-      case Shape::batched:
+      case Shape::batched_convolution:
         return read_batched();
-      case Shape::spatial:
+      case Shape::channels:
         keep();
         return allow_no_batch(spatial_dimensions(node_) + 2);
-      case Shape::resized:
+      case Shape::interpolated:
         keep();
         return prove(output(), spatial_dimensions(node_) + 2);
       case Shape::normalized:
         keep();
         return classes_.narrow(output(), 2, RankFacts().most);
-      case Shape::product:
+      case Shape::matrix:
         prove(input(node_->inputs().size() == 2 ? 0 : 1), 2);
         return prove(output(), 2);
-      case Shape::layer:
+      case Shape::product:
         return read_layer();
       case Shape::broadcast:
         return read_broadcast();
-      case Shape::sized:
+      case Shape::listed:
         return prove(output(), length(node_->input(1)));
       case Shape::permuted:
         keep();
         return prove(output(), length(node_->input(1)));
       case Shape::flattened:
         return read_flattened();
-      case Shape::like_other:
+      case Shape::like:
         return classes_.tie(input(1), output());
-      case Shape::one_more:
+      case Shape::unsqueezed:
         return classes_.tie(input(), output(), 1);
-      case Shape::looked_up:
+      case Shape::embedded:
         return classes_.tie(input(1), output(), 1);
       case Shape::selected:
         return classes_.tie(input(), output(), -1);
-      case Shape::joined:
+      case Shape::concatenation:
         return read_joined();
       case Shape::reduced:
         return read_reduced();
+      case Shape::pieces:  // read where the list is taken apart
+      case Shape::squeezed:
+      case Shape::unknown:
+        return;
     }
   }
 
@@ -289,7 +206,7 @@ class RankReader {
 
   void read_pieces() {
     const jit::Node* cut = node_->input()->node();
-    if (!is_one_of(cut, {"chunk", "split", "split_with_sizes"})) return;
+    if (operator_of(cut).shape != Shape::pieces) return;
     for (const jit::Value* piece : node_->outputs()) classes_.tie(member(cut->input(0)), member(piece));
   }
 

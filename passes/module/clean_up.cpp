@@ -2,11 +2,17 @@
 
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 
+#include "module/hidden_writes.h"
+
 namespace bnfold {
 
 void clean_up(Program& program) {
   // With the graph, not the block alone: only then is it seen that a norm that trains writes its statistics.
-  for (Program::Method& method : program.methods) torch::jit::EliminateDeadCode(method.graph);
+  for (Program::Method& method : program.methods) {
+    guard_hidden_writes(*method.graph);
+    torch::jit::EliminateDeadCode(method.graph);
+    release_hidden_writes(*method.graph);
+  }
 }
 
 }  // namespace bnfold

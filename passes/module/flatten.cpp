@@ -21,6 +21,7 @@
 #include "graph/module_places.h"
 #include "graph/operators.h"
 #include "module/fixed_values.h"
+#include "module/hidden_writes.h"
 #include "report/sentence.h"
 
 namespace bnfold {
@@ -206,8 +207,10 @@ Program flatten(const jit::Module& module, const Options& options) {
     require_one_name_for_what_is_assigned(program);
     make_constants_of_fixed_values(program);
     for (Program::Method& method : program.methods) {
+      guard_hidden_writes(*method.graph);
       for (auto& forked : forked_graphs(*method.graph)) simplify(forked);
       simplify(method.graph);
+      release_hidden_writes(*method.graph);
     }
   } catch (const c10::Error& error) {
     throw Error(fmt::format("TorchScript can't flatten this module: {}", first_sentence(error.what_without_backtrace())));

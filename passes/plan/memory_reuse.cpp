@@ -87,9 +87,9 @@ bool is_added_bound(const jit::Node* node, const ParameterStore& store) {
 // Whether a backward pass does not read what the node makes.
 bool is_not_read_backward(const jit::Node* node) {
   const Operator& known = operator_of(node);
-  return known.shape == Shape::convolution || known.shape == Shape::product || known.shape == Shape::matrix ||
-         known.shape == Shape::concatenation || known.shape == Shape::channels || known.storage == Storage::view ||
-         is_one_of(node, {"add", "sub", "maximum", "minimum", "batch_norm"});
+  return is_convolution(node) || keeps_channels(node) || known.shape == Shape::product || known.shape == Shape::matrix ||
+         known.shape == Shape::concatenation || known.shape == Shape::normalized || known.storage == Storage::view ||
+         is_one_of(node, {"add", "sub", "maximum", "minimum"});
 }
 
 // "aten::relu_" of "aten::relu"
