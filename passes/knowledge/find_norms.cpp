@@ -145,7 +145,7 @@ bool varies_along_one_dimension(const at::Tensor& tensor) {
 // The sum behind a product that is its only reader: x * scale + shift.
 jit::Node* sum_behind(const jit::Node* product) {
   const auto& uses = product->output()->uses();
-  if (uses.size() != 1 || uses[0].user->kind() != jit::aten::add) return nullptr;
+  if (uses.size() != 1 || uses[0].user->kind() != jit::aten::add || has_argument(uses[0].user, "out")) return nullptr;
   return constant_number(uses[0].user->namedInput("alpha")) == 1.0 ? uses[0].user : nullptr;
 }
 
@@ -195,7 +195,8 @@ bool is_normalizing(const jit::Node* node) {
 std::vector<jit::Node*> find_norms(const jit::Graph& graph) {
   std::vector<jit::Node*> nodes;
   for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
-    if (is_normalizing(node) || node->kind() == jit::aten::mul) nodes.push_back(node);
+    // A product that is written into another tensor is memory that others see.
+    if (is_normalizing(node) || (node->kind() == jit::aten::mul && !has_argument(node, "out"))) nodes.push_back(node);
   });
   return nodes;
 }

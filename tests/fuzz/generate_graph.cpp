@@ -99,6 +99,9 @@ class Generator {
                                                                          {4, &Generator::branch},
                                                                          {3, &Generator::loop},
                                                                          {2, &Generator::container},
+                                                                         {2, &Generator::alias},
+                                                                         {4, &Generator::written_beside},
+                                                                         {2, &Generator::written_out},
                                                                          {2, &Generator::metadata},
                                                                          {2, &Generator::other_norm},
                                                                          {1, &Generator::counter},
@@ -468,18 +471,80 @@ class Generator {
     return {writer_.node("aten::mul", choices_.one_in(2) ? Names{gate, value.name} : Names{value.name, gate}), value.sizes};
   }
 
+  // The letters of einsum for a value of this rank.
+  static std::string letters(int64_t rank) { return std::string("nchwd").substr(0, static_cast<size_t>(rank)); }
+
   // The value itself, from an operator whose schema does not say so.
   Name unsaid_alias(const Value& value) {
-    switch (choices_.below(3)) {
+    const auto sizes = [&] { return writer_.node("aten::size", {value.name}, "int[]"); };
+    switch (choices_.below(11)) {
+      case 10: {
+        const std::string same = letters(value.rank());
+        const Name list = writer_.node("prim::ListConstruct", {value.name}, "Tensor[]");
+        return writer_.node("aten::einsum", {writer_.text(same + "->" + same), list, writer_.none()});
+      }
+      case 9:
+        return writer_.node("aten::conj_physical", {value.name});
+      case 8:
+        return writer_.node("aten::_unsafe_view", {value.name, sizes()});
+      case 7:
+        return is_operator("aten::lift") ? writer_.node("aten::lift", {value.name}) : value.name;
+      case 6:
+        return writer_.node("aten::type_as", {value.name, value.name});
+      case 5:
+        return writer_.node("aten::expand_as", {value.name, value.name});
+      case 4:
+        return writer_.node("aten::atleast_2d", {value.name});
+      case 3:
+        return writer_.node("aten::contiguous", {value.name, writer_.integer(0)});
       case 0:
         return writer_.node("aten::atleast_1d", {value.name});
       case 1:
-        return writer_.node("aten::sum_to_size", {value.name, writer_.node("aten::size", {value.name}, "int[]")});
+        return writer_.node("aten::sum_to_size", {value.name, sizes()});
       default: {
         const Name list = writer_.node("aten::unsafe_chunk", {value.name, writer_.integer(1), writer_.integer(0)}, "Tensor[]");
         return writer_.node("aten::__getitem__", {list, writer_.integer(0)});
       }
     }
+  }
+
+  // A second name for the memory of the value, which others go on reading.
+  Value alias(const Value& value) { return {value.rank() < 3 ? value.name : unsaid_alias(value), value.sizes}; }
+
+  // A norm of what has two names, one of which is written before a layer reads the norm.
+  Value written_beside(const Value& value) {
+    const Value own{choices_.one_in(4) ? value.name : writer_.node("aten::mul", {value.name, writer_.number(2)}), value.sizes};
+    const Value other = choices_.one_in(3) ? container(own) : alias(own);
+    const bool swapped = choices_.one_in(3);
+    const Value normed = norm(swapped ? own : other);
+    writer_.node("aten::mul_", {swapped ? other.name : own.name, writer_.number(0.5)});
+    values_.push_back(own);
+    return layer(normed);
+  }
+
+  // What an operator writes into another tensor, read by the name of either.
+  Value written_out(const Value& value) {
+    const Name out = choices_.one_in(3) ? value.name : writer_.node("aten::clone", {value.name, writer_.none()});
+    const Value other = pick_like(value).value_or(value);
+    Name result;
+    switch (choices_.below(5)) {
+      case 0:
+        result = writer_.node("aten::mul", {value.name, other.name, out});
+        break;
+      case 1:
+        result = writer_.node("aten::add", {value.name, other.name, writer_.integer(1), out});
+        break;
+      case 2:
+        result = writer_.node("aten::tanh", {value.name, out});
+        break;
+      case 3:
+        result = writer_.node("aten::clamp", {value.name, writer_.number(-1), writer_.number(1), out});
+        break;
+      default:
+        result = writer_.node("aten::neg", {value.name, out});
+    }
+    if (out != value.name) values_.push_back({out, value.sizes});
+    return {choices_.one_in(2) ? out : result, value.sizes};
   }
 
   Value in_place(const Value& value) {
@@ -724,6 +789,12 @@ class Generator {
   Value container(const Value& value) {
     const Value other = pick_like(value).value_or(value);
     const size_t taken = choices_.below(2);
+    if (choices_.one_in(3)) {
+      const Names keys = {writer_.text("a"), writer_.text("b")};
+      const Name dict = writer_.node("prim::DictConstruct", {keys[0], value.name, keys[1], other.name}, "Dict(str, Tensor)");
+      if (choices_.one_in(2)) writer_.effect("aten::_set_item", {dict, keys[0], other.name});
+      return {writer_.node("aten::__getitem__", {dict, keys[taken]}), value.sizes};
+    }
     if (choices_.one_in(2)) {
       const Name tuple = writer_.node("prim::TupleConstruct", {value.name, other.name}, "(Tensor, Tensor)");
       return {writer_.nodes("prim::TupleUnpack", {tuple}, {"Tensor", "Tensor"})[taken], value.sizes};

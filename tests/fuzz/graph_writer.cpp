@@ -183,6 +183,7 @@ IrProgram GraphWriter::finish(const Name& output) {
   line(fmt::format("return ({})", output));
   program_.graph = fmt::format("graph({}):\n{}", header_, body_);
   program_.knows_ranks = choices_.one_in(3);
+  program_.shares_inputs = choices_.one_in(4);
   program_.seed = static_cast<int64_t>(choices_.below(256));
   return std::move(program_);
 }

@@ -7,6 +7,7 @@
 #include <torch/csrc/jit/ir/irparser.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 
+#include <algorithm>
 #include <unordered_map>
 
 #include "graph/graph_walk.h"
@@ -83,7 +84,10 @@ Inputs make_inputs(const IrProgram& program, int64_t larger) {
   Inputs inputs;
   for (TensorSpec spec : program.inputs) {
     if (spec.sizes.size() > 1 && spec.content == Content::values) spec.sizes[0] += larger;
-    inputs.emplace_back(make_tensor(spec, generator));
+    const auto alike = std::find_if(inputs.begin(), inputs.end(), [&](const c10::IValue& other) {
+      return program.shares_inputs && other.toTensor().sizes() == at::IntArrayRef(spec.sizes);
+    });
+    inputs.push_back(alike != inputs.end() ? *alike : make_tensor(spec, generator));
   }
   return inputs;
 }
@@ -149,7 +153,8 @@ std::string as_code(const IrProgram& program) {
     code += fmt::format("program.plain.push_back({{\"{}\", {}}});\n", attribute.path, literal(attribute.value));
   }
   for (const TensorSpec& input : program.inputs) code += fmt::format("program.inputs.push_back({});\n", literal(input));
-  code += fmt::format("program.knows_ranks = {};\nprogram.seed = {};\n", program.knows_ranks, program.seed);
+  code += fmt::format("program.knows_ranks = {};\nprogram.shares_inputs = {};\nprogram.seed = {};\n", program.knows_ranks,
+                      program.shares_inputs, program.seed);
   return code + fmt::format("program.graph = R\"({})\";\n", program.graph);
 }
 

@@ -39,6 +39,7 @@ struct IrProgram {
   std::vector<PlainAttribute> plain;
   std::vector<TensorSpec> inputs;  // of the graph, self left out
   bool knows_ranks = false;        // whether a fold is told the ranks of the inputs
+  bool shares_inputs = false;      // whether inputs of the same sizes are one tensor
   int64_t seed = 0;                // of every value
 };
 

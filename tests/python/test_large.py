@@ -93,3 +93,45 @@ def test_saving_takes_no_memory_of_the_size_of_the_file(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "model.pt")]
     process = subprocess.run(command, cwd=BENCH, capture_output=True, text=True, check=True)
     assert int(process.stdout) < 20  # megabytes, of a file of 120
+
+
+SUMS = """
+import sys, warnings
+import torch
+from torch import nn
+from torch.nn import functional as F
+import bnfold
+warnings.simplefilter("ignore")
+
+class Sums(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1)
+        self.norm.running_mean.fill_(0.5)
+
+    def forward(self, x):
+        y = self.norm(x)
+        for _ in range(40):
+            y = (y + F.avg_pool2d(y, 3, 1, 1, count_include_pad=False)) * 0.5
+        return self.head(y)
+
+x = torch.randn(1, 3, 4, 4)
+with torch.no_grad():
+    module = torch.jit.trace(Sums().eval(), x)
+    expected = module(x)
+    if sys.argv[1] == "fold":
+        result = bnfold.fold(module, x).module
+    elif sys.argv[1] == "freeze":
+        result = bnfold.freeze(module)
+    else:
+        bnfold.register_pass()
+        result = torch.jit.freeze(module, optimize_numerics=False)
+    for _ in range(3):
+        assert float((result(x) - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+"""
+
+
+@pytest.mark.parametrize("door", ["fold", "freeze", "pass"])
+def test_sums_of_a_value_with_itself_take_no_exponential_time(door):
+    # Of 40 sums each doubles the ways to the last one: who goes all of them does not come to an end.
+    subprocess.run([sys.executable, "-c", SUMS, door], cwd=BENCH, env={"PATH": "/usr/bin:/bin", **library_of_these_tests()}, check=True, timeout=120)
