@@ -164,7 +164,6 @@ ALIASES = [
     "torch.atleast_1d({})",
     "torch.atleast_2d({})",
     "torch.atleast_3d({})",
-    "torch.broadcast_tensors([{}])[0]",
     "torch.broadcast_to({0}, {0}.size())",
     "{0}.type_as({0})",
     "{0}.sum_to_size({0}.size())",
