@@ -52,7 +52,7 @@ namespace {
 using Decision = std::variant<ConvFusion, UnfusedStep>;
 
 bool is_sum(const jit::Node* node) {
-  return node->kind() == jit::aten::add && node->input(1)->type()->kind() == c10::TypeKind::TensorType;
+  return is_one_of(node, {"add"}) && node->input(1)->type()->kind() == c10::TypeKind::TensorType;
 }
 
 std::string step_of(const jit::Node* node) {

@@ -100,7 +100,7 @@ void rename(jit::Graph& graph, Facts& facts, const NameFor& name_for) {
 void reuse_memory(jit::Graph& graph, Facts& facts) {
   rename(graph, facts, [&facts](const jit::Node* node) {
     const std::string name = in_place_name(node);
-    if (name.empty() || !is_new(node->input(0)) || !is_only_reader(node, node->input(0))) return std::string();
+    if (name.empty() || operator_of(node).storage != Storage::fresh || !is_new(node->input(0)) || !is_only_reader(node, node->input(0))) return std::string();
     if (!facts.have_one_dtype(node->input(0), node->output())) return std::string();
     return !needs_sizes(node) || facts.have_one_size(node->input(0), node->output()) ? name : std::string();
   });

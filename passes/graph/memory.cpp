@@ -34,6 +34,12 @@ bool has_memory(const jit::Value* value) {
   }
 }
 
+bool is_tensor(const jit::Value* value) {
+  const c10::TypeKind kind = value->type()->kind();
+  return kind == c10::TypeKind::TensorType ||
+         (kind == c10::TypeKind::OptionalType && value->type()->containedType(0)->kind() == c10::TypeKind::TensorType);
+}
+
 bool is_of_libtorch(const jit::Node* node) {
   return node->kind().is_aten() || node->kind().is_prim() || is_step(node);
 }
@@ -185,7 +191,9 @@ void Memory::read_writes(const jit::Node* node) {
     const c10::AliasInfo* alias =
         schema != nullptr && i < schema->arguments().size() ? schema->arguments()[i].alias_info() : nullptr;
     const bool writes = (alias != nullptr && alias->isWrite()) || !known || writes_statistics(node, input);
-    if (writes) class_of(input).writers.push_back(node);
+    if (!writes) continue;
+    if (is_tensor(input) || !known) class_of(input).writers.push_back(node);
+    if (!is_tensor(input)) class_of(input).container_writers.push_back(node);
   }
 }
 
@@ -232,6 +240,8 @@ void Memory::share(const jit::Value* value, const void* part) {
   if (whole.members.size() < smaller.members.size()) std::swap(whole.members, smaller.members);
   whole.members.insert(whole.members.end(), smaller.members.begin(), smaller.members.end());
   whole.writers.insert(whole.writers.end(), smaller.writers.begin(), smaller.writers.end());
+  whole.container_writers.insert(whole.container_writers.end(), smaller.container_writers.begin(),
+                                 smaller.container_writers.end());
   whole.is_leaf |= smaller.is_leaf;
 }
 
@@ -257,7 +267,8 @@ const Memory::Class* Memory::find(const void* one) const {
 const std::vector<const jit::Node*>& Memory::writers_of(const jit::Value* value) const {
   static const std::vector<const jit::Node*> none;
   const Class* shared = find(value);
-  return shared == nullptr ? none : shared->writers;
+  if (shared == nullptr) return none;
+  return is_tensor(value) ? shared->writers : shared->container_writers;
 }
 
 std::vector<const jit::Value*> Memory::sharing(const jit::Value* value) const {
@@ -336,7 +347,7 @@ bool is_dense(const jit::Value* value) {
 jit::Node* only_concatenation(const jit::Node* list) {
   jit::Node* concatenation = nullptr;
   for (const jit::Use& use : list->output()->uses()) {
-    if (concatenation != nullptr || (use.user->kind() != jit::aten::cat && use.user->kind() != jit::aten::concat)) return nullptr;
+    if (concatenation != nullptr || operator_of(use.user).shape != Shape::concatenation) return nullptr;
     concatenation = use.user;
   }
   return concatenation;

@@ -27,7 +27,7 @@ class Memory {
   // Of `graph`, its blocks and tasks. Without `content` all attributes are the outside's.
   explicit Memory(const torch::jit::Graph& graph, Content content = nullptr);
 
-  // The nodes that write into `value`, or into what may share memory with it.
+  // The nodes that write into `value`, or into what may share memory with it. A list that grows is no write into the tensors that it holds.
   const std::vector<const torch::jit::Node*>& writers_of(const torch::jit::Value* value) const;
   bool may_be_written(const torch::jit::Value* value) const { return !writers_of(value).empty(); }
 
@@ -53,8 +53,9 @@ class Memory {
  private:
   struct Class {
     std::vector<const torch::jit::Value*> members;
-    std::vector<const torch::jit::Node*> writers;
-    bool is_leaf = false;  // an attribute or a constant is among it
+    std::vector<const torch::jit::Node*> writers;            // into tensors
+    std::vector<const torch::jit::Node*> container_writers;  // into lists, dicts and objects
+    bool is_leaf = false;                                    // an attribute or a constant is among it
   };
 
   void read(const torch::jit::Block* block);

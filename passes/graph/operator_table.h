@@ -14,19 +14,19 @@ namespace bnfold {
 // What the sizes of the first output are made of; those of all outputs of `pieces`.
 enum class Shape {
   unknown,
-  same,           // of the first input
-  normalized,     // of the first input, which has channels
-  channels,       // those of the first input but for the last dimensions, with or without a batch: pooling
-  interpolated,   // likewise, with a batch
-  convolution,    // batch of the input, if any, and channels of the weight
+  same,                 // of the first input
+  normalized,           // of the first input, which has channels
+  channels,             // those of the first input but for the last dimensions, with or without a batch: pooling
+  interpolated,         // likewise, with a batch
+  convolution,          // batch of the input, if any, and channels of the weight
   batched_convolution,  // likewise, with a batch
-  product,        // of the input, with the rows of the weight at the end: linear, matmul with a matrix
-  matrix,         // two dimensions: mm, addmm
-  broadcast,      // of all tensors, broadcast
-  concatenation,  // of a list of tensors, joined along a dimension
-  pieces,         // of a tensor that is cut into a list
-  listed,         // as the second input says: view, reshape
-  like,           // of the second input: view_as
+  product,              // of the input, with the rows of the weight at the end: linear, matmul with a matrix
+  matrix,               // two dimensions: mm, addmm
+  broadcast,            // of all tensors, broadcast
+  concatenation,        // of a list of tensors, joined along a dimension
+  pieces,               // of a tensor that is cut into a list
+  listed,               // as the second input says: view, reshape
+  like,                 // of the second input: view_as
   flattened,
   permuted,
   transposed,

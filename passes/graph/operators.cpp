@@ -11,7 +11,7 @@ namespace bnfold {
 namespace jit = torch::jit;
 
 bool is_one_of(const jit::Node* node, const OperatorNames& names) {
-  return node->kind().is_aten() && names.count(node->kind().toUnqualString()) != 0;
+  return node->kind().is_aten() && names.count(node->kind().toUnqualString()) != 0 && !has_argument(node, "out");
 }
 
 bool is_step(const jit::Node* node) {

@@ -9,7 +9,8 @@
 
 namespace bnfold {
 
-using OperatorNames = std::unordered_set<std::string>;  // "conv2d": every overload of aten::conv2d
+using OperatorNames =
+    std::unordered_set<std::string>;  // "conv2d": every overload of aten::conv2d but those that write into an argument out
 
 bool is_one_of(const torch::jit::Node* node, const OperatorNames& names);
 

@@ -16,6 +16,19 @@ class Walk {
  public:
   explicit Walk(const ParameterStore& store) : store_(store) {}
 
+  // Of what a layer reads, which takes its own dtype alone. Only a layer in the same block is reached whenever the value is made.
+  std::optional<at::ScalarType> of_readers(const jit::Value* value) {
+    for (const jit::Use& use : value->uses()) {
+      const Dtype dtype = operator_of(use.user).dtype;
+      if (use.offset != 0 || use.user->owningBlock() != value->node()->owningBlock() || --steps_ < 0) continue;
+      const auto told = dtype == Dtype::layer  ? of_layer(use.user)
+                        : dtype == Dtype::same ? of_readers(use.user->output(0))
+                                               : std::nullopt;
+      if (told) return told;
+    }
+    return std::nullopt;
+  }
+
   std::optional<at::ScalarType> of(const jit::Value* value) {
     bool floating = false;  // whether an operator on the way gives the dtype of its input only where that is a floating one
     while (--steps_ >= 0) {
@@ -90,7 +103,8 @@ bool is_layer(const jit::Node* node) {
 }
 
 std::optional<at::ScalarType> dtype_of(const jit::Value* value, const ParameterStore& store) {
-  return Walk(store).of(value);
+  if (const auto dtype = Walk(store).of(value)) return dtype;
+  return Walk(store).of_readers(value);
 }
 
 }  // namespace bnfold

@@ -13,7 +13,7 @@ namespace bnfold {
 // Convolutions, linear layers and matrix products: their input and their output have the dtype of their weight.
 bool is_layer(const torch::jit::Node* node);
 
-// The dtype of `value`, from the layers that it comes from; nothing where they don't tell it, or differ.
+// The dtype of `value`, from the layers that it comes from, or from one that reads it; nothing where they don't tell it, or differ.
 std::optional<at::ScalarType> dtype_of(const torch::jit::Value* value, const ParameterStore& store);
 
 }  // namespace bnfold

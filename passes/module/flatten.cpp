@@ -98,9 +98,19 @@ bool resolve_interfaces(const jit::Graph& graph, const jit::Module& module) {
   return found;
 }
 
-// A call that is inlined may bring forks along.
+size_t number_of_nodes(const jit::Graph& graph) {
+  size_t number = 0;
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&number](const jit::Node* /*node*/) { ++number; });
+  return number;
+}
+
+// What LibTorch inlines may hold calls itself, where it keeps a function that was compiled without inlining; and it may bring forks along.
 void inline_with_forks(jit::Graph& graph) {
-  jit::Inline(graph);
+  size_t before = 0;
+  do {
+    before = number_of_nodes(graph);
+    jit::Inline(graph);
+  } while (number_of_nodes(graph) != before);
   for (const auto& forked : forked_graphs(graph)) inline_with_forks(*forked);
 }
 
