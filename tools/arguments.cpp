@@ -56,7 +56,7 @@ void describe(CLI::App& app, Arguments& arguments) {
       ->type_name("N")
       ->check(CLI::Range(1, kMostRuns));
   app.add_option("--preserve", arguments.preserved,
-                 "keep a method or an attribute beside forward; once for each. Without it: every method that no other one calls")
+                 "keep a method or attribute beside forward, else each method that no other one calls; once for each")
       ->allow_extra_args(false)
       ->type_name("NAME");
   app.add_option("--device", arguments.device_text, "load IN onto cpu or cuda:N; else onto the devices that it was saved from")

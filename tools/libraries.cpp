@@ -13,16 +13,18 @@ namespace fs = std::filesystem;
 
 namespace {
 
-bool is_loaded(const std::string& path) {
-  return dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr;
-}
-
-// The folder of the Python packages of the LibTorch that runs: this is PACKAGES/torch/lib/libtorch_cpu.so.
-fs::path packages() {
+// This LibTorch is FOLDER/libtorch_cpu.so, and in a wheel FOLDER is PACKAGES/torch/lib.
+fs::path folder_of_libtorch() {
   Dl_info library = {};
   if (dladdr(reinterpret_cast<const void*>(&at::globalContext), &library) == 0) return {};
   std::error_code error;
-  return fs::weakly_canonical(library.dli_fname, error).parent_path().parent_path().parent_path();
+  return fs::weakly_canonical(library.dli_fname, error).parent_path();
+}
+
+bool is_loaded(const std::string& path) {
+  // What is built for LibTorch needs this one too, which the program does not.
+  dlopen((folder_of_libtorch() / "libtorch.so").c_str(), RTLD_NOW | RTLD_GLOBAL);
+  return dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr;
 }
 
 }  // namespace
@@ -35,7 +37,8 @@ void load_library(const std::string& path) {
 
 bool load_torchvision() {
   std::error_code error;
-  for (const fs::directory_entry& file : fs::directory_iterator(packages() / "torchvision", error)) {
+  const fs::path packages = folder_of_libtorch().parent_path().parent_path();
+  for (const fs::directory_entry& file : fs::directory_iterator(packages / "torchvision", error)) {
     const std::string name = file.path().filename();
     if (name.rfind("_C", 0) == 0 && file.path().extension() == ".so" && is_loaded(file.path())) return true;
   }

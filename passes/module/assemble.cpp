@@ -39,6 +39,7 @@ class Assembler {
     for (const auto& method : program_.methods) collect(*method.graph);
     name_added();
     find_modules("", program_.module);
+    tie_additions();
     keep_names_of_elements();
     unite("");
     require_one_module_for_what_is_assigned();
@@ -147,6 +148,49 @@ class Assembler {
     }
   }
 
+  // Scripting makes two submodules of one that has two names, over the same tensors; what was folded into both alike is one tensor as well.
+  void tie_additions() {
+    std::map<std::pair<const void*, c10::ClassTypePtr>, std::vector<std::string>> tied;  // by memory and class: module paths
+    for (auto& [path, additions] : additions_) {
+      const jit::Module& module = modules_.at(path);
+      std::vector<std::string>& others = tied[{memory_of(module), module.type()}];
+      for (const std::string& other : others) {
+        if (!lie_in_one_place(module, modules_.at(other))) continue;
+        for (Addition& addition : additions) tie(addition, other);
+        break;
+      }
+      others.push_back(path);
+    }
+  }
+
+  void tie(Addition& addition, const std::string& other) const {
+    const Addition* same = find_addition(other, addition.name);
+    if (same != nullptr && same->is_buffer == addition.is_buffer && same->tensor.equal(addition.tensor))
+      addition.tensor = same->tensor;
+  }
+
+  // That of the first tensor of a module.
+  static const void* memory_of(const jit::Module& module) {
+    const void* memory = nullptr;
+    for_each_tensor("", module, [&memory](const std::string&, const std::string&, const at::Tensor& tensor) {
+      if (memory == nullptr) memory = storage_of(tensor);
+    });
+    return memory;
+  }
+
+  // Of two modules of one class: whether all tensors of the one are those of the other.
+  static bool lie_in_one_place(const jit::Module& one, const jit::Module& other) {
+    for (size_t slot = 0; slot < one.type()->numAttributes(); ++slot) {
+      const c10::IValue& mine = one._ivalue()->getSlot(slot);
+      const c10::IValue& theirs = other._ivalue()->getSlot(slot);
+      if (mine.isModule() && (mine.type() != theirs.type() || !lie_in_one_place(mine.toModule(), theirs.toModule())))
+        return false;
+      if (mine.isTensor() != theirs.isTensor() || (mine.isTensor() && !lie_in_one_place(mine.toTensor(), theirs.toTensor())))
+        return false;
+    }
+    return true;
+  }
+
   // Lists, dicts and objects may hold parameters and buffers, as those of recurrent layers do. What is held stays under its own name too, where
   // no tensor was added under that: only what has a name is moved to another device.
   void keep_names_of_elements() {
@@ -201,8 +245,9 @@ class Assembler {
   }
 
   static bool lie_in_one_place(const at::Tensor& one, const at::Tensor& other) {
-    return one.scalar_type() == other.scalar_type() && one.storage_offset() == other.storage_offset() &&
-           one.sizes() == other.sizes() && one.strides() == other.strides();
+    if (!one.defined() || !other.defined()) return one.defined() == other.defined();
+    return storage_of(one) == storage_of(other) && one.scalar_type() == other.scalar_type() &&
+           one.storage_offset() == other.storage_offset() && one.sizes() == other.sizes() && one.strides() == other.strides();
   }
 
   // A submodule that has several names is built once where the same becomes of it under each, and else once for each that differs.
