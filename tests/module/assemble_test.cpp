@@ -134,6 +134,20 @@ TEST(Assemble, KeepsUnderBothNamesWhatOneOfThemReads) {
   EXPECT_EQ(result.forward({at::ones({2}, at::kDouble)}).toTensor()[0].item<double>(), 4);
 }
 
+TEST(Assemble, KeepsACounterUnderTwoNamesOne) {
+  for (const bool shared : {true, false}) {
+    Model model;
+    jit::Module counter("__torch__.Counter", model.module._ivalue()->compilation_unit(), true);
+    counter.register_attribute("count", c10::IntType::get(), 0);
+    counter.define("def forward(self, x):\n  self.count = self.count + 1\n  return x * self.count\n");
+    model.module.register_module("a", counter);
+    model.module.register_module("b", shared ? counter : counter.copy());
+    model.forward("return self.a.forward(x) + self.b.forward(x)");
+    jit::Module result = rebuilt(model.module);
+    EXPECT_EQ(result.forward({at::ones({2}, at::kDouble)}).toTensor()[0].item<double>(), shared ? 3 : 2);
+  }
+}
+
 TEST(Assemble, CopiesAParameterThatIsWritten) {
   const at::Tensor weight = at::ones({2}, at::kDouble);
   Model model;

@@ -230,11 +230,9 @@ def test_numbers_of_a_list_are_compared_with_the_largest(one, other, passes):
 
 
 class Returning(nn.Module):
-    values: List[float]
-
     def __init__(self, values: List[float]):
         super().__init__()
-        self.values = values
+        self.values = torch.jit.Attribute(values, List[float])
 
     def forward(self, x):
         return self.values

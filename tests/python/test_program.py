@@ -671,19 +671,19 @@ def test_operators_of_torchvision_are_found_beside_torch(bnfold, tmp_path):
     assert "batch_norm" not in str(module.inlined_graph)
 
 
-class Versioned(nn.Module):
+class CallsBnfold(nn.Module):
     def forward(self, x):
-        return x, torch.ops.bnfold.version()
+        return torch.ops.bnfold.fold(x)
 
 
 def test_load_library(bnfold, tmp_path):
     # The operators of bnfold itself, which the program does not have.
-    torch.jit.script(Versioned().eval()).save(tmp_path / "versioned.pt")
-    result = bnfold("versioned.pt", "out.pt", code=CANNOT_LOAD)
-    assert_says(result, "needs an operator or class that is not here: Unknown builtin op: bnfold::version")
+    torch.jit.script(CallsBnfold().eval()).save(tmp_path / "model.pt")
+    result = bnfold("model.pt", "out.pt", code=CANNOT_LOAD)
+    assert_says(result, "needs an operator or class that is not here: Unknown builtin op: bnfold::fold")
     assert "load the library that has it first, with torch.ops.load_library, dlopen or --load-library" in result.stderr
-    bnfold("versioned.pt", "out.pt", "--load-library", LIBRARY, code=DONE)
-    assert written(tmp_path) == ["out.pt", "versioned.pt"]
+    bnfold("model.pt", "out.pt", "--load-library", LIBRARY, code=DONE)
+    assert written(tmp_path) == ["model.pt", "out.pt"]
 
 
 def test_a_library_that_is_none(bnfold, models, tmp_path):
