@@ -11,9 +11,12 @@
 #include <cmath>
 #include <limits>
 #include <optional>
-#include <unordered_map>
+#include <unordered_set>
 
 #include "bnfold/bnfold.h"
+#include "graph/parameter_store.h"
+#include "module/plain_mode.h"
+#include "module/value_copies.h"
 #include "report/sentence.h"
 
 namespace bnfold {
@@ -51,43 +54,15 @@ class RandomState {
 };
 
 // Copies a module but for its parameters: running it may count, cache or train, and others may run the one that came in meanwhile.
-class StateCopy {
- public:
-  jit::Module of(const jit::Module& module) { return {copy(module._ivalue())}; }
-
- private:
-  jit::ModulePtr copy(const jit::ModulePtr& object) {
-    const auto [found, is_new] = copies_.emplace(object.get(), jit::ModulePtr());
-    if (!is_new) return found->second;
-    const jit::ModulePtr result = found->second = object->copy();
-    for (size_t slot = 0; slot < result->type()->numAttributes(); ++slot) {
-      const c10::IValue value = result->getSlot(slot);
-      const bool shared = result->type()->is_parameter(slot) || value.isCapsule();
-      if (!shared) result->setSlot(slot, copy(value));
-    }
-    return result;
+jit::Module copy_of(const jit::Module& module) {
+  std::unordered_set<const void*> buffers;
+  for (const at::Tensor& buffer : module.buffers()) buffers.insert(storage_of(buffer));
+  ValueCopies copies;
+  for (const at::Tensor& parameter : module.parameters()) {
+    if (buffers.count(storage_of(parameter)) == 0) copies.share_memory_of(parameter);
   }
-
-  c10::IValue copy(const c10::IValue& value) {
-    if (value.isModule()) return copy(value.toObject());
-    if (value.isTensor() && value.toTensor().defined()) return copy(value.toTensor());
-    try {
-      return value.deepcopy();
-    } catch (const c10::Error&) {
-      return value;  // an object of a C++ class that can't be copied
-    }
-  }
-
-  // One that has two names keeps both.
-  at::Tensor copy(const at::Tensor& tensor) {
-    const auto [found, is_new] = tensors_.emplace(tensor.unsafeGetTensorImpl(), tensor);
-    if (is_new) found->second = c10::IValue(tensor).deepcopy().toTensor();
-    return found->second;
-  }
-
-  std::unordered_map<const c10::ivalue::Object*, jit::ModulePtr> copies_;
-  std::unordered_map<const c10::TensorImpl*, at::Tensor> tensors_;
-};
+  return copies.copy(module._ivalue()).toModule();
+}
 
 // Inputs that came through an operator are plain tuples where forward takes named ones.
 c10::IValue as_argument(const c10::IValue& input, const c10::TypePtr& type) {
@@ -140,31 +115,90 @@ double relative_error(const at::Tensor& original, const at::Tensor& folded) {
   return magnitude == 0 ? kInfinity : difference / magnitude;
 }
 
+// How precise what a module works with is, as a tolerance: a number that it returns was computed from that.
+class Precision {
+ public:
+  void add(const c10::IValue& value) {
+    if (value.isTensor()) add(value.toTensor());
+    if (value.isTuple()) add_all(value.toTupleRef().elements());
+    if (value.isList()) add_all(value.toListRef());
+    if (value.isGenericDict()) {
+      for (const auto& entry : value.toGenericDict()) add(entry.value());
+    }
+  }
+
+  void add(const jit::Module& module) {
+    for (const at::Tensor& parameter : module.parameters()) add(parameter);
+    for (const at::Tensor& buffer : module.buffers()) add(buffer);
+  }
+
+  // That of float where there was no floating tensor.
+  double tolerance() const { return coarsest_ > 0 ? coarsest_ : bnfold::tolerance(at::kFloat); }
+
+ private:
+  void add(const at::Tensor& tensor) {
+    if (tensor.defined()) coarsest_ = std::max(coarsest_, bnfold::tolerance(tensor.scalar_type()));
+  }
+
+  template <typename Values>
+  void add_all(const Values& values) {
+    for (const c10::IValue& value : values) add(value);
+  }
+
+  double coarsest_ = 0;
+};
+
+// Numbers as a tensor; undefined where `value` has none that rounding can change.
+at::Tensor numbers_of(const c10::IValue& value) {
+  if (value.isDouble()) return at::scalar_tensor(value.toDouble(), at::kDouble);
+  if (value.isComplexDouble()) return at::scalar_tensor(value.toComplexDouble(), at::kComplexDouble);
+  if (value.isDoubleList()) return at::tensor(value.toDoubleVector(), at::kDouble);
+  return {};
+}
+
 enum class Dtypes { same, any };
 
 class Comparison {
  public:
   explicit Comparison(CheckResult& result, Dtypes dtypes = Dtypes::same) : result_(result), dtypes_(dtypes) {}
 
+  // `of_numbers` is the tolerance of those that are no tensors.
+  void compare_outputs(const c10::IValue& original, const c10::IValue& folded, double of_numbers) {
+    of_numbers_ = of_numbers;
+    compare(original, folded, "output");
+  }
+
+ private:
   void compare(const c10::IValue& original, const c10::IValue& folded, const std::string& where) {
     if (original.isTensor() && folded.isTensor()) return compare_tensors(original.toTensor(), folded.toTensor(), where);
     if (original.isTuple() && folded.isTuple()) {
       return compare_all(original.toTupleRef().elements(), folded.toTupleRef().elements(), where);
     }
+    const at::Tensor numbers = numbers_of(original);
+    const at::Tensor folded_numbers = numbers_of(folded);
+    if (numbers.defined() && folded_numbers.defined()) return compare_numbers(numbers, folded_numbers, where);
     if (original.isList() && folded.isList()) return compare_all(original.toListRef(), folded.toListRef(), where);
     if (original.isGenericDict() && folded.isGenericDict()) {
       return compare_dicts(original.toGenericDict(), folded.toGenericDict(), where);
     }
-    if (original.isObject() || original != folded) fail(where);
+    if (original.isFuture() && folded.isFuture()) return compare(result_of(original), result_of(folded), where);
+    if (original.isObject() && folded.isObject()) return compare_objects(original, folded, where);
+    if (original != folded) fail(where);
   }
 
- private:
   void compare_tensors(const at::Tensor& original, const at::Tensor& folded, const std::string& where) {
     if (!original.defined() && !folded.defined()) return;
     if (original.defined() != folded.defined()) return fail(where);
     const bool comparable = dtypes_ == Dtypes::any || original.scalar_type() == folded.scalar_type();
     const double error = comparable ? relative_error(original, folded) : kInfinity;
-    const double allowed = tolerance(original.scalar_type());
+    record(error, tolerance(original.scalar_type()), where);
+  }
+
+  void compare_numbers(const at::Tensor& original, const at::Tensor& folded, const std::string& where) {
+    record(original.scalar_type() == folded.scalar_type() ? relative_error(original, folded) : kInfinity, of_numbers_, where);
+  }
+
+  void record(double error, double allowed, const std::string& where) {
     if (error > allowed) result_.passed = false;
     if (error / allowed > worst_) {
       worst_ = error / allowed;
@@ -196,6 +230,23 @@ class Comparison {
     }
   }
 
+  static c10::IValue result_of(const c10::IValue& future) {
+    future.toFuture()->waitAndThrow();
+    return future.toFuture()->value();
+  }
+
+  // Their classes are not changed by a fold, and may come from two files.
+  void compare_objects(const c10::IValue& original, const c10::IValue& folded, const std::string& where) {
+    const auto one = original.toObject();
+    const auto other = folded.toObject();
+    if (one->type()->numAttributes() != other->type()->numAttributes()) return fail(where);
+    if (!compared_.insert(one.get()).second) return;
+    for (size_t slot = 0; slot < one->type()->numAttributes(); ++slot) {
+      const std::string name = fmt::format("{}.{}", where, one->type()->getAttributeName(slot));
+      compare(one->getSlot(slot), other->getSlot(slot), name);
+    }
+  }
+
   void fail(const std::string& where) {
     result_.passed = false;
     result_.largest_error = kInfinity;
@@ -205,7 +256,9 @@ class Comparison {
 
   CheckResult& result_;
   Dtypes dtypes_;
+  double of_numbers_ = 0;
   double worst_ = 0;
+  std::unordered_set<const void*> compared_;  // objects, which may hold each other
 };
 
 // ---- the rounding of the original itself
@@ -216,7 +269,7 @@ constexpr double kLargestRounding = 0.3;
 
 double error_against(const c10::IValue& reference, const c10::IValue& output) {
   CheckResult result;
-  Comparison(result, Dtypes::any).compare(reference, output, "output");
+  Comparison(result, Dtypes::any).compare_outputs(reference, output, tolerance(at::kDouble));
   return result.largest_error;
 }
 
@@ -274,19 +327,23 @@ CheckResult check(const jit::Module& original, const jit::Module& folded, const 
 
 CheckResult check(const jit::Module& original, const jit::Module& folded, int count,
                   const std::function<std::vector<c10::IValue>(int)>& make_inputs) {
-  const at::NoGradGuard no_grad;
+  const PlainMode plain;
   if (count == 0) throw Error("there are no inputs to compare the modules on");
   CheckResult result;
   bool passed = true;
   Comparison comparison(result);
-  const jit::Module original_copy = StateCopy().of(original);
-  const jit::Module folded_copy = StateCopy().of(folded);
+  Precision precision;
+  precision.add(original);
+  const jit::Module original_copy = copy_of(original);
+  const jit::Module folded_copy = copy_of(folded);
   for (; result.inputs < count; ++result.inputs) {
     const std::vector<c10::IValue> inputs = make_inputs(result.inputs);
     const c10::IValue expected = run(original_copy, inputs, Which::original);
     const c10::IValue actual = run(folded_copy, inputs, Which::folded);
     result.passed = true;
-    comparison.compare(expected, actual, "output");
+    for (const c10::IValue& input : inputs) precision.add(input);
+    precision.add(expected);
+    comparison.compare_outputs(expected, actual, precision.tolerance());
     passed &= result.passed || is_rounding_of_original(result, original, inputs, expected, actual);
   }
   result.passed = passed;

@@ -13,6 +13,7 @@
 #include "module/compilation_units.h"
 #include "module/flatten.h"
 #include "module/measure.h"
+#include "module/plain_mode.h"
 
 namespace bnfold {
 
@@ -59,7 +60,7 @@ void list_each_norm_once(Report& report) {
 }  // namespace
 
 FoldResult fold(const jit::Module& module, const Options& options) {
-  const at::NoGradGuard no_grad;
+  const PlainMode plain;
   require_eval_mode(module);
   require_valid_ranks(options.input_ranks);
   Report report;
@@ -69,7 +70,7 @@ FoldResult fold(const jit::Module& module, const Options& options) {
   ParameterStore store(program);
   for (const Program::Method& method : program.methods) {
     const bool given = method.name == "forward" && !options.input_ranks.empty();
-    fold_graph(*method.graph, given ? options.input_ranks : traced_ranks(module, method.name), store, report);
+    fold_graph(*method.graph, given ? options.input_ranks : traced_ranks(module, method.name), store, report, options.fold_limit);
   }
   list_each_norm_once(report);
   clean_up(program);

@@ -42,8 +42,11 @@ KeptNorm kept(const Norm& norm, const Refusal& refusal) {
 }  // namespace
 
 // Until nothing moves any more: a norm that is gone may have stood in the way of another one.
-bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& input_ranks, ParameterStore& store,
-                Report& report) {
+bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& input_ranks, ParameterStore& store, Report& report,
+                std::optional<int64_t> fold_limit) {
+  const auto is_at_limit = [&] {
+    return fold_limit && static_cast<int64_t>(report.folded.size() + report.scales.size()) >= *fold_limit;
+  };
   const auto static_rank = [&store](const jit::Value* value) {
     const auto operand = static_operand(store, const_cast<jit::Value*>(value));
     return operand && operand->tensor.defined() ? std::optional<int64_t>(operand->tensor.dim()) : std::nullopt;
@@ -53,10 +56,11 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
   Ranks ranks(graph, input_ranks, static_rank);
   std::vector<KeptNorm> left;
   bool changed = false;
-  for (bool moved = true; moved;) {
+  for (bool moved = true; moved && !is_at_limit();) {
     moved = false;
     left.clear();
     for (jit::Node* node : find_norms(graph)) {
+      if (is_at_limit()) break;
       const auto norm = read_norm(node, store);
       if (!norm) continue;
       const auto decision = plan(*norm, store, ranks);
@@ -71,7 +75,7 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
       moved = changed = true;
     }
   }
-  changed |= merge_parallel_convs(graph, store, report);
+  if (!is_at_limit()) changed |= merge_parallel_convs(graph, store, report);
   reuse_memory(graph, store, overwrote);
   report.kept.insert(report.kept.end(), left.begin(), left.end());
   return changed;

@@ -7,6 +7,7 @@
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
 #include "module/compilation_units.h"
+#include "module/plain_mode.h"
 
 namespace bnfold {
 
@@ -32,6 +33,7 @@ bool has_one_dtype(const jit::Graph& graph) {
 }  // namespace
 
 void fold_sums_and_products(std::shared_ptr<jit::Graph> graph) {
+  const PlainMode plain;
   if (!has_one_dtype(*graph)) return;
   while (jit::FoldFrozenConvAddOrSub(graph) || jit::FoldFrozenConvMulOrDiv(graph)) {
   }
@@ -39,6 +41,7 @@ void fold_sums_and_products(std::shared_ptr<jit::Graph> graph) {
 
 FoldResult freeze(const jit::Module& module, Options options, const c10::optional<std::vector<std::string>>& preserved_attrs,
                   bool optimize_numerics) {
+  const PlainMode plain;
   FoldResult result{module, {}};
   try {
     options.preserved_attributes = preserved_attrs.value_or(std::vector<std::string>());

@@ -30,6 +30,7 @@
 #include "graph/operators.h"
 #include "graph/parameter_store.h"
 #include "module/compilation_units.h"
+#include "module/plain_mode.h"
 #include "plan/memory_reuse.h"
 #include "report/sentence.h"
 
@@ -182,7 +183,7 @@ std::string OptimizeResult::to_json() const {
 }
 
 OptimizeResult optimize_for_inference(const jit::Module& module, const std::vector<c10::IValue>& example_inputs) {
-  const at::NoGradGuard no_grad;
+  const PlainMode plain;
   const FoldResult frozen = freeze(module, options_of(example_inputs), c10::nullopt, /*optimize_numerics=*/true);
   OptimizeResult result{frozen.module, frozen.report, {}, {}};
   auto graph = result.module.get_method("forward").graph();

@@ -1,5 +1,4 @@
 // The pass of the graph executor that folds what is frozen as it runs.
-#include <c10/core/InferenceMode.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/pass_manager.h>
 #include <torch/csrc/jit/passes/tensorexpr_fuser.h>
@@ -12,6 +11,7 @@
 #include "bnfold/pass.h"
 #include "fold_graph.h"
 #include "knowledge/find_norms.h"
+#include "module/plain_mode.h"
 
 namespace bnfold {
 
@@ -32,8 +32,7 @@ void remove_observers(std::shared_ptr<jit::Graph>& graph) {
 // Whatever goes wrong here must not stop a module that runs without folding.
 void fold_in_executor(std::shared_ptr<jit::Graph>& graph) try {
   if (find_norms(*graph).empty()) return;
-  const at::NoGradGuard no_grad;
-  const c10::InferenceMode weights_outlive_the_call(false);
+  const PlainMode weights_outlive_the_call;
   auto folded = graph->copy();
   remove_observers(folded);
   ParameterStore constants(folded);

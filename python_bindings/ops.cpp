@@ -1,7 +1,9 @@
 // The operators torch.ops.bnfold.*, boxed: they take and return ScriptModules without a word of Python's or pybind11's API.
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <optional>
 #include <string_view>
 
 #include "bnfold/bnfold.h"
@@ -10,6 +12,7 @@
 #include "bnfold/optimize.h"
 #include "bnfold/pass.h"
 #include "freeze.h"
+#include "module/plain_mode.h"
 
 namespace {
 
@@ -55,6 +58,7 @@ void optimize_for_inference(const OperatorHandle&, Stack* stack) {
   const c10::IValue inputs = torch::jit::pop(*stack);
   if (!inputs.isTuple()) throw bnfold::Error("the inputs must be a tuple of the arguments of forward");
   const Module module = module_from(torch::jit::pop(*stack));
+  const bnfold::PlainMode plain;
   const bnfold::OptimizeResult result = bnfold::optimize_for_inference(module, inputs.toTupleRef().elements().vec());
   torch::jit::push(*stack, result.module._ivalue(), result.to_json());
 }
@@ -81,10 +85,45 @@ void load(const OperatorHandle&, Stack* stack) {
   torch::jit::push(*stack, bnfold::load(path)._ivalue());
 }
 
+at::Device device_from(const std::string& name) {
+  try {
+    return at::Device(name);
+  } catch (const c10::Error&) {
+    throw bnfold::Error("there is no device '" + name + "'; name one as in cpu or cuda:0");
+  }
+}
+
+// load_with_extra_files(str path, str? map_location) -> (Any, Dict(str, Tensor)); each file as a tensor of bytes, for a str is text
+void load_with_extra_files(const OperatorHandle&, Stack* stack) {
+  const c10::IValue map_location = torch::jit::pop(*stack);
+  const std::string path = torch::jit::pop(*stack).toStringRef();
+  std::optional<at::Device> device;
+  if (!map_location.isNone()) device = device_from(map_location.toStringRef());
+  bnfold::FileContent content;
+  const Module module = bnfold::load(path, device, &content);
+  c10::Dict<std::string, at::Tensor> files;
+  for (const auto& [name, text] : content.extra_files) {
+    const at::Tensor bytes = at::empty({static_cast<int64_t>(text.size())}, at::TensorOptions(at::kByte));
+    std::copy(text.begin(), text.end(), bytes.data_ptr<uint8_t>());
+    files.insert(name, bytes);
+  }
+  torch::jit::push(*stack, module._ivalue(), files);
+}
+
 // save(Any module, str path) -> ()
 void save(const OperatorHandle&, Stack* stack) {
   const std::string path = torch::jit::pop(*stack).toStringRef();
   bnfold::save(module_from(torch::jit::pop(*stack)), path);
+}
+
+// save_with_extra_files(Any module, str path, Dict(str, str) extra_files) -> ()
+void save_with_extra_files(const OperatorHandle&, Stack* stack) {
+  bnfold::ExtraFiles files;
+  for (const auto& entry : torch::jit::pop(*stack).toGenericDict()) {
+    files.emplace(entry.key().toStringRef(), entry.value().toStringRef());
+  }
+  const std::string path = torch::jit::pop(*stack).toStringRef();
+  bnfold::save(module_from(torch::jit::pop(*stack)), path, files);
 }
 
 bool asks_for_pass() {
@@ -111,5 +150,9 @@ TORCH_LIBRARY(bnfold, library) {
   library.def("version() -> str", [] { return std::string(BNFOLD_VERSION); });
   library.def("load(str path) -> Any", torch::CppFunction::makeFromBoxedFunction<&load>());
   library.def("save(Any module, str path) -> ()", torch::CppFunction::makeFromBoxedFunction<&save>());
+  library.def("load_with_extra_files(str path, str? map_location) -> (Any, Dict(str, Tensor))",
+              torch::CppFunction::makeFromBoxedFunction<&load_with_extra_files>());
+  library.def("save_with_extra_files(Any module, str path, Dict(str, str) extra_files) -> ()",
+              torch::CppFunction::makeFromBoxedFunction<&save_with_extra_files>());
   if (asks_for_pass()) bnfold::register_pass();
 }

@@ -21,6 +21,14 @@ bool is_one_file(const std::string& one, const std::string& other) {
   return resolved(one) == resolved(other);
 }
 
+at::Device device_from(const std::string& text) {
+  try {
+    return at::Device(text);
+  } catch (const c10::Error&) {
+    throw Failure(kUsage, fmt::format("'{}' is no device; name one as in --device cpu or --device cuda:0", text));
+  }
+}
+
 // That what is written beside OUT does not overwrite a module.
 void require_no_module(const std::string& option, const std::string& what, const std::string& path, const Arguments& arguments) {
   for (const std::string& module : {arguments.in, arguments.out}) {
@@ -47,6 +55,15 @@ void describe(CLI::App& app, Arguments& arguments) {
                  "measure original, frozen and folded, N runs each in turn, and print the medians; checks first")
       ->type_name("N")
       ->check(CLI::Range(1, kMostRuns));
+  app.add_option("--preserve", arguments.preserved,
+                 "keep a method or attribute beside forward, else each method that no other one calls; once for each")
+      ->allow_extra_args(false)
+      ->type_name("NAME");
+  app.add_option("--device", arguments.device_text, "load IN onto cpu or cuda:N; else onto the devices that it was saved from")
+      ->type_name("DEVICE");
+  app.add_option("--load-library", arguments.libraries, "load a library with operators that IN needs; once for each")
+      ->allow_extra_args(false)
+      ->type_name("FILE");
   app.add_flag("--frozen", arguments.frozen, "write the result of torch.jit.freeze on the folded module");
   app.add_flag("--strict", arguments.strict, "write nothing and exit with 4 where a norm was kept");
   app.add_flag("--explain", arguments.explain, "list where each norm went, and what the reasons for keeping one mean");
@@ -54,6 +71,9 @@ void describe(CLI::App& app, Arguments& arguments) {
   app.add_option("--plot", arguments.plot,
                  "draw with Graphviz the layers before and after and where each norm went: .svg, .pdf, .png or .dot")
       ->type_name("FILE");
+  app.add_option("--fold-limit", arguments.fold_limit, "for developers: fold N norms at most, to find the fold that goes wrong")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
   app.add_option_function<std::string>(
          "--completion",
          [&app](const std::string& shell) {
@@ -81,6 +101,7 @@ void complete(Arguments& arguments) {
       throw Failure(kUsage, error.what());
     }
   }
+  if (!arguments.device_text.empty()) arguments.device = device_from(arguments.device_text);
   if ((arguments.check > 0 || arguments.bench > 0) && arguments.inputs.empty()) {
     throw Failure(kUsage, "--check and --bench need to know what to run on; give --input, as in --input 1,3,224,224");
   }

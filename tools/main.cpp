@@ -12,7 +12,9 @@
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arguments.h"
@@ -24,15 +26,37 @@
 #include "failure.h"
 #include "inputs.h"
 #include "latency_report.h"
+#include "libraries.h"
 #include "picture.h"
 #include "terminal.h"
 #include "text.h"
 
 namespace {
 
-torch::jit::Module loaded(const Arguments& arguments) {
+// IN, and what is written into OUT beside the module.
+struct Loaded {
+  torch::jit::Module module;
+  bnfold::FileContent content;
+  std::optional<at::Device> device;  // where all of it was loaded onto one
+};
+
+Loaded load_module(const Arguments& arguments) {
+  std::optional<at::Device> device = arguments.device;
+  if (!device && !at::hasCUDA()) device = at::kCPU;
+  bnfold::FileContent content;
+  torch::jit::Module module = bnfold::load(arguments.in, device, &content);
+  return {module, std::move(content), device};
+}
+
+Loaded loaded(const Arguments& arguments) {
+  for (const std::string& library : arguments.libraries) load_library(library);
   try {
-    return bnfold::load(arguments.in, /*onto_cpu=*/!at::hasCUDA());
+    try {
+      return load_module(arguments);
+    } catch (const bnfold::LoadError& error) {
+      if (std::string(error.what()).find("torchvision::") == std::string::npos || !load_torchvision()) throw;
+      return load_module(arguments);
+    }
   } catch (const bnfold::LoadError& error) {
     throw Failure(kCannotLoad, error.what());
   }
@@ -40,6 +64,8 @@ torch::jit::Module loaded(const Arguments& arguments) {
 
 bnfold::FoldResult folded(const torch::jit::Module& module, const Arguments& arguments) {
   bnfold::Options options;
+  options.preserved_attributes = arguments.preserved;
+  options.fold_limit = arguments.fold_limit;
   for (const InputShape& shape : arguments.inputs) options.input_ranks.emplace_back(static_cast<int64_t>(shape.sizes.size()));
   try {
     return bnfold::fold(module, options);
@@ -73,6 +99,20 @@ nlohmann::ordered_json measured(const torch::jit::Module& original, const torch:
   return latency_report(original, result, random_inputs(original, arguments.inputs, 0), arguments.bench, show_run);
 }
 
+// What torch.jit.freeze keeps beside forward.
+std::vector<std::string> preserved(const Arguments& arguments) {
+  std::vector<std::string> names = arguments.preserved;
+  names.erase(std::remove(names.begin(), names.end(), "forward"), names.end());
+  return names;
+}
+
+// Nothing where the module is on the devices that it was saved from.
+std::string device_line(const Loaded& in) {
+  const std::string& stored = in.content.devices;
+  if (!in.device || stored.empty() || stored == in.device->str()) return "";
+  return fmt::format("{:<12} saved from {}, loaded onto {}\n", "device", stored, in.device->str());
+}
+
 std::string check_line(const bnfold::CheckResult& check) {
   return fmt::format("{:<12} {:>14}  of  {:>14}   on {} random input{}, relative to the largest output\n", "error",
                      fmt::format("{:.1e}", check.largest_error), fmt::format("{:.0e} allowed", check.tolerance), check.inputs,
@@ -95,9 +135,9 @@ int print(const Arguments& arguments, const bnfold::Report& report, const std::s
   return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0 ? 0 : errno;
 }
 
-void save(const torch::jit::Module& module, const Arguments& arguments) {
+void save(const torch::jit::Module& module, const bnfold::ExtraFiles& extra_files, const Arguments& arguments) {
   try {
-    bnfold::save(module, arguments.out);
+    bnfold::save(module, arguments.out, extra_files);
   } catch (const bnfold::Error& error) {
     throw Failure(kCannotWrite, error.what());
   }
@@ -106,14 +146,15 @@ void save(const torch::jit::Module& module, const Arguments& arguments) {
 void run(const Arguments& arguments) {
   Progress progress;
   progress.show(fmt::format("loading {}", arguments.in));
-  const torch::jit::Module module = loaded(arguments);
+  const Loaded in = loaded(arguments);
+  const torch::jit::Module& module = in.module;
   progress.show(fmt::format("folding {}", arguments.in));
   bnfold::FoldResult result = folded(module, arguments);
   const torch::jit::Module folded_module = result.module;
   // Without torch's own folds, which take a norm into a linear layer whatever the rank: what could be folded exactly is folded.
-  if (arguments.frozen) result.module = torch::jit::freeze(result.module, c10::nullopt, /*optimize_numerics=*/false);
+  if (arguments.frozen) result.module = torch::jit::freeze(result.module, preserved(arguments), /*optimize_numerics=*/false);
   auto json = nlohmann::ordered_json::parse(result.report.to_json());
-  std::string lines;
+  std::string lines = device_line(in);
   bool passed = true;
   if (arguments.check > 0 || arguments.bench > 0) {
     const bnfold::CheckResult check = checked(module, result.module, arguments, progress);
@@ -139,7 +180,7 @@ void run(const Arguments& arguments) {
                   fmt::format("norms were kept ({}) and --strict is on; nothing was written", result.report.kept.size()));
   }
   progress.show(fmt::format("writing {}", arguments.out));
-  save(result.module, arguments);
+  save(result.module, in.content.extra_files, arguments);
   if (print_error != 0) {
     throw Failure(kCannotWrite, fmt::format("the report can't be printed: {}; OUT is written", std::strerror(print_error)));
   }

@@ -32,6 +32,10 @@ struct Options {
   // graph and this list leave the rank open, the folded module checks it and raises an error for another one.
   // Each is from 0 to 64.
   std::vector<std::optional<int64_t>> input_ranks;
+
+  // For developers: fold this many norms and scales at most, in the order in which they are found, and nothing else. Where a result is wrong,
+  // halving the limit again and again finds the fold that makes it so.
+  std::optional<int64_t> fold_limit;
 };
 
 struct FoldResult {
@@ -43,7 +47,10 @@ struct FoldResult {
 //
 // The module must be in eval mode; it stays as it was. The result is plain ATen and has only the parameters and buffers that its
 // methods read: the layers that stay keep their names, a norm that was folded is gone. Parameters that did not change share their
-// storage with those of `module`, as with torch.jit.freeze; buffers are copied.
+// storage with those of `module`, as with torch.jit.freeze; buffers are copied. What is one submodule, list, dict or object under several
+// names is one in the result too.
+//
+// The caller's autocast, inference and gradient modes change nothing.
 //
 // Throws Error: the module is in training mode, a preserved attribute does not exist, or the module cannot be flattened.
 FoldResult fold(const torch::jit::Module& module, const Options& options = {});
@@ -53,7 +60,8 @@ FoldResult fold(const torch::jit::Module& module, const Options& options = {});
 FoldResult freeze(const torch::jit::Module& module, const c10::optional<std::vector<std::string>>& preserved_attrs = c10::nullopt,
                   bool optimize_numerics = true);
 
-// Reads Options from a JSON object, {} for the defaults: {"preserved_attributes": ["encode"], "input_ranks": [4, null]}.
+// Reads Options from a JSON object, {} for the defaults: {"preserved_attributes": ["encode"], "input_ranks": [4, null],
+// "fold_limit": 3}.
 // Throws Error where the text is no such object.
 Options options_from_json(const std::string& text);
 

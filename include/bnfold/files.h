@@ -3,7 +3,9 @@
 
 #include <torch/csrc/jit/api/module.h>
 
+#include <optional>
 #include <string>
+#include <unordered_map>
 
 #include "bnfold/bnfold.h"
 
@@ -21,12 +23,22 @@ class SaveError : public Error {
   using Error::Error;
 };
 
-// Loads a module that torch.jit.save or Module::save wrote, onto the CPU where `onto_cpu` is set and to the stored devices otherwise.
-// Compares every checksum of the file, which torch::jit::load does not. Throws LoadError.
-torch::jit::Module load(const std::string& path, bool onto_cpu = false);
+// What torch.jit.save wrote beside a module as _extra_files, such as labels or a configuration: the content by name.
+using ExtraFiles = std::unordered_map<std::string, std::string>;
+
+// What is known of a file beside the module in it.
+struct FileContent {
+  ExtraFiles extra_files;
+  std::string devices;  // those that its tensors were saved from: "cpu", "cuda:0", "cpu, cuda:0"
+};
+
+// Loads a module that torch.jit.save or Module::save wrote, onto `map_location` where it is given and to the stored devices otherwise.
+// Compares every checksum of the file, which torch::jit::load does not. Fills `content` where it is given. Throws LoadError.
+torch::jit::Module load(const std::string& path, std::optional<at::Device> map_location = std::nullopt,
+                        FileContent* content = nullptr);
 
 // Writes beside `path` and renames, so `path` holds the old file or the whole new one at every moment, also where the process is killed or
 // the power fails. A link stays a link, and a file that is replaced passes on its permissions. Throws SaveError.
-void save(const torch::jit::Module& module, const std::string& path);
+void save(const torch::jit::Module& module, const std::string& path, const ExtraFiles& extra_files = {});
 
 }  // namespace bnfold

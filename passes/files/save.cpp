@@ -111,10 +111,11 @@ fs::path target_of(const std::string& path) {
 
 }  // namespace
 
-void save(const jit::Module& module, const std::string& path) {
+void save(const jit::Module& module, const std::string& path, const ExtraFiles& extra_files) {
   Replacement file(target_of(path));
   try {
-    jit::ExportModule(module, [&file](const void* data, size_t size) { return file.write(data, size); });
+    jit::ExportModule(
+        module, [&file](const void* data, size_t size) { return file.write(data, size); }, extra_files);
   } catch (const c10::Error& error) {
     fail<SaveError>(path, fmt::format("the module can't be serialized: {}", detail(error.what_without_backtrace())));
   } catch (const std::exception& error) {

@@ -86,11 +86,10 @@ std::optional<std::vector<const void*>> parts_of(const c10::IValue& content) try
   return std::nullopt;
 }
 
-// Whether a loop hands the value from round to round.
-bool is_carried(const jit::Value* value) {
-  const jit::Node* node = value->node();
-  const jit::Node* owner = node->owningBlock()->owningNode();
-  return node->kind() == jit::prim::Loop || (node->kind() == jit::prim::Param && owner != nullptr);
+// The node that made the memory of `value`, null where that can't be told.
+const jit::Node* maker_of(const jit::Value* value) {
+  while (operator_of(value->node()).storage == Storage::view) value = value->node()->input(0);
+  return is_fresh(value->node()) ? value->node() : nullptr;
 }
 
 }  // namespace
@@ -290,15 +289,19 @@ bool Memory::is_private(const jit::Value* value) const {
   return shared == nullptr || (!shared->is_leaf && root(value) != root(&kOutside));
 }
 
-bool Memory::is_seen_behind(const jit::Node* node, const jit::Value* value) const {
-  if (is_in_loop_behind(node, value->node()) || is_carried(value)) return true;
-  const Class* shared = find(value);
-  if (shared == nullptr) return false;
-  return std::any_of(shared->members.begin(), shared->members.end(), [&](const jit::Value* other) {
-    if (other == value || !other->node()->isBefore(node)) return false;
-    if (is_in_loop_behind(node, other->node()) || is_carried(other)) return true;
-    return std::any_of(other->uses().begin(), other->uses().end(),
-                       [&](const jit::Use& use) { return use.user->isAfter(node) && !reads_metadata_only(use.user, other); });
+bool Memory::may_be_overwritten(const jit::Value* value, const jit::Node* node) const {
+  const jit::Node* maker = maker_of(value);
+  if (maker == nullptr || is_in_loop_behind(node, maker)) return false;
+  const auto is_harmless = [&](const jit::Value* other, const jit::Use& use) {
+    if (use.user == node || reads_metadata_only(use.user, other)) return true;
+    if (use.user->isAfter(node)) return other == value;
+    return !use.user->isBefore(node) || operator_of(use.user).storage != Storage::unknown || is_read_at_once(use.user);
+  };
+  const auto shared = sharing(value);
+  return std::all_of(shared.begin(), shared.end(), [&](const jit::Value* other) {
+    const bool before = other->node() != maker && !other->node()->isAfter(maker);
+    if (before || !other->node()->isBefore(node)) return true;  // another piece of memory, or read through `node`
+    return std::all_of(other->uses().begin(), other->uses().end(), [&](const jit::Use& use) { return is_harmless(other, use); });
   });
 }
 

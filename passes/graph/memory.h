@@ -40,9 +40,9 @@ class Memory {
   // Whether a run makes the memory of `value` anew, and nobody outside of the graph sees it but as its output.
   bool is_private(const torch::jit::Value* value) const;
 
-  // Whether something else that may share memory with `value` is made before `node` and read behind it, or in another round of a loop: it would
-  // see what `node` writes.
-  bool is_seen_behind(const torch::jit::Node* node, const torch::jit::Value* value) const;
+  // Whether nobody would see what `node`, which reads `value`, writes into it but through `node` and through `value`: the memory was made in the
+  // same round of a loop, it goes nowhere before `node` where it can't be followed, and nothing else that shares it is read behind `node`.
+  bool may_be_overwritten(const torch::jit::Value* value, const torch::jit::Node* node) const;
 
   // Takes note that `value` may be the memory of `like`, in whose place it stands now.
   void adopt(const torch::jit::Value* value, const torch::jit::Value* like);

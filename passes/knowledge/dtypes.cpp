@@ -54,6 +54,7 @@ class Walk {
           break;
         case Dtype::unknown:
           dtype = of_static(value);
+          if (!dtype) dtype = of_readers(value);
       }
       return dtype && (!floating || at::isFloatingType(*dtype)) ? dtype : std::nullopt;
     }

@@ -1,11 +1,11 @@
 #include "module/fixed_values.h"
 
-#include <torch/csrc/jit/ir/alias_analysis.h>
 #include <torch/csrc/jit/ir/constants.h>
 
 #include <algorithm>
 #include <optional>
 #include <set>
+#include <vector>
 
 #include "graph/graph_walk.h"
 #include "graph/module_places.h"
@@ -30,18 +30,62 @@ bool is_plain_sequence(const c10::IValue& value) {
   return value.isIntList() || value.isDoubleList() || value.isBoolList();
 }
 
-bool can_be_written_to(c10::TypeKind kind) {
-  return kind == c10::TypeKind::ListType || kind == c10::TypeKind::DictType;
+bool is_container(const c10::IValue& value) {
+  return value.isList() || value.isGenericDict();
+}
+
+bool is_container(const c10::Type& type) {
+  return type.kind() == c10::TypeKind::ListType || type.kind() == c10::TypeKind::DictType;
+}
+
+// "A list of numbers", "a dict of tensors".
+using ContainerKind = std::pair<c10::TypeKind, c10::TypeKind>;
+
+ContainerKind kind_of(const c10::Type& container) {
+  return {container.kind(), container.containedTypes().back()->kind()};
+}
+
+// Whether an operator that tells makes the container that `value` is.
+bool is_made_in_graph(const jit::Value* value) {
+  const jit::Node* node = value->node();
+  if (node->kind() == jit::prim::ListConstruct || node->kind() == jit::prim::DictConstruct) return true;
+  const c10::FunctionSchema* schema = node->maybeSchema();
+  return schema != nullptr && schema->returns().size() == node->outputs().size() &&
+         schema->returns()[value->offset()].alias_info() == nullptr;
+}
+
+const jit::Value* without_casts(const jit::Value* value) {
+  while (value->node()->kind() == jit::prim::unchecked_cast || value->node()->kind() == jit::prim::unchecked_unwrap_optional) {
+    value = value->node()->input();
+  }
+  return value;
+}
+
+// The lists and dicts that `node` may write into: those that its schema tells, and all where it has none.
+std::vector<const jit::Value*> written_containers(const jit::Node* node) {
+  std::vector<const jit::Value*> written;
+  const c10::FunctionSchema* schema = node->maybeSchema();
+  const bool calls =
+      node->kind() == jit::prim::PythonOp || node->kind() == jit::prim::CallMethod || node->kind() == jit::prim::CallFunction;
+  for (size_t i = 0; i < node->inputs().size(); ++i) {
+    const bool told = schema != nullptr && i < schema->arguments().size();
+    const c10::AliasInfo* argument = told ? schema->arguments()[i].alias_info() : nullptr;
+    const bool writes = argument != nullptr ? argument->isWrite() : schema == nullptr && calls;
+    if (writes && is_container(*node->input(i)->type())) written.push_back(without_casts(node->input(i)));
+  }
+  return written;
 }
 
 class FixedValues {
  public:
   explicit FixedValues(const Program& program) {
-    for (const std::string& name : program.preserved_values) changed_.emplace(program.module._ivalue().get(), name);
-    for (const auto& method : program.methods) {
-      places_.record(*method.graph, program.module);
-      record_changes(method.graph);
+    for (const std::string& name : program.preserved_values) {
+      assigned_.emplace(program.module._ivalue().get(), name);
+      add_written(program.module.attr(name));
     }
+    for (const auto& method : program.methods) places_.record(*method.graph, program.module);
+    for (const auto& method : program.methods) record_assignments(*method.graph);
+    for (const auto& method : program.methods) record_writes(*method.graph);
   }
 
   void replace(const jit::Graph& graph) const {
@@ -66,18 +110,43 @@ class FixedValues {
     return Attribute{place->module._ivalue().get(), node->s(jit::attr::name)};
   }
 
-  void record_changes(const std::shared_ptr<jit::Graph>& graph) {
-    std::optional<jit::AliasDb> aliases;  // takes long, and most graphs have no attribute that could be written to
-    for_each_node(graph->block(), [&](jit::Node* node) {
-      if (node->kind() == jit::prim::SetAttr) {
-        if (const auto attribute = attribute_of(node)) changed_.insert(*attribute);
-      }
-      if (node->kind() != jit::prim::GetAttr || !can_be_written_to(node->output()->type()->kind())) return;
-      if (!aliases) aliases.emplace(graph);
-      const bool forked = node->owningGraph() != graph.get();  // alias analysis does not look into forked graphs
-      const auto attribute = attribute_of(node);
-      if (attribute && (forked || aliases->hasWriters(node->output()))) changed_.insert(*attribute);
+  void record_assignments(const jit::Graph& graph) {
+    for_each_node(const_cast<jit::Graph&>(graph).block(), [&](const jit::Node* node) {
+      if (node->kind() != jit::prim::SetAttr) return;
+      if (const auto attribute = attribute_of(node)) assigned_.insert(*attribute);
     });
+  }
+
+  // Two attributes may hold one list, so what is written is the list, not the attribute.
+  void record_writes(const jit::Graph& graph) {
+    for_each_node(const_cast<jit::Graph&>(graph).block(), [&](const jit::Node* node) {
+      for (const jit::Value* container : written_containers(node)) {
+        const jit::Node* origin = container->node();
+        const auto value = origin->kind() == jit::prim::GetAttr ? stored(origin) : std::nullopt;
+        if (value) {
+          add_written(*value);
+        } else if (!is_made_in_graph(container)) {
+          written_kinds_.insert(kind_of(*container->type()));
+        }
+      }
+    });
+  }
+
+  void add_written(const c10::IValue& value) {
+    if (value.isTuple()) {
+      for (const c10::IValue& element : value.toTupleRef().elements()) add_written(element);
+    }
+    if (is_container(value)) written_.push_back(value);
+  }
+
+  bool may_be_written(const c10::IValue& value) const {
+    if (value.isTuple()) {
+      const auto& elements = value.toTupleRef().elements();
+      return std::any_of(elements.begin(), elements.end(), [this](const c10::IValue& one) { return may_be_written(one); });
+    }
+    if (!is_container(value)) return false;
+    return written_kinds_.count(kind_of(*value.type())) != 0 ||
+           std::any_of(written_.begin(), written_.end(), [&value](const c10::IValue& one) { return one.is(value); });
   }
 
   // What an attribute always is, where it can be a constant, or whether a key is in a dict that never changes.
@@ -96,13 +165,22 @@ class FixedValues {
   }
 
   std::optional<c10::IValue> unchanged(const jit::Node* node) const {
+    auto value = stored(node);
+    if (!value || may_be_written(*value)) return std::nullopt;
+    return value;
+  }
+
+  // What an attribute of a module holds where nothing is assigned to it.
+  std::optional<c10::IValue> stored(const jit::Node* node) const {
     const auto attribute = attribute_of(node);
-    if (!attribute || changed_.count(*attribute) != 0) return std::nullopt;
+    if (!attribute || assigned_.count(*attribute) != 0) return std::nullopt;
     return places_.find(node->input())->module.attr(node->s(jit::attr::name));
   }
 
   ModulePlaces places_;
-  std::set<Attribute> changed_;
+  std::set<Attribute> assigned_;           // or preserved, so that the user may
+  std::vector<c10::IValue> written_;       // lists and dicts
+  std::set<ContainerKind> written_kinds_;  // of what is written and comes from nobody knows where
 };
 
 }  // namespace

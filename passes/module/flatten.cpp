@@ -12,8 +12,6 @@
 #include <torch/csrc/jit/passes/remove_mutation.h>
 
 #include <algorithm>
-#include <set>
-#include <unordered_map>
 #include <unordered_set>
 
 #include "graph/constants.h"
@@ -119,30 +117,6 @@ void inline_calls(jit::Graph& graph, const jit::Module& module) {
   while (resolve_interfaces(graph, module));
 }
 
-// In the folded module each name of a submodule is one of its own, and what is assigned under one would not be seen under the other.
-void require_one_name_for_what_is_assigned(const Program& program) {
-  ModulePlaces places;
-  std::unordered_map<const void*, std::set<std::string>> names;
-  std::vector<const void*> assigned;
-  for (const Program::Method& method : program.methods) {
-    places.record(*method.graph, program.module);
-    for_each_node(method.graph->block(), [&](const jit::Node* node) {
-      if (node->kind() != jit::prim::GetAttr && node->kind() != jit::prim::SetAttr) return;
-      const ModulePlaces::Place* place = places.find(node->input(0));
-      if (place == nullptr) return;
-      names[place->module._ivalue().get()].insert(place->path);
-      if (node->kind() == jit::prim::SetAttr) assigned.push_back(place->module._ivalue().get());
-    });
-  }
-  for (const void* object : assigned) {
-    if (names[object].size() == 1) continue;
-    throw Error(
-        fmt::format("'{}' and '{}' are one submodule, and the module assigns its attributes, which can't be folded; use it "
-                    "under one name",
-                    *names[object].begin(), *names[object].rbegin()));
-  }
-}
-
 template <typename Predicate>
 bool any_node(const jit::Graph& graph, const Predicate& predicate) {
   bool found = false;
@@ -176,6 +150,25 @@ void remove_idle_dropout(jit::Graph& graph) {
     node->output()->replaceAllUsesWith(node->input(0));
     node->destroy();
   }
+}
+
+// Whether it calls a method that @torch.jit.ignore left to Python, which needs the module that came in.
+bool calls_python_with_module(const jit::Graph& graph) {
+  return any_node(graph, [](const jit::Node* node) {
+    const auto inputs = node->inputs();
+    return node->kind() == jit::prim::PythonOp &&
+           std::any_of(inputs.begin(), inputs.end(), [](const jit::Value* input) { return input->type()->is_module(); });
+  });
+}
+
+// Such methods are in no file, so whoever does not ask for one does without it.
+void drop_methods_of_python(Program& program, const std::vector<std::string>& asked) {
+  const auto is_dropped = [&asked](const Program::Method& method) {
+    const bool needed = method.name == "forward" || std::find(asked.begin(), asked.end(), method.name) != asked.end();
+    return !needed && calls_python_with_module(*method.graph);
+  };
+  auto& methods = program.methods;
+  methods.erase(std::remove_if(methods.begin(), methods.end(), is_dropped), methods.end());
 }
 
 // Takes the branches and loops that the constants decide, and lists and tuples that are only passed on.
@@ -214,7 +207,6 @@ Program flatten(const jit::Module& module, const Options& options) {
         program.preserved_values.push_back(name);
       }
     }
-    require_one_name_for_what_is_assigned(program);
     make_constants_of_fixed_values(program);
     for (Program::Method& method : program.methods) {
       guard_hidden_writes(*method.graph);
@@ -222,6 +214,7 @@ Program flatten(const jit::Module& module, const Options& options) {
       simplify(method.graph);
       release_hidden_writes(*method.graph);
     }
+    drop_methods_of_python(program, options.preserved_attributes);
   } catch (const c10::Error& error) {
     throw Error(fmt::format("TorchScript can't flatten this module: {}", first_sentence(error.what_without_backtrace())));
   }

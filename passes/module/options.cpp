@@ -32,6 +32,11 @@ std::vector<std::optional<int64_t>> ranks(const Json& value) {
   return ranks;
 }
 
+int64_t limit(const Json& value) {
+  if (!value.is_number_integer() || value.get<int64_t>() < 0) throw Error("fold_limit must be a whole number, 0 or more");
+  return value.get<int64_t>();
+}
+
 Json parsed(const std::string& text) {
   try {
     return Json::parse(text);
@@ -51,8 +56,10 @@ Options options_from_json(const std::string& text) {
       options.preserved_attributes = names(value);
     } else if (key == "input_ranks") {
       options.input_ranks = ranks(value);
+    } else if (key == "fold_limit") {
+      options.fold_limit = limit(value);
     } else {
-      throw Error(fmt::format("there is no option '{}'; the options are preserved_attributes and input_ranks", key));
+      throw Error(fmt::format("there is no option '{}'; the options are preserved_attributes, input_ranks and fold_limit", key));
     }
   }
   return options;

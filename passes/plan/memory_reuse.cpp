@@ -107,7 +107,7 @@ Nodes use_new_memory(jit::Graph& graph, const ParameterStore& store) {
   for (jit::Node* node : nodes_of(graph)) {
     if (!operator_of(node).in_place || !node->kind().is_aten()) continue;
     jit::Value* value = node->input(0);
-    if (!memory.is_private(value) || memory.is_seen_behind(node, value) || is_read_in_other_blocks(value, node)) continue;
+    if (!memory.may_be_overwritten(value, node) || is_read_in_other_blocks(value, node)) continue;
     if (!keeps_dtype(node, store)) continue;
     jit::Node* replacement = renamed(node, functional_name(node), memory);
     value->replaceAllUsesAfterNodeWith(replacement, replacement->output());
@@ -121,7 +121,7 @@ void reuse_memory(jit::Graph& graph, const ParameterStore& store, const Nodes& b
   for (jit::Node* node : nodes_of(graph)) {
     if (before.count(node) == 0 && !is_added_bound(node, store)) continue;
     const jit::Value* value = node->input(0);
-    const bool free = is_only_reader(node, value) && memory.is_private(value) && !memory.is_seen_behind(node, value);
+    const bool free = is_only_reader(node, value) && memory.may_be_overwritten(value, node);
     if (!free || !is_not_read_backward(value->node())) continue;
     memory.adopt(node->output(), value);
     renamed(node, overwriting_name(node), memory);

@@ -11,7 +11,7 @@ The folded module is plain ATen: it loads and runs where bnfold is not installed
 from ._check import CheckResult, check
 from ._cuda_graph_runner import CudaGraphRunner
 from ._errors import Error, LoadError, SaveError
-from ._files import load, save
+from ._files import extra_files_of, load, save
 from ._fold import FoldOptions, FoldResult, fold
 from ._freeze import freeze, report_of
 from ._library import ops as _ops
@@ -38,6 +38,7 @@ __all__ = [
     "SaveError",
     "UnfusedStep",
     "check",
+    "extra_files_of",
     "fold",
     "freeze",
     "fusions_of",

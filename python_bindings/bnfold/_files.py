@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from typing import Union
+import weakref
+from collections.abc import Mapping
+from typing import Optional, Union
 
 import torch
 
@@ -13,22 +16,47 @@ from ._library import ops
 PathLike = Union[str, "os.PathLike[str]"]
 
 
-def load(path: PathLike) -> torch.jit.ScriptModule:
-    """Loads a module that torch.jit.save wrote, onto the devices it was saved from.
+# What a file held beside the module, for as long as the module lives.
+_extra_files: weakref.WeakKeyDictionary[torch.jit.ScriptModule, dict[str, bytes]] = weakref.WeakKeyDictionary()
 
-    Compares every checksum of the file, which torch.jit.load does not. Raises LoadError.
+
+def load(path: PathLike, map_location: Union[str, torch.device, None] = None) -> torch.jit.ScriptModule:
+    """Loads a module that torch.jit.save wrote, onto ``map_location``, as in ``"cpu"``, or else onto the devices it was saved from.
+
+    Compares every checksum of the file, which torch.jit.load does not. :func:`extra_files_of` tells what was saved beside the module as
+    ``_extra_files``; :func:`save` writes it again, of what :func:`fold` returns for this module too. Raises LoadError.
     """
     with raised_as(LoadError):
-        module = ops.load(os.fsencode(path))
-    return wrapped(module)
+        module, files = ops.load_with_extra_files(os.fsencode(path), None if map_location is None else str(map_location))
+    loaded = wrapped(module)
+    remember_extra_files(loaded, {name: ctypes.string_at(content.data_ptr(), content.numel()) for name, content in files.items()})
+    return loaded
 
 
-def save(module: torch.jit.ScriptModule, path: PathLike) -> None:
-    """Writes ``module`` beside ``path`` and renames it, so ``path`` holds the old file or the whole new one. Raises SaveError."""
+def save(module: torch.jit.ScriptModule, path: PathLike, extra_files: Optional[Mapping[str, Union[str, bytes]]] = None) -> None:
+    """Writes ``module`` beside ``path`` and renames it, so ``path`` holds the old file or the whole new one.
+
+    ``extra_files`` are what ``_extra_files`` are for torch.jit.save; where they are not given, those of the file that the module comes from
+    are written. Raises SaveError.
+    """
     if not isinstance(module, torch.jit.ScriptModule):
         raise TypeError(f"module must be a ScriptModule, not {type(module).__name__}")
+    files = extra_files_of(module) if extra_files is None else dict(extra_files)
     with raised_as(SaveError):
-        ops.save(module._c, os.fsencode(path))
+        ops.save_with_extra_files(module._c, os.fsencode(path), files)
+
+
+def extra_files_of(module: torch.jit.ScriptModule) -> dict[str, bytes]:
+    """What was saved as ``_extra_files`` beside the module that :func:`load` loaded, by name; of a module that was folded, beside the original.
+
+    Empty for every other module.
+    """
+    return dict(_extra_files.get(module, {}))
+
+
+def remember_extra_files(module: torch.jit.ScriptModule, files: dict[str, bytes]) -> None:
+    if files:
+        _extra_files[module] = files
 
 
 def wrapped(module: object) -> torch.jit.ScriptModule:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional, TypedDict
+from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 
 import torch
 
 from ._check import CheckResult, check
 from ._errors import Error, raised_as
-from ._files import wrapped
+from ._files import extra_files_of, remember_extra_files, wrapped
 from ._library import ops
 from ._modules import ModuleLike, raw, script_module_from
 from ._report import Report
@@ -29,6 +29,9 @@ class FoldOptions(TypedDict, total=False):
     input_ranks: Sequence[Optional[int]]
     """The rank of each argument of forward, None where it is open or no tensor. Example inputs give them too."""
 
+    fold_limit: int
+    """For developers: fold so many norms and scales at most, to find the fold that goes wrong."""
+
 
 @dataclasses.dataclass(frozen=True)
 class FoldResult:
@@ -37,7 +40,9 @@ class FoldResult:
     check: Optional[CheckResult]  #: the comparison on the example inputs, None without them
 
 
-def fold(module: ModuleLike, example_inputs: Any = None, **options: Unpack[FoldOptions]) -> FoldResult:
+def fold(
+    module: ModuleLike, example_inputs: Any = None, *, map_location: Union[str, torch.device, None] = None, **options: Unpack[FoldOptions]
+) -> FoldResult:
     """Folds every batch norm of ``module`` that can be folded exactly, and says of every other one why it was kept.
 
     ``module``: a ScriptModule, the path of one, or an nn.Module, which is scripted first; in eval mode. It stays as it was.
@@ -46,10 +51,12 @@ def fold(module: ModuleLike, example_inputs: Any = None, **options: Unpack[FoldO
     their ranks tell which dimension a norm behind a linear layer works along: folded for [N, C] they may differ from those for
     [N, L, C]. Without them, a folded module that depends on a rank nothing proves checks it, and raises torch.jit.Error for another one.
 
+    ``map_location``: the device that a file is loaded onto, as in ``"cpu"``; where it is not given, those that it was saved from.
+
     ``options``: see :class:`FoldOptions`.
 
     The module that comes back keeps the names of the layers that stay. Parameters that did not change share their storage with those of
-    ``module``, buffers are copied.
+    ``module``, buffers are copied. :func:`save` writes beside it the ``_extra_files`` that were in the file of ``module``.
 
     Raises LoadError where the file can't be loaded, Error where the module is in training mode, can't be scripted or flattened, or the
     comparison fails, and TypeError for arguments of another kind.
@@ -60,10 +67,11 @@ def fold(module: ModuleLike, example_inputs: Any = None, **options: Unpack[FoldO
         if "input_ranks" in settings:
             raise TypeError("give either example_inputs or input_ranks; example inputs have ranks")
         settings["input_ranks"] = [value.dim() if isinstance(value, torch.Tensor) else None for value in arguments]
-    original = script_module_from(module)
+    original = script_module_from(module, map_location)
     with raised_as(Error):
         raw_module, report = ops.fold_with_report(raw(original), json.dumps(settings))
     folded = wrapped(raw_module)
+    remember_extra_files(folded, extra_files_of(original))
     compared = None if arguments is None else _compared(original, folded, arguments)
     return FoldResult(folded, Report.from_json(report), compared)
 
@@ -73,9 +81,12 @@ def _checked(options: FoldOptions) -> dict[str, Any]:
     for name, value in options.items():
         if name not in known:
             raise TypeError(f"there is no option '{name}'; the options are {', '.join(known)}")
-        if isinstance(value, str) or not isinstance(value, Sequence):
+        if name == "fold_limit":
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"fold_limit must be a whole number, not {type(value).__name__}")
+        elif isinstance(value, str) or not isinstance(value, Sequence):
             raise TypeError(f"{name} must be a list, not {type(value).__name__}")
-    return {name: list(value) for name, value in options.items()}  # type: ignore[call-overload]
+    return {name: value if isinstance(value, int) else list(value) for name, value in options.items()}  # type: ignore[call-overload]
 
 
 def arguments_of(example_inputs: Any) -> Optional[tuple[Any, ...]]:

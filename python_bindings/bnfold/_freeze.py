@@ -9,9 +9,10 @@ from typing import Optional
 import torch
 
 from ._errors import Error
+from ._files import extra_files_of, remember_extra_files
 from ._fold import fold
 from ._library import ops
-from ._modules import raw, without_deprecation_warnings
+from ._modules import plain_mode, raw, without_deprecation_warnings
 from ._report import Report
 
 _reports: weakref.WeakKeyDictionary[torch.jit.ScriptModule, Report] = weakref.WeakKeyDictionary()
@@ -30,8 +31,9 @@ def freeze(mod: torch.jit.ScriptModule, preserved_attrs: Optional[list[str]] = N
             folded, report = result.module, result.report
         except Error as error:
             obstacle = error
-    with without_deprecation_warnings():
+    with plain_mode(), without_deprecation_warnings():
         frozen = torch.jit.freeze(folded, preserved_attrs, optimize_numerics and report is None)
+    remember_extra_files(frozen, extra_files_of(mod))
     if obstacle is not None:
         warnings.warn(f"frozen without folding: {obstacle}", stacklevel=2)
     if report is not None:

@@ -16,16 +16,18 @@ from ._files import load
 ModuleLike = Union[torch.nn.Module, str, "os.PathLike[str]"]
 
 
-def script_module_from(module: ModuleLike) -> torch.jit.ScriptModule:
-    """A ScriptModule as it is, the one in a file, or an nn.Module scripted.
+def script_module_from(module: ModuleLike, map_location: Union[str, torch.device, None] = None) -> torch.jit.ScriptModule:
+    """A ScriptModule as it is, the one in a file, loaded onto ``map_location``, or an nn.Module scripted.
 
     Raises TypeError where ``module`` is none of these, LoadError where the file can't be loaded, and Error where the nn.Module is in
     training mode or can't be scripted.
     """
+    if isinstance(module, (str, os.PathLike)):
+        return load(module, map_location)
+    if map_location is not None:
+        raise TypeError("map_location is for the path of a file; move a module with .to(device)")
     if isinstance(module, torch.jit.ScriptModule):
         return module
-    if isinstance(module, (str, os.PathLike)):
-        return load(module)
     if isinstance(module, torch.nn.Module):
         return _scripted(module)
     raise TypeError(f"module must be a ScriptModule, the path of a TorchScript file or an nn.Module, not {_described(module)}")
@@ -40,6 +42,17 @@ def require_script_module(module: Any, argument: str) -> torch.jit.ScriptModule:
 def raw(module: torch.jit.ScriptModule) -> Any:
     """The C++ module behind a ScriptModule; every torch from 1.13 on hands it to an operator."""
     return module._c
+
+
+@contextlib.contextmanager
+def plain_mode() -> Iterator[None]:
+    """Without gradients, and outside of autocast and inference mode, whatever the caller is in."""
+    with contextlib.ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.no_grad())
+        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            modes.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ._errors import Error, raised_as
-from ._files import wrapped
+from ._files import extra_files_of, remember_extra_files, wrapped
 from ._fold import arguments_of
 from ._freeze import remember
 from ._library import ops
@@ -86,6 +86,7 @@ def optimize_for_inference(module: ModuleLike, example_inputs: Any = None) -> to
     with raised_as(Error):
         raw_module, text = ops.optimize_for_inference(raw(original), arguments or ())
     optimized = wrapped(raw_module)
+    remember_extra_files(optimized, extra_files_of(original))
     content = json.loads(text)
     fused = tuple(FusedLayer(**layer) for layer in content.pop("fused"))
     _fusions[optimized] = Fusions(fused, tuple(UnfusedStep(**step) for step in content.pop("unfused")))

@@ -58,6 +58,18 @@ TEST_F(Files, LoadsWhatItSaved) {
   EXPECT_EQ(load(path("model.pt")).forward({at::ones({2}, at::kDouble)}).toTensor()[0].item<double>(), 2);
 }
 
+TEST_F(Files, KeepsExtraFiles) {
+  const ExtraFiles files = {{"names.txt", "cat,dog"}, {"table", std::string("\0\xff", 2)}};
+  save(model().module, path("model.pt"), files);
+  FileContent content;
+  load(path("model.pt"), at::kCPU, &content);
+  EXPECT_EQ(content.extra_files, files);
+  EXPECT_EQ(content.devices, "cpu");
+  save(model().module, path("model.pt"));
+  load(path("model.pt"), at::kCPU, &content);
+  EXPECT_TRUE(content.extra_files.empty());
+}
+
 TEST_F(Files, LeavesNothingBesideTheFile) {
   save(model().module, path("model.pt"));
   EXPECT_EQ(std::distance(fs::directory_iterator(directory), {}), 1);

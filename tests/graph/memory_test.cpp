@@ -61,14 +61,15 @@ TEST(Memory, OfAnOperatorThatIsNotListedMayBeThatOfAnyInput) {
 
 TEST(Memory, OfWhatADictHoldsIsThatOfItsElements) {
   const Parsed graph = parsed(
-      "%y : Tensor = aten::relu(%x)\n  %k : str = prim::Constant[value=\"stem\"]()\n  %d : Dict(str, Tensor) = prim::DictConstruct(%k, %y)\n"
+      "%y : Tensor = aten::relu(%x)\n  %k : str = prim::Constant[value=\"stem\"]()\n  %d : Dict(str, Tensor) = "
+      "prim::DictConstruct(%k, %y)\n"
       "  %v : Tensor = aten::__getitem__(%d, %k)\n  %w : Tensor = aten::relu_(%v)");
   EXPECT_TRUE(Memory(*graph.graph).may_be_written(graph["y"]));
 }
 
 TEST(Memory, OfTensorsIsNotWrittenByAListThatGrows) {
-  const Parsed graph = parsed(
-      "%y : Tensor = aten::relu(%x)\n  %l : Tensor[] = prim::ListConstruct(%y)\n  %m : Tensor[] = aten::append(%l, %x)");
+  const Parsed graph =
+      parsed("%y : Tensor = aten::relu(%x)\n  %l : Tensor[] = prim::ListConstruct(%y)\n  %m : Tensor[] = aten::append(%l, %x)");
   const Memory memory(*graph.graph);
   EXPECT_FALSE(memory.may_be_written(graph["y"]));
   EXPECT_TRUE(memory.may_be_written(graph["l"]));
@@ -76,7 +77,8 @@ TEST(Memory, OfTensorsIsNotWrittenByAListThatGrows) {
 
 TEST(Memory, OfABranchIsThatOfWhatItReturns) {
   const Parsed graph = parsed(
-      "%y : Tensor = aten::relu(%x)\n  %c : bool = aten::Bool(%z)\n  %r : Tensor = prim::If(%c)\n    block0():\n      -> (%y)\n    block1():\n"
+      "%y : Tensor = aten::relu(%x)\n  %c : bool = aten::Bool(%z)\n  %r : Tensor = prim::If(%c)\n    block0():\n      -> (%y)\n  "
+      "  block1():\n"
       "      %s : Tensor = aten::sigmoid(%x)\n      -> (%s)\n  %w : Tensor = aten::relu_(%r)");
   const Memory memory(*graph.graph);
   for (const char* name : {"y", "s"}) EXPECT_TRUE(memory.may_be_written(graph[name])) << name;
@@ -84,23 +86,38 @@ TEST(Memory, OfABranchIsThatOfWhatItReturns) {
 
 TEST(Memory, IsReadTheSameWhereNothingWritesBetween) {
   const Parsed graph = parsed(
-      "%y : Tensor = aten::relu(%x)\n  %a : Tensor = aten::sigmoid(%y)\n  %b : Tensor = aten::tanh(%y)\n  %w : Tensor = aten::relu_(%y)\n"
+      "%y : Tensor = aten::relu(%x)\n  %a : Tensor = aten::sigmoid(%y)\n  %b : Tensor = aten::tanh(%y)\n  %w : Tensor = "
+      "aten::relu_(%y)\n"
       "  %d : Tensor = aten::exp(%y)");
   const Memory memory(*graph.graph);
   EXPECT_TRUE(memory.read_the_same(graph["y"], graph["a"]->node(), graph["b"]->node()));
   EXPECT_FALSE(memory.read_the_same(graph["y"], graph["b"]->node(), graph["d"]->node()));
 }
 
-TEST(Memory, IsSeenBehindAWriteThroughWhatWasMadeBefore) {
+TEST(Memory, MayNotBeOverwrittenWhereWhatSharesItIsReadBehind) {
   const Parsed graph = parsed(
-      "%y : Tensor = aten::relu(%x)\n  %v : Tensor = aten::t(%y)\n  %w : Tensor = aten::relu_(%y)\n  %a : Tensor = aten::sigmoid(%v)");
-  EXPECT_TRUE(Memory(*graph.graph).is_seen_behind(graph["w"]->node(), graph["y"]));
+      "%y : Tensor = aten::relu(%x)\n  %v : Tensor = aten::t(%y)\n  %w : Tensor = aten::relu_(%y)\n  %a : Tensor = "
+      "aten::sigmoid(%v)");
+  EXPECT_FALSE(Memory(*graph.graph).may_be_overwritten(graph["y"], graph["w"]->node()));
 }
 
-TEST(Memory, IsNotSeenBehindAWriteThroughWhatWasReadBefore) {
+TEST(Memory, MayBeOverwrittenWhereWhatSharesItIsReadBefore) {
   const Parsed graph = parsed(
-      "%y : Tensor = aten::relu(%x)\n  %v : Tensor = aten::t(%y)\n  %a : Tensor = aten::sigmoid(%v)\n  %w : Tensor = aten::relu_(%y)");
-  EXPECT_FALSE(Memory(*graph.graph).is_seen_behind(graph["w"]->node(), graph["y"]));
+      "%y : Tensor = aten::relu(%x)\n  %v : Tensor = aten::t(%y)\n  %a : Tensor = aten::sigmoid(%v)\n  %w : Tensor = "
+      "aten::relu_(%y)");
+  EXPECT_TRUE(Memory(*graph.graph).may_be_overwritten(graph["y"], graph["w"]->node()));
+}
+
+TEST(Memory, OfAnInputMayNotBeOverwritten) {
+  const Parsed graph = parsed("%v : Tensor = aten::t(%x)\n  %w : Tensor = aten::relu_(%v)");
+  EXPECT_FALSE(Memory(*graph.graph).may_be_overwritten(graph["v"], graph["w"]->node()));
+}
+
+TEST(Memory, ThatWentIntoADictMayNotBeOverwritten) {
+  const Parsed graph = parsed(
+      "%y : Tensor = aten::relu(%x)\n  %k : str = prim::Constant[value=\"stem\"]()\n"
+      "  %d : Dict(str, Tensor) = prim::DictConstruct(%k, %y)\n  %w : Tensor = aten::relu_(%y)");
+  EXPECT_FALSE(Memory(*graph.graph).may_be_overwritten(graph["y"], graph["w"]->node()));
 }
 
 }  // namespace

@@ -104,6 +104,61 @@ TEST(Assemble, KeepsBuffersThatAreOtherViewsOfOneMemory) {
   EXPECT_TRUE(outputs->elements()[2].toTensor().equal(values.view(at::kLong)));
 }
 
+jit::Module child(const char* name, const at::Tensor& weight) {
+  jit::Module module(name);
+  module.register_parameter("weight", weight, /*is_buffer=*/false);
+  return module;
+}
+
+TEST(Assemble, BuildsASubmoduleWithTwoNamesOnce) {
+  Model model;
+  const jit::Module shared = child("Shared", at::full({2}, 3, at::kDouble));
+  model.module.register_module("a", shared);
+  model.module.register_module("b", shared);
+  model.module.register_module("c", child("Other", at::full({2}, 3, at::kDouble)));
+  model.forward("return x * self.a.weight + self.b.weight * self.c.weight");
+  const jit::Module result = rebuilt(model.module);
+  EXPECT_EQ(result.attr("a").toModule()._ivalue(), result.attr("b").toModule()._ivalue());
+  EXPECT_NE(result.attr("a").toModule()._ivalue(), result.attr("c").toModule()._ivalue());
+}
+
+TEST(Assemble, KeepsUnderBothNamesWhatOneOfThemReads) {
+  Model model;
+  jit::Module shared = child("Shared", at::full({2}, 3, at::kDouble));
+  shared.register_parameter("bias", at::ones({2}, at::kDouble), /*is_buffer=*/false);
+  model.module.register_module("a", shared);
+  model.module.register_module("b", shared);
+  model.forward("return x * self.a.weight + self.b.bias");
+  jit::Module result = rebuilt(model.module);
+  EXPECT_EQ(result.attr("a").toModule()._ivalue(), result.attr("b").toModule()._ivalue());
+  EXPECT_EQ(result.forward({at::ones({2}, at::kDouble)}).toTensor()[0].item<double>(), 4);
+}
+
+TEST(Assemble, KeepsACounterUnderTwoNamesOne) {
+  for (const bool shared : {true, false}) {
+    Model model;
+    jit::Module counter("__torch__.Counter", model.module._ivalue()->compilation_unit(), true);
+    counter.register_attribute("count", c10::IntType::get(), 0);
+    counter.define("def forward(self, x):\n  self.count = self.count + 1\n  return x * self.count\n");
+    model.module.register_module("a", counter);
+    model.module.register_module("b", shared ? counter : counter.copy());
+    model.forward("return self.a.forward(x) + self.b.forward(x)");
+    jit::Module result = rebuilt(model.module);
+    EXPECT_EQ(result.forward({at::ones({2}, at::kDouble)}).toTensor()[0].item<double>(), shared ? 3 : 2);
+  }
+}
+
+TEST(Assemble, CopiesAParameterThatIsWritten) {
+  const at::Tensor weight = at::ones({2}, at::kDouble);
+  Model model;
+  model.parameter("weight", weight).buffer("first", weight.narrow(0, 0, 1)).forward("self.first.add_(1)\nreturn x * self.weight");
+  jit::Module result = rebuilt(model.module);
+  for (const double value : {2, 3}) {
+    EXPECT_EQ(result.forward({at::ones({2}, at::kDouble)}).toTensor()[0].item<double>(), value);
+  }
+  EXPECT_EQ(weight[0].item<double>(), 1);
+}
+
 TEST(Assemble, KeepsDefaultArguments) {
   Model model;
   model.parameter("weight", at::full({2}, 3, at::kDouble));

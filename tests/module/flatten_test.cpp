@@ -88,25 +88,6 @@ TEST(Flatten, LeavesTheModuleAsItWas) {
   EXPECT_EQ(model.module.get_method("forward").graph()->toString(), before);
 }
 
-// A counter under the name a; under b too where `shared`.
-Model with_counter(bool shared) {
-  Model model;
-  jit::Module counter("__torch__.Counter", model.module._ivalue()->compilation_unit(), true);
-  counter.register_attribute("count", c10::IntType::get(), 0);
-  counter.define("def forward(self, x):\n  self.count = self.count + 1\n  return x * self.count\n");
-  model.module.register_module("a", counter);
-  model.module.register_module("b", shared ? counter : counter.copy());
-  return model.forward("return self.a.forward(x) + self.b.forward(x)");
-}
-
-TEST(Flatten, KeepsACounterUnderOneName) {
-  EXPECT_EQ(flatten(with_counter(false).module, {}).methods.size(), 1);
-}
-
-TEST(Flatten, RefusesACounterUnderTwoNames) {
-  EXPECT_THROW(flatten(with_counter(true).module, {}), Error);
-}
-
 TEST(Flatten, RefusesAnUnknownName) {
   Options options;
   options.preserved_attributes = {"missing"};

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "bnfold/bnfold.h"
 #include "support/model.h"
 
@@ -32,14 +34,15 @@ std::string error_of_ranks(const std::vector<std::optional<int64_t>>& input_rank
 }
 
 TEST(Options, FromJson) {
-  const Options options = options_from_json(R"({"preserved_attributes": ["encode"], "input_ranks": [4, null]})");
+  const Options options = options_from_json(R"({"preserved_attributes": ["encode"], "input_ranks": [4, null], "fold_limit": 3})");
+  EXPECT_EQ(options.fold_limit, 3);
   EXPECT_EQ(options.preserved_attributes, std::vector<std::string>{"encode"});
   EXPECT_EQ(options.input_ranks, (std::vector<std::optional<int64_t>>{4, std::nullopt}));
 }
 
 TEST(Options, FromJsonRefusesWhatItDoesNotKnow) {
   EXPECT_EQ(error_of(R"({"direction": 1})"),
-            "there is no option 'direction'; the options are preserved_attributes and input_ranks");
+            "there is no option 'direction'; the options are preserved_attributes, input_ranks and fold_limit");
   EXPECT_EQ(error_of("[]"), "the options must be a JSON object");
   EXPECT_THAT(error_of("{"), testing::StartsWith("the options are no JSON"));
 }
@@ -54,6 +57,26 @@ TEST(Options, FromJsonRefusesNamesThatAreNone) {
   for (const char* names : {"3", R"("encode")", R"({"encode": "forward"})", "[3]", "null"}) {
     EXPECT_EQ(error_of(std::string(R"({"preserved_attributes": )") + names + "}"), "preserved_attributes must be a list of names")
         << names;
+  }
+}
+
+TEST(Options, FromJsonRefusesALimitThatIsNone) {
+  for (const char* limit : {"-1", "1.5", "null", R"("3")", "[3]", "true", "1e30"}) {
+    EXPECT_EQ(error_of(std::string(R"({"fold_limit": )") + limit + "}"), "fold_limit must be a whole number, 0 or more") << limit;
+  }
+}
+
+TEST(Options, TheLimitIsOnAllMethodsTogether) {
+  Model model;
+  model.layer("conv1", {4, 3, 1, 1}, 4).norm("norm1", 4).layer("conv2", {4, 3, 1, 1}, 4).norm("norm2", 4);
+  model.forward("return " + batch_norm("norm1", conv("conv1", "x")));
+  model.define("def other(self, x):\n  return " + batch_norm("norm2", conv("conv2", "x")) + "\n");
+  for (const int64_t limit : {0, 1, 2, 3}) {
+    Options options;
+    options.fold_limit = limit;
+    const FoldResult result = fold(model.module, options);
+    EXPECT_EQ(result.report.folded.size(), std::min<size_t>(limit, 2));
+    EXPECT_TRUE(result.report.kept.empty());
   }
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import pytest
 import torch
@@ -196,3 +196,92 @@ def test_a_failed_comparison_gives_no_module():
     model = prepared(Chaotic(), (double(8, 4),))
     with pytest.raises(bnfold.Error, match=r"differs from the original on the example inputs: by .* of output, where 1e-10 is the tolerance"):
         bnfold.fold(model, double(8, 4))
+
+
+class Numbers(Nested):
+    """Everything that forward may return beside tensors."""
+
+    def forward(self, x) -> Tuple[torch.Tensor, float, int, bool, str, Optional[int], List[float], Dict[str, float], List[int]]:
+        low, high = self.features(x)
+        mean = float(high.abs().mean())
+        return low, mean, high.dim(), mean > 0, "name", None, [mean, 0.0, -2.0 * mean], {"mean": mean}, high.shape
+
+
+def numbers(dtype: torch.dtype) -> torch.jit.ScriptModule:
+    return torch.jit.script(prepared(Numbers(), (image(),)).to(dtype))
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.double, 1e-10), (torch.float, 1e-4)])
+def test_numbers_among_the_outputs(dtype, tolerance):
+    original = numbers(dtype)
+    result = bnfold.fold(original, image().to(dtype))
+    assert result.check.passed and result.check.tolerance == tolerance
+
+
+@pytest.mark.parametrize("factor, passes", [(1 + 1e-6, True), (1 + 1e-2, False)])
+def test_a_number_has_the_tolerance_of_what_it_is_computed_from(factor, passes):
+    assert bnfold.check(Returning([factor]).scripted(), Returning([1.0]).scripted(), [(torch.ones(1),)]).passed == passes
+    assert not bnfold.check(Returning([factor]).scripted(), Returning([1.0]).scripted(), [(torch.ones(1).double(),)]).passed
+
+
+@pytest.mark.parametrize("one, other, passes", [([1e-9, 1.0], [0.0, 1.0], True), ([1e-9], [0.0], False), ([1.0], [1.0, 1.0], False), ([], [], True)])
+def test_numbers_of_a_list_are_compared_with_the_largest(one, other, passes):
+    assert bnfold.check(Returning(one).scripted(), Returning(other).scripted(), [(torch.ones(1),)]).passed == passes
+
+
+class Returning(nn.Module):
+    def __init__(self, values: List[float]):
+        super().__init__()
+        self.values = torch.jit.Attribute(values, List[float])
+
+    def forward(self, x):
+        return self.values
+
+    def scripted(self) -> torch.jit.ScriptModule:
+        return torch.jit.script(self.eval())
+
+
+class ReturningOther(nn.Module):
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x) -> Tuple[int, bool, str, Optional[float], Optional[int]]:
+        kind = self.kind
+        return 1 if kind == "int" else 2, kind == "bool", kind if kind == "str" else "", 1.0 if kind == "none" else None, None
+
+
+@pytest.mark.parametrize("kind, where", [("int", 0), ("bool", 1), ("str", 2), ("none", 3)])
+def test_what_is_no_number_has_to_be_equal(kind, where):
+    one, other = (torch.jit.script(ReturningOther(one).eval()) for one in (kind, "other"))
+    compared = bnfold.check(one, other, [(torch.ones(1),)])
+    assert not compared.passed and compared.worst_output == f"output[{where}]"
+    assert bnfold.check(one, one, [(torch.ones(1),)]).passed
+
+
+@torch.jit.script
+class Features:
+    def __init__(self, low: torch.Tensor, mean: float):
+        self.low = low
+        self.mean = mean
+
+
+class InAnObject(Nested):
+    def forward(self, x):
+        low, high = self.features(x)
+        return Features(low, float(high.abs().mean()))
+
+
+class InATask(Nested):
+    def forward(self, x):
+        return torch.jit.fork(self.features, x)
+
+
+@pytest.mark.parametrize("model, where", [(InAnObject, "output.mean"), (InATask, "output[1]")])
+def test_outputs_in_objects_and_tasks(model, where):
+    original = torch.jit.script(prepared(model(), (image(),)))
+    result = bnfold.fold(original, image())
+    assert result.check.passed
+    result.module.deep.bias.add_(1.0)
+    compared = bnfold.check(original, result.module, [(image(),)])
+    assert not compared.passed and compared.worst_output == where

@@ -111,6 +111,12 @@ def test_options_of_a_wrong_type(module):
         bnfold.fold(module, double(2, 3, 9, 9), input_ranks=[4])
 
 
+@pytest.mark.parametrize("limit, error", [("3", TypeError), (1.5, TypeError), (True, TypeError), (-1, bnfold.Error)])
+def test_a_limit_that_is_none(limit, error, module):
+    with pytest.raises(error, match="fold_limit must be a whole number"):
+        bnfold.fold(module, fold_limit=limit)
+
+
 def test_unknown_preserved_attribute(module):
     with pytest.raises(bnfold.Error, match="no attribute 'encode' to preserve") as error:
         bnfold.fold(module, preserved_attributes=["encode"])
@@ -202,14 +208,19 @@ class Overlapping(nn.Module):
 
 
 def test_memory_that_two_attributes_share():
-    for module in (Listed(), Overlapping(written=True)):
-        with pytest.raises(bnfold.Error, match="share memory that may be written.*give each its own"):
-            bnfold.fold(torch.jit.script(module.eval()))
+    with pytest.raises(bnfold.Error, match="share memory that may be written.*give each its own"):
+        bnfold.fold(torch.jit.script(Listed().eval()))
 
 
-@pytest.mark.parametrize("module", [Listed(torch.ones(1)), Overlapping(written=False)])
-def test_memory_of_their_own(module):
-    assert len(bnfold.fold(torch.jit.script(module.eval())).report.folded) == 1
+@pytest.mark.parametrize("module", [Listed(torch.ones(1)), Overlapping(written=False), Overlapping(written=True)])
+def test_memory_that_no_fold_takes_for_constant(module):
+    scripted = torch.jit.script(module.eval())
+    result = bnfold.fold(scripted)
+    assert len(result.report.folded) == 1
+    image = torch.randn(1, 3, 9, 9)
+    outputs = [result.module(image) for _ in range(3)]
+    for output in outputs:
+        assert torch.allclose(scripted(image), output, rtol=1e-4, atol=1e-4)
 
 
 def import_bnfold(**environment: str) -> subprocess.CompletedProcess:

@@ -388,3 +388,110 @@ def test_without_permission_to_write(saved, public_directory):
     finally:
         public_directory.chmod(0o755)
     assert list(public_directory.iterdir()) == []
+
+
+# ---- what stands beside the module
+
+
+EXTRA = {"names.txt": b"cat,dog", "folder/table.bin": bytes(range(256)), "empty": b""}
+
+
+def with_extra_files(model: nn.Module, path: Path) -> Path:
+    torch.jit.save(torch.jit.script(model), str(path), _extra_files=EXTRA)
+    return path
+
+
+def extra_files_in(path: Path) -> dict[str, bytes]:
+    files = dict.fromkeys(EXTRA, "")
+    torch.jit.load(str(path), _extra_files=files)
+    return {name: content if isinstance(content, bytes) else content.encode() for name, content in files.items()}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        bnfold.load,
+        lambda path: bnfold.fold(path).module,
+        lambda path: bnfold.fold(bnfold.load(path)).module,
+        lambda path: bnfold.freeze(bnfold.load(path)),
+        lambda path: bnfold.optimize_for_inference(str(path)),
+    ],
+)
+def test_extra_files_are_kept(call, model, tmp_path):
+    module = call(with_extra_files(model, tmp_path / "model.pt"))
+    assert bnfold.extra_files_of(module) == EXTRA
+    bnfold.save(module, tmp_path / "again.pt")
+    assert extra_files_in(tmp_path / "again.pt") == EXTRA
+
+
+def test_extra_files_may_be_others(model, tmp_path):
+    module = bnfold.load(with_extra_files(model, tmp_path / "model.pt"))
+    bnfold.save(module, tmp_path / "other.pt", extra_files={"names.txt": "bird"})
+    assert bnfold.extra_files_of(bnfold.load(tmp_path / "other.pt")) == {"names.txt": b"bird"}
+    bnfold.save(module, tmp_path / "none.pt", extra_files={})
+    assert bnfold.extra_files_of(bnfold.load(tmp_path / "none.pt")) == {}
+
+
+def test_a_module_without_a_file_has_no_extra_files(model, saved):
+    assert bnfold.extra_files_of(torch.jit.script(model)) == {}
+    assert bnfold.extra_files_of(bnfold.load(saved)) == {}
+
+
+def test_a_damaged_extra_file(model, tmp_path):
+    path = with_extra_files(model, tmp_path / "model.pt")
+    content = path.read_bytes()
+    assert content.count(b"cat,dog") == 1
+    path.write_bytes(content.replace(b"cat,dog", b"cat,cow"))
+    assert_refused(path, DAMAGED)
+
+
+# ---- devices
+
+
+def from_a_gpu(source: Path, target: Path) -> Path:
+    """A file as a GPU would write it."""
+
+    def moved(name: str, content: bytes) -> bytes:
+        return content.replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0") if name.endswith(".pkl") else content
+
+    return rewritten(source, target, moved)
+
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+@without_gpu
+def test_a_file_from_a_gpu(model, saved, tmp_path):
+    path = from_a_gpu(saved, tmp_path / "model.pt")
+    assert_refused(path, r'was saved from a GPU \(cuda:0\), and there is none; load it with map_location="cpu"')
+    for module in (bnfold.load(path, map_location="cpu"), bnfold.fold(path, map_location=torch.device("cpu")).module):
+        assert torch.allclose(module(torch.ones(1, 3, 9, 9).double()), model(torch.ones(1, 3, 9, 9).double()))
+
+
+@without_gpu
+def test_a_device_that_is_not_there(saved):
+    with pytest.raises(bnfold.LoadError, match="can't be loaded onto cuda:0, as there is no GPU; load it onto the CPU"):
+        bnfold.load(saved, map_location="cuda:0")
+
+
+def test_a_device_that_is_none(saved):
+    with pytest.raises(bnfold.LoadError, match="there is no device 'gpu'; name one as in cpu or cuda:0"):
+        bnfold.load(saved, map_location="gpu")
+
+
+def test_a_module_that_speaks_of_a_gpu_is_none_from_one(tmp_path):
+    class Speaking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.name = "cuda:0"
+
+        def forward(self, x):
+            return x, self.name
+
+    torch.jit.script(Speaking().eval()).save(str(tmp_path / "model.pt"))
+    assert bnfold.load(tmp_path / "model.pt")(torch.ones(1))[1] == "cuda:0"
+
+
+def test_map_location_is_for_files(model):
+    with pytest.raises(TypeError, match=r"map_location is for the path of a file; move a module with \.to\(device\)"):
+        bnfold.fold(torch.jit.script(model), map_location="cpu")

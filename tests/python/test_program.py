@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from calibrate import calibrate, relative_error
 from cases import double, prepared
-from tested import PROGRAM
+from test_files import from_a_gpu
+from tested import LIBRARY, PROGRAM
 from torch import nn
 
 VARIABLES = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -78,6 +80,21 @@ class Parallel(nn.Module):
         return self.large(x) + self.small(x)
 
 
+class Methods(nn.Module):
+    """An exported method that another one calls, so that nobody knows that it was exported."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.labels = conv_and_norm(), nn.Conv2d(5, 2, 1), ["cat", "dog"]
+
+    @torch.jit.export
+    def encode(self, x):
+        return self.body(x)
+
+    def forward(self, x):
+        return self.head(self.encode(x))
+
+
 def embedded() -> Embedded:
     model = Embedded().eval()
     calibrate(model, (torch.tensor([0, 1, 1]), torch.randn(3, 1)))
@@ -100,11 +117,13 @@ def models(tmp_path_factory) -> Path:
             "parallel": Parallel().double().eval(),
             "noisy": prepared(Noisy(), (double(2, 3, 9, 9),)),
             "along_length": prepared(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)), (double(3, 6, 4),)),
+            "methods": prepared(Methods(), (double(2, 3, 9, 9),)),
             "no_norm": nn.Sequential(nn.Conv2d(3, 5, 3)).double().eval(),
         }
         for name, model in modules.items():
             torch.jit.save(torch.jit.script(model), directory / f"{name}.pt")
         torch.jit.save(torch.jit.script(conv_and_norm().train()), directory / "training.pt")
+        torch.jit.save(torch.jit.script(plain), directory / "labelled.pt", _extra_files={"names.txt": b"cat,dog"})
     torch.save(plain.state_dict(), directory / "state_dict.pt")
     (directory / "empty.pt").touch()
     (directory / "text.pt").write_text("these are no weights")
@@ -520,7 +539,8 @@ def test_a_terminal_shows_progress(models, tmp_path):
     assert on_terminal([models / "plain.pt", tmp_path / "out.pt"], "stderr", TERM="dumb") == ""
 
 
-OPTIONS = ("--help", "--version", "--input", "--check", "--bench", "--frozen", "--strict", "--explain", "--json", "--plot", "--completion")
+OPTIONS = ("--help", "--version", "--input", "--check", "--bench", "--preserve", "--device", "--load-library", "--frozen", "--strict", "--explain")
+OPTIONS += ("--json", "--plot", "--fold-limit", "--completion")
 
 
 def test_completion_in_bash(bnfold, tmp_path):
@@ -578,3 +598,103 @@ def test_plot_without_graphviz(bnfold, tmp_path, monkeypatch):
 def test_plot_into_what_is_no_picture(path, sentence, bnfold, tmp_path):
     assert sentence in bnfold("kept", "out.pt", "--plot", path, code=USAGE).stderr
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- what a module needs, and what it is to keep
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("preserved", [False, True])
+def test_preserve(preserved, frozen, bnfold, models, tmp_path):
+    names = ("--preserve", "encode", "--preserve", "labels") if preserved else ()
+    bnfold("methods", "out.pt", *names, *(("--frozen",) if frozen else ()), code=DONE)
+    image = double(2, 3, 9, 9)
+    module = assert_same_outputs(models / "methods.pt", tmp_path / "out.pt", image)
+    assert hasattr(module, "encode") == hasattr(module, "labels") == preserved
+    if preserved:
+        original = torch.jit.load(models / "methods.pt")
+        assert relative_error(original.encode(image), module.encode(image)) <= 1e-12
+        assert module.labels == ["cat", "dog"]
+
+
+def test_preserve_what_is_not_there(bnfold, tmp_path):
+    assert_says(bnfold("methods", "out.pt", "--preserve", "decode", code=CANNOT_LOAD), "the module has no attribute 'decode' to preserve")
+    assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize("options", [(), ("--frozen",)])
+def test_extra_files_are_in_out_too(options, bnfold, tmp_path):
+    bnfold("labelled", "out.pt", *options, code=DONE)
+    files = {"names.txt": ""}
+    torch.jit.load(tmp_path / "out.pt", _extra_files=files)
+    assert files["names.txt"] == b"cat,dog"
+
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+@without_gpu
+@pytest.mark.parametrize("options", [(), ("--device", "cpu")])
+def test_a_file_from_a_gpu_is_loaded_onto_the_cpu_and_the_program_says_so(options, bnfold, models, tmp_path):
+    path = from_a_gpu(models / "plain.pt", tmp_path / "gpu.pt")
+    result = bnfold(path, "out.pt", *options, code=DONE)
+    assert re.search(r"^device +saved from cuda:0, loaded onto cpu$", result.stdout, re.MULTILINE)
+    assert_same_outputs(models / "plain.pt", tmp_path / "out.pt", double(2, 3, 9, 9))
+    assert "device" not in bnfold("plain", "out.pt", *options, code=DONE).stdout
+
+
+@without_gpu
+def test_a_device_that_is_not_there(bnfold, tmp_path):
+    result = bnfold("plain", "out.pt", "--device", "cuda:0", code=CANNOT_LOAD)
+    assert_says(result, "can't be loaded onto cuda:0, as there is no GPU; load it onto the CPU")
+    assert written(tmp_path) == []
+
+
+def test_a_device_that_is_none(bnfold):
+    assert_says(bnfold("plain", "out.pt", "--device", "gpu", code=USAGE), "'gpu' is no device; name one as in --device cpu or --device cuda:0")
+
+
+class Suppressing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = conv_and_norm()
+
+    def forward(self, x, boxes):
+        kept = torchvision.ops.nms(boxes, boxes[:, 0], 0.5)
+        return self.body(x), boxes[kept]
+
+
+def test_operators_of_torchvision_are_found_beside_torch(bnfold, tmp_path):
+    torch.jit.script(prepared(Suppressing(), (double(2, 3, 9, 9), double(4, 4)))).save(tmp_path / "model.pt")
+    bnfold("model.pt", "out.pt", "--input", "2,3,9,9", "--input", "4,4", "--check", "2", code=DONE)
+    module = torch.jit.load(tmp_path / "out.pt")
+    assert "batch_norm" not in str(module.inlined_graph)
+
+
+class CallsBnfold(nn.Module):
+    def forward(self, x):
+        return torch.ops.bnfold.fold(x)
+
+
+def test_load_library(bnfold, tmp_path):
+    # The operators of bnfold itself, which the program does not have.
+    torch.jit.script(CallsBnfold().eval()).save(tmp_path / "model.pt")
+    result = bnfold("model.pt", "out.pt", code=CANNOT_LOAD)
+    assert_says(result, "needs an operator or class that is not here: Unknown builtin op: bnfold::fold")
+    assert "load the library that has it first, with torch.ops.load_library, dlopen or --load-library" in result.stderr
+    bnfold("model.pt", "out.pt", "--load-library", LIBRARY, code=DONE)
+    assert written(tmp_path) == ["model.pt", "out.pt"]
+
+
+def test_a_library_that_is_none(bnfold, models, tmp_path):
+    result = bnfold("plain", "out.pt", "--load-library", "none.so", code=CANNOT_LOAD)
+    assert_says(result, "--load-library none.so can't be loaded")
+    assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize("limit, folded", [(0, 0), (1, 1), (5, 1)])
+def test_fold_limit(limit, folded, bnfold, models, tmp_path):
+    bnfold("plain", "out.pt", "--fold-limit", limit, "--json", "report.json", code=DONE)
+    assert len(json.loads((tmp_path / "report.json").read_text())["folded"]) == folded
+    module = assert_same_outputs(models / "plain.pt", tmp_path / "out.pt", double(2, 3, 9, 9))
+    assert ("batch_norm" in str(module.inlined_graph)) == (folded == 0)

@@ -620,3 +620,442 @@ NUMBERS = [added, subtracted, multiplied, multiplied_by_a_fraction, multiplied_i
 @pytest.mark.parametrize("apply", NUMBERS, ids=lambda apply: apply.__name__)
 def test_a_number_that_a_trace_makes_a_tensor(apply, spelling, inputs):
     assert_folds(prepared(WithNumber(apply), inputs), inputs, spelling=spelling)
+
+
+# ---- what several parts of a module hold
+
+
+class Appending(Base):
+    """Fills a list that another submodule counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept: List[torch.Tensor] = [torch.zeros(1)]
+
+    def forward(self, x):
+        self.kept.append(torch.ones(1))
+        return self.body(x)
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kept: List[torch.Tensor] = [torch.zeros(1)]
+
+    def forward(self, x):
+        return x * len(self.kept)
+
+
+class Registering(Base):
+    def __init__(self):
+        super().__init__()
+        self.kept: Dict[str, int] = {"calls": 1}
+
+    def forward(self, x):
+        self.kept["calls"] += 1
+        return self.body(x)
+
+
+class Reporting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kept: Dict[str, int] = {"calls": 1}
+
+    def forward(self, x):
+        return x * self.kept["calls"]
+
+
+class Sizing(Base):
+    """Fills a list of numbers, which are constants where nobody does."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept: List[int] = [1]
+
+    def forward(self, x):
+        self.kept.append(len(self.kept))
+        return self.body(x)
+
+
+class Measuring(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kept: List[int] = [1]
+
+    def forward(self, x):
+        return x * len(self.kept)
+
+
+class CallsAnObject(Base):
+    def __init__(self):
+        super().__init__()
+        self.kept = Gain(0.5)
+
+    def forward(self, x):
+        self.kept.apply(x)
+        return self.body(x)
+
+
+class AsksAnObject(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kept = Gain(0.5)
+
+    def forward(self, x):
+        return x * (1 + self.kept.calls)
+
+
+class Two(nn.Module):
+    """Two submodules, of which both hold what the first one does after ``share``."""
+
+    def __init__(self, first: nn.Module, second: nn.Module):
+        super().__init__()
+        self.first, self.second = first, second
+
+    @torch.jit.export
+    def share(self):
+        self.second.kept = self.first.kept
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+PAIRS = [(Appending, Counting), (Registering, Reporting), (Sizing, Measuring), (CallsAnObject, AsksAnObject)]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("first, second", PAIRS)
+def test_what_two_submodules_hold_is_one_in_the_result_too(first, second, shared, inputs):
+    module = torch.jit.script(prepared(Two(first(), second()), inputs))
+    if shared:
+        module.share()
+    original = saved(module)
+    result = bnfold.fold(saved(module), preserved_attributes=["forward"])
+    assert_folded(result)
+    outputs = [result.module(*inputs) for _ in range(3)]
+    for output in outputs:
+        assert_same(original(*inputs), output)
+    # Each run adds to what is shared, and to nothing where it is not.
+    assert torch.equal(outputs[0], outputs[1]) != shared
+
+
+@pytest.mark.parametrize("first, second", PAIRS)
+def test_the_comparison_sees_what_two_submodules_hold(first, second, inputs):
+    module = torch.jit.script(prepared(Two(first(), second()), inputs))
+    module.share()
+    alone = saved(torch.jit.script(prepared(Two(first(), second()), inputs)))
+    alone.load_state_dict(module.state_dict())
+    assert bnfold.check(module, saved(module), [inputs, inputs])
+    assert not bnfold.check(module, alone, [inputs, inputs])
+
+
+class OneTensorInTwoLists(Base):
+    def __init__(self, written: bool):
+        super().__init__()
+        total = torch.ones(1)
+        self.one, self.other, self.written = [total], [torch.zeros(1), total], written
+
+    def forward(self, x):
+        if self.written:
+            self.one[0].add_(1.0)
+        return self.body(x) * self.other[1]
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_tensor_in_two_lists_is_one(written, inputs):
+    module = torch.jit.script(prepared(OneTensorInTwoLists(written), inputs))
+    result = bnfold.fold(module)
+    assert_folded(result)
+    total = module.one[0].item()
+    outputs = [result.module(*inputs) for _ in range(3)]
+    assert module.one[0].item() == total
+    for output in outputs:
+        assert_same(module(*inputs), output)
+
+
+class ViewsInAList(Base):
+    """Two views of one memory, of which one is written."""
+
+    def __init__(self):
+        super().__init__()
+        values = torch.arange(1.0, 4.0)
+        self.views = [values[:1], values[:2]]
+
+    def forward(self, x):
+        self.views[0].add_(1.0)
+        return self.body(x) * self.views[1].sum()
+
+
+def test_views_in_a_list_stay_views_of_one_memory(inputs):
+    module = torch.jit.script(prepared(ViewsInAList(), inputs))
+    result = bnfold.fold(module, inputs).module
+    outputs = [result(*inputs) for _ in range(3)]
+    for output in outputs:
+        assert_same(module(*inputs), output)
+
+
+# ---- one submodule with several names
+
+
+class TwoNames(nn.Module):
+    """One convolution and norm under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.query = block()
+        self.key = self.query
+
+    def forward(self, x):
+        return self.query(x) * self.key(x.flip(-1))
+
+
+class OneOfThemKept(TwoNames):
+    def forward(self, x):
+        return self.query(x) * self.key[2](self.key[1](torch.sigmoid(self.key[0](x))))
+
+
+class NamedDeepInside(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Sequential(block(), block(5, 5)), nn.Sequential(block(), block(5, 5))
+        self.right[1] = self.left[1]
+
+    def forward(self, x):
+        return self.left(x) + self.right(x)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("kind", [TwoNames, NamedDeepInside])
+@both_spellings
+def test_what_has_two_names_is_stored_once(spelling, kind, loaded, inputs):
+    model = prepared(kind(), inputs)
+    module = zoo.to_torchscript(model, inputs, spelling)
+    result = bnfold.fold(saved(module) if loaded else module)
+    assert_folded(result)
+    assert_same(model(*inputs), saved(result.module)(*inputs))
+    assert result.report.parameters_after <= result.report.parameters_before
+    stored = {value.data_ptr(): value.numel() for value in result.module.state_dict().values()}
+    assert sum(stored.values()) <= sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_what_folds_differently_under_two_names_is_stored_for_each(inputs):
+    model = prepared(OneOfThemKept(), inputs)
+    result = bnfold.fold(torch.jit.script(model), inputs)
+    assert_same(model(*inputs), result.module(*inputs))
+    assert len(result.report.kept) == 1
+    state = result.module.state_dict()
+    assert not torch.equal(state["query.0.weight"], state["key.0.weight"])
+
+
+class Counted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.calls = nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), 1
+
+    def forward(self, x, plain: bool):
+        self.calls += 1
+        y = self.conv(x)
+        return self.norm(y if plain else torch.sigmoid(y)) * self.calls
+
+
+class CalledAlike(nn.Module):
+    """One object under two names, which scripting keeps where it was scripted before."""
+
+    def __init__(self, counted: torch.jit.ScriptModule):
+        super().__init__()
+        self.query, self.key = counted, counted
+
+    def forward(self, x):
+        return self.query(x, True) * self.key(x, True)
+
+
+class CalledDifferently(CalledAlike):
+    def forward(self, x):
+        return self.query(x, True) * self.key(x, False)
+
+
+def test_what_is_assigned_under_one_name_is_read_under_the_other(inputs):
+    module = torch.jit.script(CalledAlike(torch.jit.script(Counted().double().eval())).eval())
+    result = bnfold.fold(module)
+    assert_folded(result)
+    outputs = [result.module(*inputs) for _ in range(3)]
+    for output in outputs:
+        assert_same(module(*inputs), output)
+
+
+def test_what_is_assigned_under_two_names_that_fold_differently_is_refused(inputs):
+    module = torch.jit.script(CalledDifferently(torch.jit.script(Counted().double().eval())).eval())
+    with pytest.raises(bnfold.Error, match="'key' and 'query' are one submodule, and the module assigns its attributes"):
+        bnfold.fold(module, inputs)
+
+
+# ---- recurrent layers
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type, **options):
+        super().__init__()
+        self.body, self.recurrent = nn.Sequential(nn.Conv1d(3, 6, 3), nn.BatchNorm1d(6), nn.ReLU()), kind(6, 5, **options)
+
+    def forward(self, x):
+        return self.recurrent(self.body(x).permute(2, 0, 1))[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False, "batch_first": True}], ids=str)
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@both_spellings
+def test_recurrent_layers(spelling, kind, options):
+    inputs = (double(2, 3, 9),)
+    model = prepared(Recurrent(kind, **options), inputs)
+    module = assert_folds(model, inputs, spelling=spelling)
+    names = [name for name, _ in model.recurrent.named_parameters(prefix="recurrent")]
+    assert set(names) <= set(module.state_dict())
+    if spelling == "scripted":
+        # The list holds the parameters of the result, so that both are moved together.
+        assert all(any(one is held for held in module.recurrent._flat_weights) for one in [getattr(module.recurrent, name[10:]) for name in names])
+        module.float()
+        assert_same(model(*inputs), module(inputs[0].float()).double(), tolerance=1e-4)
+
+
+def test_a_loaded_recurrent_layer_is_stored_once():
+    inputs = (double(2, 3, 9),)
+    model = prepared(Recurrent(nn.LSTM), inputs)
+    result = bnfold.fold(saved(torch.jit.script(model)), inputs)
+    assert result.report.parameters_after < result.report.parameters_before
+    assert_same(model(*inputs), saved(result.module.float())(inputs[0].float()).double(), tolerance=1e-4)
+
+
+class WritesItsWeights(Recurrent):
+    """The list of a recurrent layer holds the weight of the convolution, and writes it."""
+
+    def __init__(self):
+        super().__init__(nn.GRU)
+        self.held = [self.body[0].weight]
+
+    def forward(self, x):
+        self.held[0].mul_(2.0)
+        return self.body(x)
+
+
+def test_a_list_through_which_a_weight_is_written_is_refused():
+    with pytest.raises(bnfold.Error, match="held and body.0.weight share memory that may be written"):
+        bnfold.fold(torch.jit.script(prepared(WritesItsWeights(), (double(2, 3, 9),))))
+
+
+# ---- methods that are left to Python
+
+
+class Ignoring(Base):
+    @torch.jit.ignore
+    def show(self, x: torch.Tensor) -> torch.Tensor:
+        print(x)
+        return x
+
+    def forward(self, x):
+        return self.show(self.body(x)) if self.training else self.body(x)
+
+
+class IgnoringInAnExportedMethod(Ignoring):
+    @torch.jit.export
+    def debug(self, x):
+        return self.show(x)
+
+
+class IgnoringInForward(Ignoring):
+    def forward(self, x):
+        return self.show(self.body(x))
+
+
+@pytest.mark.parametrize("kind", [Ignoring, IgnoringInAnExportedMethod])
+def test_ignored_methods_that_forward_does_not_call(kind, inputs):
+    model = prepared(kind(), inputs)
+    module = assert_folds(model, inputs)
+    assert not hasattr(module, "debug")
+
+
+@pytest.mark.parametrize("kind, options", [(IgnoringInForward, {}), (IgnoringInAnExportedMethod, {"preserved_attributes": ["debug"]})])
+def test_an_ignored_method_that_is_needed_is_refused(kind, options, inputs):
+    with pytest.raises(bnfold.Error, match="the module calls .*show, which @torch.jit.ignore left to Python"):
+        bnfold.fold(torch.jit.script(prepared(kind(), inputs)), **options)
+
+
+# ---- modes that the caller is in
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+MODES = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference_mode": lambda: torch.inference_mode(),
+    "enable_grad": lambda: torch.enable_grad(),
+    "half by default": lambda: default_dtype(torch.half),
+    "double by default": lambda: default_dtype(torch.double),
+    "meta by default": lambda: torch.device("meta") if hasattr(torch, "set_default_device") else contextlib.nullcontext(),
+}
+
+
+class Mixed(nn.Module):
+    """Norms that fold backward, forward, as bounds and sideways, beside one that is spelled out."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.early, self.late = block(), nn.BatchNorm2d(5), nn.Conv2d(5, 5, 1)
+        self.beside, self.linear, self.last = nn.Conv2d(5, 5, 3, padding=1), nn.Linear(5, 4), nn.BatchNorm1d(4)
+        self.register_buffer("scale", torch.rand(5, 1, 1) + 0.5)
+
+    def forward(self, x):
+        y = self.late(torch.relu(self.early(self.body(x) * self.scale)))
+        y = self.beside(y) + self.early(y)
+        return self.last(self.linear(y.mean([2, 3])))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("examples", [False, True])
+def test_the_mode_of_the_caller_changes_nothing(examples, mode, inputs):
+    model = prepared(Mixed(), inputs).float()
+    inputs = (inputs[0].float(),)
+    module = torch.jit.script(model)
+    expected = bnfold.fold(module, inputs)
+    with MODES[mode]():
+        result = bnfold.fold(module, inputs if examples else None)
+        frozen = bnfold.freeze(module)
+        optimized = bnfold.optimize_for_inference(module, inputs if examples else None)
+    if examples:
+        assert [norm.name for norm in result.report.folded] == [norm.name for norm in expected.report.folded]
+    assert not any(value.is_inference() for value in result.module.state_dict().values())
+    for name, value in result.module.state_dict().items():
+        assert value.dtype == torch.float and value.device.type == "cpu", name
+    for one in (result.module, frozen, optimized):
+        assert_same(model(*inputs), one(*inputs), tolerance=1e-5)
+
+
+def test_a_module_that_was_made_in_inference_mode(inputs):
+    with torch.inference_mode():
+        module = torch.jit.script(prepared(Mixed(), (image(),)))
+        result = bnfold.fold(module, (image(),))
+        assert_same(module(*inputs), result.module(*inputs))
+    assert_same(module(*inputs), bnfold.fold(module).module(*inputs))
+
+
+# ---- what was optimized already
+
+
+def test_an_optimized_module_is_folded_saved_and_loaded(inputs):
+    images = (inputs[0].float(),)
+
+    class Optimized(Base):
+        def forward(self, x):
+            return self.head(self.body(x))
+
+    model = prepared(Optimized(), inputs).float()
+    optimized = bnfold.optimize_for_inference(model, images)
+    for one in (bnfold.fold(optimized, images).module, bnfold.fold(saved(optimized), images).module):
+        assert_same(model(*images), saved(one)(*images), tolerance=1e-5)

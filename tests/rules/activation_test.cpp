@@ -146,12 +146,20 @@ TEST_F(ActivationRule, BoundsOnceForSeveralReaders) {
   expect_same_output(model.module, result.module, {x});
 }
 
-TEST_F(ActivationRule, DeclinesAReluInPlaceBesideAnotherReader) {
+TEST_F(ActivationRule, TakesAReluInPlaceBehindAnotherReader) {
   Model model;
   model.layer("conv1", {5, 4, 3, 3}, 5).layer("conv2", {5, 4, 3, 3}, 5).norm("norm", 4);
   model.forward(
       fmt::format("y = {}\nz = {}\ny.relu_()\nreturn {} + z", batch_norm("norm", "x"), conv("conv1", "y"), conv("conv2", "y")));
-  expect_stopped(model.module, {x}, "norm", "forward", Reason::value_changed_in_place, "relu_");
+  expect_folded(model.module, {x}, "norm", "conv1, conv2");
+}
+
+TEST_F(ActivationRule, DeclinesAReluInPlaceOfWhatAViewShows) {
+  Model model;
+  model.layer("conv1", {5, 4, 3, 3}, 5).norm("norm", 4);
+  model.forward(
+      fmt::format("y = {}\nz = y.view(-1)\ny.relu_()\nreturn {} + z.mean()", batch_norm("norm", "x"), conv("conv1", "y")));
+  expect_kept(model.module, {x}, "norm", Reason::value_changed_in_place, "relu_");
 }
 
 TEST_F(ActivationRule, PartsScaleAndShiftBehindAMaximum) {
@@ -160,7 +168,7 @@ TEST_F(ActivationRule, PartsScaleAndShiftBehindAMaximum) {
   tensor_of(model, "weight").copy_(at::tensor({-0.8, 0.9, -1.1, 0.7}, at::kDouble));
   model.forward(fmt::format("y = torch.max_pool2d({}, [2, 2], [1, 1], [1, 1], [1, 1], False)\ny = torch.relu({})\nreturn {}",
                             conv("first", "x"), batch_norm("norm", "y"), conv("conv", "y", 1)));
-  const FoldResult result = expect_folded(model.module, {x}, "norm", "conv, first");
+  const FoldResult result = expect_folded(model.module, {x}, "norm", "first, conv");
   EXPECT_EQ(result.report.folded[0].direction, Direction::forward);
 }
 
@@ -169,7 +177,7 @@ TEST_F(ActivationRule, KeepsAZeroScalesShiftOutOfThePadding) {
   model.layer("first", {4, 4, 3, 3}, 4).layer("conv", {5, 4, 3, 3}, 5).norm("norm", 4);
   model.forward(fmt::format("y = torch.max_pool2d({}, [2, 2], [1, 1], [1, 1], [1, 1], False)\ny = torch.relu({})\nreturn {}",
                             conv("first", "x"), batch_norm("norm", "y"), conv("conv", "y", 1)));
-  expect_folded(model.module, {x}, "norm", "conv, first");
+  expect_folded(model.module, {x}, "norm", "first, conv");
 }
 
 TEST_F(ActivationRule, MakesAChannelConstantWhoseBoundLeavesTheRange) {

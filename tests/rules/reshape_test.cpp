@@ -103,9 +103,10 @@ TEST_F(ReshapeRule, DeclinesAShuffleOfPixels) {
 TEST_F(ReshapeRule, FlattensOnePixel) {
   Model model;
   model.layer("linear", {5, 3}, 5).norm("norm", 3);
-  model.forward(fmt::format("y = torch.adaptive_avg_pool2d({}, [1, 1])\ny = y.reshape(y.size(0), -1)\n"
-                            "return torch.linear(y, self.linear.weight, self.linear.bias)",
-                            batch_norm("norm", "x")));
+  model.forward(
+      fmt::format("y = torch.adaptive_avg_pool2d({}, [1, 1])\ny = y.reshape(y.size(0), -1)\n"
+                  "return torch.linear(y, self.linear.weight, self.linear.bias)",
+                  batch_norm("norm", "x")));
   expect_folded(model.module, {image}, "norm", "linear", with_rank(4));
 }
 

@@ -89,15 +89,15 @@ class WrittenWithOut : public ::testing::Test {
   const at::Tensor x = at::randn({2, 3, 6, 6}, at::kDouble);
 };
 
-TEST_F(WrittenWithOut, HasNoRule) {
+TEST_F(WrittenWithOut, IsKept) {
   for (const char* call : {"torch.mul(u, 2.0, out=c)", "torch.add(u, 1.0 * x.sum(), out=c)", "torch.neg(u, out=c)"}) {
     const std::string statements = std::string("c = torch.zeros_like(u)\ny = ") + call;
-    expect_kept(behind(statements, "x").module, {x}, "norm", Reason::no_rule_for_operator, "", with_rank(4));
+    expect_kept(behind(statements, "x").module, {x}, "norm", Reason::value_changed_in_place, "", with_rank(4));
     expect_kept(behind(statements, "c").module, {x}, "norm", Reason::value_changed_in_place, "", with_rank(4));
   }
 }
 
-TEST_F(WrittenWithOut, HasOneWithoutIt) {
+TEST_F(WrittenWithOut, FoldsWithoutIt) {
   expect_folded(behind("c = torch.zeros_like(u)\ny = torch.mul(u, 2.0)", "c").module, {x}, "norm", "conv");
 }
 
