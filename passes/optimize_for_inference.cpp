@@ -120,6 +120,7 @@ std::unordered_set<jit::Value*> fuse_convs(OptimizeResult& result, const std::sh
 }
 
 void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& graph, Facts facts) {
+  use_new_memory(*graph, facts);
   use_linear_for_pixels(graph, facts);
   const bool contiguous = !ParameterStore(graph).holds_channels_last();
   const std::scoped_lock lock(compilation_units());

@@ -65,6 +65,18 @@ bool is_new(const jit::Value* value) {
   return operator_of(node).storage == Storage::fresh;
 }
 
+// Whether no operand makes the result wider than the first one. A number doesn't, nor does a tensor without dimensions beside one that has some.
+bool keeps_dtype(const jit::Node* node, const Facts& facts) {
+  const jit::Value* first = node->input(0);
+  const auto operands = node->inputs().slice(1);
+  return std::all_of(operands.begin(), operands.end(), [&](const jit::Value* operand) {
+    if (operand->type()->kind() != c10::TypeKind::TensorType || facts.have_one_dtype(first, operand)) return true;
+    const auto tensor = constant_tensor(operand);
+    const bool has_no_dimensions = tensor && tensor->dim() == 0 && !tensor->is_complex();
+    return has_no_dimensions && facts.is_inexact(first) && facts.rank_of(first).value_or(0) > 0;
+  });
+}
+
 // Of what, but for activations, a second operand may be broadcast, or make the result wider.
 bool needs_sizes(const jit::Node* node) {
   const std::string name = functional_name(node).empty() ? node->kind().toUnqualString() : functional_name(node);
@@ -97,10 +109,21 @@ void rename(jit::Graph& graph, Facts& facts, const NameFor& name_for) {
 
 }  // namespace
 
+void use_new_memory(jit::Graph& graph, Facts& facts) {
+  rename(graph, facts, [&facts](const jit::Node* node) {
+    const std::string name = functional_name(node);
+    const bool activation = is_activation(name);
+    if (!activation && (!is_arithmetic(name) || !keeps_dtype(node, facts))) return std::string();
+    return is_new(node->input(0)) && is_only_reader(node, node->input(0)) ? name : std::string();
+  });
+}
+
 void reuse_memory(jit::Graph& graph, Facts& facts) {
   rename(graph, facts, [&facts](const jit::Node* node) {
     const std::string name = in_place_name(node);
-    if (name.empty() || operator_of(node).storage != Storage::fresh || !is_new(node->input(0)) || !is_only_reader(node, node->input(0))) return std::string();
+    if (name.empty() || operator_of(node).storage != Storage::fresh || !is_new(node->input(0)) ||
+        !is_only_reader(node, node->input(0)))
+      return std::string();
     if (!facts.have_one_dtype(node->input(0), node->output())) return std::string();
     return !needs_sizes(node) || facts.have_one_size(node->input(0), node->output()) ? name : std::string();
   });

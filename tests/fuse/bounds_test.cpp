@@ -37,9 +37,9 @@ TEST_F(JoinedBounds, StayTwoWhereSomethingReadsBetweenThem) {
 }
 
 TEST_F(JoinedBounds, StayTwoWhereSomethingWritesBetweenThem) {
-  EXPECT_EQ(
-      clamps("v = torch.exp(x[:, :3])\nu = torch.maximum(v, self.lower)\nv.mul_(2)\nz = torch.minimum(u, self.upper) + v + y"),
-      0);
+  EXPECT_EQ(clamps("w = torch.exp(x)\nv = w[:, :3]\nu = torch.maximum(v, self.lower)\nv.mul_(2)\nz = torch.minimum(u, "
+                   "self.upper) + w[:, :3] + y"),
+            0);
 }
 
 TEST_F(JoinedBounds, StayTwoInTheOtherOrder) {

@@ -24,7 +24,8 @@ struct Parsed {
 
 // graph(%x, %z): statements, and a return of %x
 Parsed parsed(const std::string& statements) {
-  return Parsed("graph(%x : Tensor, %z : Tensor):\n  %one : int = prim::Constant[value=1]()\n" + statements + "\n  return (%x)");
+  return Parsed("graph(%x : Tensor, %z : Tensor):\n  %one : int = prim::Constant[value=1]()\n  " + statements +
+                "\n  return (%x)");
 }
 
 TEST(Memory, KnowsOfNoWriteWhereThereIsNone) {
