@@ -62,11 +62,14 @@ class Walk {
   }
 
  private:
-  // What numbers promote a floating tensor to is its own dtype.
+  // What numbers promote a floating tensor to is its own dtype. A trace makes tensors without dimensions of them.
   std::optional<at::ScalarType> of_tensors(at::ArrayRef<const jit::Value*> operands) {
     std::vector<const jit::Value*> tensors;
-    std::copy_if(operands.begin(), operands.end(), std::back_inserter(tensors),
-                 [](const jit::Value* operand) { return operand->type()->kind() == c10::TypeKind::TensorType; });
+    std::copy_if(operands.begin(), operands.end(), std::back_inserter(tensors), [this](const jit::Value* operand) {
+      if (operand->type()->kind() != c10::TypeKind::TensorType) return false;
+      const auto tensor = store_.read(operand);
+      return !tensor || !tensor->defined() || tensor->dim() != 0 || tensor->is_complex();
+    });
     return of_all(tensors);
   }
 
