@@ -4,6 +4,7 @@
 #include <torch/csrc/jit/ir/constants.h>
 
 #include <algorithm>
+#include <array>
 
 #include "algebra/kernel.h"
 #include "graph/constants.h"
@@ -16,19 +17,23 @@ namespace jit = torch::jit;
 
 namespace {
 
-// A static tensor of the norm; null where it has none.
-jit::Value* leaf_of(jit::Node* node) {
-  for (const char* input : {"weight", "bias", "running_mean", "running_var"}) {
+// A static tensor of the norm, or one that its parameters are computed from; null where it has none.
+jit::Value* leaf_of(jit::Node* node, const ParameterStore& store) {
+  constexpr std::array<const char*, 4> inputs = {"weight", "bias", "running_mean", "running_var"};
+  for (const char* input : inputs) {
     jit::Value* value = node->namedInput(input);
     const jit::NodeKind kind = value->node()->kind();
     const bool none = value->type()->kind() == c10::TypeKind::NoneType;
     if (!none && (kind == jit::prim::GetAttr || kind == jit::prim::Constant)) return value;
   }
+  for (const char* input : inputs) {
+    if (const auto computed = static_tensor(store, node->namedInput(input))) return computed->leaf;
+  }
   return nullptr;
 }
 
 std::string name_of(jit::Node* node, const ParameterStore& store) {
-  const jit::Value* leaf = leaf_of(node);
+  const jit::Value* leaf = leaf_of(node, store);
   const bool named = leaf != nullptr && (leaf->node()->kind() == jit::prim::GetAttr || leaf->hasDebugName());
   return named ? store.layer(leaf) : fmt::format("{}({})", node->kind().toUnqualString(), node->output(0)->debugName());
 }
@@ -101,7 +106,7 @@ std::variant<algebra::NormParameters, Decline> read_parameters(jit::Node* node, 
 }
 
 Norm read_normalization(jit::Node* node, const ParameterStore& store) {
-  Norm norm{Norm::batch_norm,        {node},    0, leaf_of(node), name_of(node, store), Decline{},
+  Norm norm{Norm::batch_norm,        {node},    0, leaf_of(node, store), name_of(node, store), Decline{},
             /*along_channels=*/true, at::kFloat};
   if (const auto reason = why_not_in_eval_mode(node)) {
     norm.content = *reason;

@@ -274,6 +274,30 @@ TEST_F(StaticValues, DoesNoHarmWhereTheScaleBroadcastsItsInput) {
   expect_unharmed(before_conv("y = y * " + seen("self.norm.weight")).module, {x.narrow(1, 0, 1)}, with_rank(4));
 }
 
+// ---- norms whose parameters are computed
+
+// relu and a layer behind a norm with such a weight
+Model with_computed_parameters(const std::string& weight) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 3);
+  return model.forward(
+      fmt::format("y = torch.batch_norm(x, {}, self.norm.bias * 1.5, self.norm.running_mean + 0.1, self.norm.running_var * 2.0, "
+                  "False, 0.1, 1e-5, False)\n"
+                  "return {}",
+                  weight, conv("conv", "torch.relu(y)")));
+}
+
+TEST_F(StaticValues, FoldsANormWhoseParametersAreComputedFromParameters) {
+  const FoldResult result = expect_unharmed(with_computed_parameters("self.norm.weight.sign() * 0.7").module, {x}, with_rank(4));
+  EXPECT_EQ(result.report.folded.size(), 1U);
+}
+
+TEST_F(StaticValues, DeclinesANormWhoseWeightIsComputedFromTheInput) {
+  const FoldResult result = expect_unharmed(with_computed_parameters("self.norm.weight * x.mean()").module, {x}, with_rank(4));
+  ASSERT_EQ(result.report.kept.size(), 1U);
+  EXPECT_EQ(result.report.kept[0].reason, Reason::norm_parameters_not_static);
+}
+
 // ---- weights that are computed from parameters
 
 class ComputedWeights : public StaticValues {
