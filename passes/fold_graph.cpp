@@ -51,7 +51,7 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
     const auto operand = static_operand(store, const_cast<jit::Value*>(value));
     return operand && operand->tensor.defined() ? std::optional<int64_t>(operand->tensor.dim()) : std::nullopt;
   };
-  const Nodes overwrote = use_new_memory(graph, store);
+  const ValueNumbers overwrote = use_new_memory(graph, store);
   store.read_memory(graph);
   Ranks ranks(graph, input_ranks, static_rank);
   std::vector<KeptNorm> left;

@@ -71,6 +71,10 @@ jit::Node* renamed(jit::Node* node, const std::string& name, Memory& memory) {
   return replacement;
 }
 
+std::pair<const jit::Graph*, size_t> number_of(const jit::Value* value) {
+  return {value->owningGraph(), value->unique()};
+}
+
 std::vector<jit::Node*> nodes_of(const jit::Graph& graph) {
   std::vector<jit::Node*> nodes;
   for_each_node(graph.block(), [&nodes](jit::Node* node) { nodes.push_back(node); });
@@ -101,8 +105,8 @@ std::string overwriting_name(const jit::Node* node) {
 
 }  // namespace
 
-Nodes use_new_memory(jit::Graph& graph, const ParameterStore& store) {
-  Nodes changed;
+ValueNumbers use_new_memory(jit::Graph& graph, const ParameterStore& store) {
+  ValueNumbers changed;
   Memory memory(graph);
   for (jit::Node* node : nodes_of(graph)) {
     if (!operator_of(node).in_place || !node->kind().is_aten()) continue;
@@ -111,15 +115,16 @@ Nodes use_new_memory(jit::Graph& graph, const ParameterStore& store) {
     if (!keeps_dtype(node, store)) continue;
     jit::Node* replacement = renamed(node, functional_name(node), memory);
     value->replaceAllUsesAfterNodeWith(replacement, replacement->output());
-    changed.insert(replacement);
+    changed.insert(number_of(replacement->output()));
   }
   return changed;
 }
 
-void reuse_memory(jit::Graph& graph, const ParameterStore& store, const Nodes& before) {
+void reuse_memory(jit::Graph& graph, const ParameterStore& store, const ValueNumbers& before) {
   Memory memory(graph);
   for (jit::Node* node : nodes_of(graph)) {
-    if (before.count(node) == 0 && !is_added_bound(node, store)) continue;
+    const bool overwrote = node->outputs().size() == 1 && before.count(number_of(node->output())) != 0;
+    if (!overwrote && !is_added_bound(node, store)) continue;
     const jit::Value* value = node->input(0);
     const bool free = is_only_reader(node, value) && memory.may_be_overwritten(value, node);
     if (!free || !is_not_read_backward(value->node())) continue;

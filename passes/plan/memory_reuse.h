@@ -5,19 +5,23 @@
 
 #include <torch/csrc/jit/ir/ir.h>
 
-#include <unordered_set>
+#include <cstddef>
+#include <set>
+#include <utility>
 
 #include "graph/parameter_store.h"
 
 namespace bnfold {
 
-using Nodes = std::unordered_set<const torch::jit::Node*>;
+// Values by their graph and their number in it, which no other value gets, while the address of a value that is gone may be taken again.
+using ValueNumbers = std::set<std::pair<const torch::jit::Graph*, size_t>>;
 
-// What overwrites memory that nobody else sees makes new memory instead. Returns the nodes that do so now. What is left writes into memory
-// that others may see, or would give another dtype.
-Nodes use_new_memory(torch::jit::Graph& graph, const ParameterStore& store);
+// What overwrites memory that nobody else sees makes new memory instead. Returns what is made so now. What is left writes into memory that
+// others may see, or would give another dtype.
+ValueNumbers use_new_memory(torch::jit::Graph& graph, const ParameterStore& store);
 
-// What reads new memory last overwrites it: of the nodes in `before`, which did so once, and of the bounds that a fold added beside a norm.
-void reuse_memory(torch::jit::Graph& graph, const ParameterStore& store, const Nodes& before);
+// What reads new memory last overwrites it: of what makes a value of `before`, which did so once, and of the bounds that a fold added beside a
+// norm.
+void reuse_memory(torch::jit::Graph& graph, const ParameterStore& store, const ValueNumbers& before);
 
 }  // namespace bnfold
