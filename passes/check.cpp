@@ -5,6 +5,8 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <fmt/format.h>
+#include <torch/csrc/jit/api/function_impl.h>
+#include <torch/csrc/jit/passes/inliner.h>
 #include <torch/csrc/jit/runtime/jit_exception.h>
 
 #include <algorithm>
@@ -14,6 +16,8 @@
 #include <unordered_set>
 
 #include "bnfold/bnfold.h"
+#include "graph/graph_walk.h"
+#include "graph/memory.h"
 #include "graph/parameter_store.h"
 #include "module/plain_mode.h"
 #include "module/value_copies.h"
@@ -53,8 +57,22 @@ class RandomState {
   std::vector<at::Tensor> states_;
 };
 
-// Copies a module but for its parameters: running it may count, cache or train, and others may run the one that came in meanwhile.
+// Whether forward may write into a tensor that the module holds.
+bool writes_attributes(const jit::Module& module) {
+  const auto graph = jit::toGraphFunction(module.get_method("forward").function()).graph()->copy();
+  jit::Inline(*graph);
+  const Memory memory(*graph);
+  bool found = false;
+  for_each_node(graph->block(), [&](const jit::Node* node) {
+    found |= node->kind() == jit::prim::GetAttr && memory.may_be_written(node->output());
+  });
+  return found;
+}
+
+// Copies a module but for parameters that nothing writes: running it may count, cache or train, and others may run the one that came in
+// meanwhile.
 jit::Module copy_of(const jit::Module& module) {
+  if (writes_attributes(module)) return ValueCopies().copy(module._ivalue()).toModule();
   std::unordered_set<const void*> buffers;
   for (const at::Tensor& buffer : module.buffers()) buffers.insert(storage_of(buffer));
   ValueCopies copies;

@@ -1,4 +1,5 @@
 // The operators torch.ops.bnfold.*, boxed: they take and return ScriptModules without a word of Python's or pybind11's API.
+#include <ATen/ATen.h>
 #include <torch/library.h>
 
 #include <algorithm>

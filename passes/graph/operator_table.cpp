@@ -12,9 +12,10 @@ const std::vector<OperatorRow>& operator_rows() {
   static const std::vector<OperatorRow> rows = {
       // activations and what else is elementwise
       {{Shape::same, Dtype::same, Storage::fresh, Order::kept},
-       {"relu", "relu6", "leaky_relu", "hardtanh", "hardswish", "hardsigmoid", "elu",        "selu",      "celu", "gelu",
-        "silu", "mish",  "prelu",      "softplus", "threshold", "clamp_min",   "clamp_max",  "clamp",     "neg",  "square",
-        "sign", "floor", "ceil",       "round",    "trunc",     "log_sigmoid", "softshrink", "hardshrink"}},
+       {"relu",  "relu6", "leaky_relu", "hardtanh", "hardswish",   "hardsigmoid", "elu",       "selu",   "celu",
+        "gelu",  "silu",  "mish",       "prelu",    "softplus",    "threshold",   "neg",       "square", "sign",
+        "floor", "ceil",  "round",      "trunc",    "log_sigmoid", "softshrink",  "hardshrink"}},
+      {{Shape::same, Dtype::promoted, Storage::fresh, Order::kept}, {"clamp", "clamp_min", "clamp_max"}},
       {{Shape::same, Dtype::floating, Storage::fresh, Order::kept},
        {"sigmoid", "tanh", "exp", "expm1", "log", "log1p", "log2", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "erf", "abs"}},
       {{Shape::same, Dtype::same, Storage::fresh, Order::kept}, {"clone", "flip", "roll", "cumsum", "tril", "triu", "bernoulli"}},

@@ -17,14 +17,22 @@ class Walk {
   explicit Walk(const ParameterStore& store) : store_(store) {}
 
   // Of what a layer reads, which takes its own dtype alone. Only a layer in the same block is reached whenever the value is made.
-  std::optional<at::ScalarType> of_readers(const jit::Value* value) {
+  std::optional<at::ScalarType> of_layers_behind(const jit::Value* value) const {
     for (const jit::Use& use : value->uses()) {
-      const Dtype dtype = operator_of(use.user).dtype;
-      if (use.offset != 0 || use.user->owningBlock() != value->node()->owningBlock() || --steps_ < 0) continue;
-      const auto told = dtype == Dtype::layer  ? of_layer(use.user)
-                        : dtype == Dtype::same ? of_readers(use.user->output(0))
-                                               : std::nullopt;
-      if (told) return told;
+      const bool reads = use.offset == 0 && use.user->owningBlock() == value->node()->owningBlock();
+      if (!reads || operator_of(use.user).dtype != Dtype::layer) continue;
+      if (const auto dtype = of_layer(use.user)) return dtype;
+    }
+    return std::nullopt;
+  }
+
+  // Likewise, through what keeps the dtype.
+  std::optional<at::ScalarType> of_readers(const jit::Value* value) {
+    if (const auto dtype = of_layers_behind(value)) return dtype;
+    for (const jit::Use& use : value->uses()) {
+      const bool keeps = use.offset == 0 && operator_of(use.user).dtype == Dtype::same;
+      if (!keeps || use.user->owningBlock() != value->node()->owningBlock() || --steps_ < 0) continue;
+      if (const auto dtype = of_readers(use.user->output(0))) return dtype;
     }
     return std::nullopt;
   }
@@ -32,6 +40,7 @@ class Walk {
   std::optional<at::ScalarType> of(const jit::Value* value) {
     bool floating = false;  // whether an operator on the way gives the dtype of its input only where that is a floating one
     while (--steps_ >= 0) {
+      if (const auto dtype = of_layers_behind(value)) return dtype;
       const jit::Node* node = value->node();
       std::optional<at::ScalarType> dtype;
       switch (node->kind() == jit::prim::ListUnpack ? Dtype::same : operator_of(node).dtype) {

@@ -93,6 +93,7 @@ class Search {
     const auto same = std::find_if(missing_.begin(), missing_.end(), [value](const Missing& one) { return one.value == value; });
     if (same == missing_.end()) return missing_.push_back({value, affine});
     same->affine = algebra::composed(affine, same->affine);
+    if (is_neutral(same->affine)) missing_.erase(same);
   }
 
   static Wanted take_last(std::vector<Wanted>& all) {
@@ -163,7 +164,6 @@ class Search {
   }
 
   std::optional<Decline> go_on(const Missing& step) {
-    if (is_neutral(step.affine)) return std::nullopt;
     const bool went_back = went_back_.count(step.value) != 0 && algebra::has_shift(step.affine);
     if (went_back || !went_on_.insert(step.value).second) {
       return Decline{Reason::value_has_other_readers, step.value->node(), "two values that need each other's scale meet"};
