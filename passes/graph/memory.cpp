@@ -299,6 +299,8 @@ bool Memory::may_be_overwritten(const jit::Value* value, const jit::Node* node) 
   };
   const auto shared = sharing(value);
   return std::all_of(shared.begin(), shared.end(), [&](const jit::Value* other) {
+    // What a task sees it was given by a node of this graph, which is among the readers.
+    if (other->owningGraph() != node->owningGraph()) return true;
     const bool before = other->node() != maker && !other->node()->isAfter(maker);
     if (before || !other->node()->isBefore(node)) return true;  // another piece of memory, or read through `node`
     return std::all_of(other->uses().begin(), other->uses().end(), [&](const jit::Use& use) { return is_harmless(other, use); });

@@ -271,8 +271,8 @@ bool Ranks::is_unbatched(const jit::Value* value) const {
   return rank && facts.assumed && rank->number < *facts.assumed;
 }
 
-bool Ranks::is_hinted(int64_t rank) const {
-  return std::find(hints_.begin(), hints_.end(), rank) != hints_.end();
+bool Ranks::has_hints() const {
+  return std::any_of(hints_.begin(), hints_.end(), [](const std::optional<int64_t>& hint) { return hint.has_value(); });
 }
 
 void Ranks::prove(const jit::Value* value, const jit::Block* block, int64_t rank) {

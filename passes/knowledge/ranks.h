@@ -37,8 +37,8 @@ class Ranks {
   // Whether `value` has fewer dimensions than the names of operators on the way suggest, as the result of conv2d on [C, H, W].
   bool is_unbatched(const torch::jit::Value* value) const;
 
-  // Whether an example or a trace says that an input has this rank.
-  bool is_hinted(int64_t rank) const;
+  // Whether an example or a trace tells the rank of an input.
+  bool has_hints() const;
 
   // Whether dimensions are added or dropped in place. Then a value has no rank that could be told.
   bool change_in_place() const { return change_in_place_; }

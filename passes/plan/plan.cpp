@@ -148,8 +148,8 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   const auto known_rank = ranks.of(norm.input(), norm.node()->owningBlock());
   const auto rank = known_rank ? std::optional<int64_t>(known_rank->number) : std::nullopt;
   if (rank && *rank < 2) return refused({Reason::rank_unknown, norm.node(), fmt::format("the norm's input has rank {}", *rank)});
-  // Rank 2 is the one at which a linear layer can take a norm. A norm that takes it takes rank 3 too, which an example of it speaks for.
-  if (!rank && (ranks.is_hinted(3) || !norm.along_channels)) {
+  // Rank 2 is the one at which a linear layer can take a norm. Where an example was given it may be another in that very run.
+  if (!rank && (ranks.has_hints() || !norm.along_channels)) {
     return refused({Reason::rank_unknown, norm.node(), "the ranks of the module's inputs don't tell that of the norm's input"});
   }
   if (is_convolution(norm.input()->node()) && ranks.is_unbatched(norm.input())) {
