@@ -43,10 +43,6 @@ std::vector<std::pair<jit::Node*, jit::Value*>> hidden_writes(const jit::Graph& 
 
 }  // namespace
 
-bool has_hidden_writes(const jit::Graph& graph) {
-  return !hidden_writes(graph).empty();
-}
-
 // What is printed counts as read.
 void guard_hidden_writes(jit::Graph& graph) {
   for (const auto& [writer, value] : hidden_writes(graph)) {

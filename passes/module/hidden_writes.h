@@ -8,9 +8,6 @@
 
 namespace bnfold {
 
-// Whether `graph` has one.
-bool has_hidden_writes(const torch::jit::Graph& graph);
-
 // Lets LibTorch's passes keep them, until released.
 void guard_hidden_writes(torch::jit::Graph& graph);
 void release_hidden_writes(torch::jit::Graph& graph);
