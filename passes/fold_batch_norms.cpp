@@ -49,7 +49,7 @@ std::vector<std::optional<int64_t>> traced_ranks(const jit::Module& module, cons
 // A norm that is called twice is one norm: kept where one of its calls is, and else listed once for each layer that took it.
 void list_each_norm_once(Report& report) {
   std::set<std::string> kept;
-  std::set<std::pair<std::string, std::string>> listed;
+  std::set<std::pair<std::string, std::vector<std::string>>> listed;
   for (const KeptNorm& norm : report.kept) kept.insert(norm.name);
   const auto repeats = [&](const FoldedNorm& norm) {
     return kept.count(norm.name) != 0 || !listed.emplace(norm.name, norm.into).second;

@@ -42,17 +42,6 @@ std::string escaped(const std::string& text) {
   return result;
 }
 
-std::vector<std::string> layers_of(const FoldedNorm& norm) {
-  std::vector<std::string> layers;
-  const std::string separator = ", ";
-  for (size_t begin = 0; begin <= norm.into.size();) {
-    const size_t end = std::min(norm.into.find(separator, begin), norm.into.size());
-    layers.push_back(norm.into.substr(begin, end - begin));
-    begin = end + separator.size();
-  }
-  return layers;
-}
-
 // What became of each norm, by its name, and the way in which each layer took one.
 struct Fates {
   explicit Fates(const Report& report) {
@@ -60,7 +49,7 @@ struct Fates {
     for (const FoldedNorm& scale : report.scales) folded.emplace(scale.name, scale);
     for (const KeptNorm& norm : report.kept) reasons.emplace(norm.name, name(norm.reason));
     for (const auto& [_, norm] : folded) {
-      for (const std::string& layer : layers_of(norm)) taken.emplace(layer, norm.direction);
+      for (const std::string& layer : norm.into) taken.emplace(layer, norm.direction);
     }
   }
 
@@ -98,7 +87,7 @@ class Drawing {
   std::string folds(const std::vector<MergedConv>& merged) const {
     std::string text;
     for (const auto& [box, norm] : folded_) {
-      for (const std::string& layer : layers_of(*norm)) text += arrows_to(layer, box, color_of(norm->direction));
+      for (const std::string& layer : norm->into) text += arrows_to(layer, box, color_of(norm->direction));
     }
     for (const MergedConv& conv : merged) {
       for (const size_t box : boxes_of(conv.name)) text += arrows_to(conv.into, box, kMerged);

@@ -18,7 +18,7 @@ std::string way_of(const bnfold::Obstacle& obstacle) {
 std::string explanation(const bnfold::Report& report) {
   std::string text = report.folded.empty() ? "" : "\nfolded\n";
   for (const bnfold::FoldedNorm& norm : report.folded) {
-    text += fmt::format("  {}  {} into {}\n", norm.name, name(norm.direction), norm.into);
+    text += fmt::format("  {}  {} into {}\n", norm.name, name(norm.direction), fmt::join(norm.into, ", "));
   }
   text += report.merged.empty() ? "" : "\nmerged\n";
   for (const bnfold::MergedConv& conv : report.merged) text += fmt::format("  {}  into {}\n", conv.name, conv.into);

@@ -64,7 +64,7 @@ std::string_view name(Direction direction);
 struct FoldedNorm {
   std::string name;  // dotted path of the norm: "layer1.0.bn1"
   Direction direction;
-  std::string into;  // dotted path of the layer that took it, several joined by ", "
+  std::vector<std::string> into;  // dotted paths of the layers that took it
 };
 
 // What stopped a norm on one of the ways that were tried.

@@ -1,6 +1,9 @@
 #include "module/hidden_writes.h"
 
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
+
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -8,6 +11,7 @@
 #include "graph/memory.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
+#include "graph/raise_if.h"
 
 namespace bnfold {
 
@@ -41,13 +45,36 @@ std::vector<std::pair<jit::Node*, jit::Value*>> hidden_writes(const jit::Graph& 
   return writes;
 }
 
+jit::Value* written(const jit::Node* writer, jit::Value* into) {
+  return writer->outputs().empty() ? into : const_cast<jit::Value*>(writer->output(0));
+}
+
+// Which of them, in the order of hidden_writes, dead code elimination would leave.
+std::vector<bool> left_by_elimination(jit::Graph& graph) {
+  const auto copy = graph.copy();
+  const auto writes = hidden_writes(*copy);
+  jit::EliminateDeadCode(copy);
+  std::unordered_set<const jit::Node*> nodes;
+  for_each_node(copy->block(), [&nodes](const jit::Node* node) { nodes.insert(node); });
+  std::vector<bool> left;
+  for (const auto& [writer, into] : writes) left.push_back(nodes.count(writer) != 0);
+  return left;
+}
+
+// No executor knows that the number of elements is never negative.
+void insert_read(jit::Node* writer, jit::Value* value) {
+  jit::Graph& graph = *writer->owningGraph();
+  const jit::WithInsertPoint behind(writer->next());
+  jit::Value* elements = graph.insert(jit::aten::numel, {value});
+  insert_raise_if(graph, graph.insert(jit::aten::lt, {elements, 0}), "a tensor has a negative number of elements");
+}
+
 }  // namespace
 
 // What is printed counts as read.
 void guard_hidden_writes(jit::Graph& graph) {
   for (const auto& [writer, value] : hidden_writes(graph)) {
-    jit::Value* read = writer->outputs().empty() ? value : writer->output(0);
-    writer->owningGraph()->create(jit::prim::Print, {read}, 0)->i_(mark(), 1)->insertAfter(writer);
+    writer->owningGraph()->create(jit::prim::Print, {written(writer, value)}, 0)->i_(mark(), 1)->insertAfter(writer);
   }
 }
 
@@ -57,6 +84,15 @@ void release_hidden_writes(jit::Graph& graph) {
     if (node->kind() == jit::prim::Print && node->hasAttribute(mark())) readers.push_back(node);
   });
   for (jit::Node* reader : readers) reader->destroy();
+}
+
+void read_hidden_writes(jit::Graph& graph) {
+  const auto writes = hidden_writes(graph);
+  if (writes.empty()) return;
+  const std::vector<bool> left = left_by_elimination(graph);
+  for (size_t i = 0; i < writes.size(); ++i) {
+    if (!left[i]) insert_read(writes[i].first, written(writes[i].first, writes[i].second));
+  }
 }
 
 }  // namespace bnfold

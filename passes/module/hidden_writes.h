@@ -12,4 +12,7 @@ namespace bnfold {
 void guard_hidden_writes(torch::jit::Graph& graph);
 void release_hidden_writes(torch::jit::Graph& graph);
 
+// Lets LibTorch's executor keep those that its dead code elimination would remove: a check that never raises reads what was written.
+void read_hidden_writes(torch::jit::Graph& graph);
+
 }  // namespace bnfold

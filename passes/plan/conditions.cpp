@@ -4,9 +4,12 @@
 
 #include <algorithm>
 
+#include "graph/memory.h"
 #include "knowledge/dtypes.h"
 
 namespace bnfold {
+
+namespace jit = torch::jit;
 
 namespace {
 
@@ -21,6 +24,26 @@ bool is_bound(const Edit& edit) {
 }
 
 }  // namespace
+
+std::optional<Decline> why_not_written(const jit::Value* value, const ParameterStore& store) {
+  const auto& writers = store.memory().writers_of(value);
+  if (writers.empty()) return std::nullopt;
+  return Decline{Reason::value_changed_in_place, writers.front(), fmt::format("by {}", writers.front()->kind().toQualString())};
+}
+
+std::optional<Decline> why_not_reached(const jit::Value* value, const jit::Node* reader, const Norm& norm) {
+  const jit::Node* producer = value->node();
+  if (norm.is_made_by(producer)) {
+    return Decline{Reason::value_has_other_readers, producer, "the value depends on the norm itself"};
+  }
+  if (producer->kind() != jit::prim::Param) {
+    if (!is_in_loop_behind(reader, producer)) return std::nullopt;
+    return Decline{Reason::value_from_other_block, producer, "a loop normalizes again and again what is computed before it"};
+  }
+  const bool graph_input = producer->owningBlock() == producer->owningGraph()->block();
+  return Decline{graph_input ? Reason::value_from_graph_input : Reason::value_from_other_block, norm.node(),
+                 fmt::format("%{} comes from outside", value->debugName())};
+}
 
 std::optional<Decline> why_not_bounded(const std::vector<Edit>& edits, const Norm& norm, const Knowledge& known) {
   if (std::none_of(edits.begin(), edits.end(), is_bound)) return std::nullopt;

@@ -1,4 +1,4 @@
-// What a plan as a whole must fulfil, once every part of it was absorbed.
+// What a value on the way and the plan as a whole must fulfil.
 #pragma once
 
 #include <optional>
@@ -10,6 +10,12 @@
 #include "rules/edit.h"
 
 namespace bnfold {
+
+// What is written in place though the graph was made functional is memory that others may see.
+std::optional<Decline> why_not_written(const torch::jit::Value* value, const ParameterStore& store);
+
+// An affine goes back from `reader` only to what is made beside it, and not by the norm.
+std::optional<Decline> why_not_reached(const torch::jit::Value* value, const torch::jit::Node* reader, const Norm& norm);
 
 // Bounds stand beside the norm, so that nothing before it can become one. They have the norm's dtype, and so must the value, which the layers
 // that take the affine tell.

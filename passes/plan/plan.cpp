@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "graph/operators.h"
+#include "plan/conditions.h"
 #include "plan/search.h"
 #include "plan/sideways.h"
 
@@ -135,12 +136,8 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
     return refusal;
   };
   if (const auto* decline = std::get_if<Decline>(&norm.content)) return refused(*decline);
-  // What is written in place though the graph was made functional is memory that others may see.
   for (const jit::Value* value : {norm.input(), norm.node()->output(0)}) {
-    const auto& writers = store.memory().writers_of(value);
-    if (writers.empty()) continue;
-    return refused(
-        {Reason::value_changed_in_place, writers.front(), fmt::format("by {}", writers.front()->kind().toQualString())});
+    if (auto decline = why_not_written(value, store)) return refused(std::move(*decline));
   }
   if (ranks.change_in_place()) {
     return refused({Reason::rank_unknown, norm.node(), "the module adds or drops dimensions in place"});

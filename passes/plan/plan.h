@@ -15,7 +15,7 @@ namespace bnfold {
 struct Plan {
   std::vector<Edit> edits;
   Direction direction;
-  std::string into;               // dotted paths, joined by ", "
+  std::vector<std::string> into;  // dotted paths
   bool needs_contiguous = false;  // what takes the norm's place is laid out in another order than the norm's output was
   std::vector<RankCheck> checks;  // of the ranks that the fold rests on and nothing proves
 

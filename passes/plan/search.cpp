@@ -1,38 +1,20 @@
 #include "plan/search.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <unordered_set>
 
-#include "graph/memory.h"
 #include "graph/operators.h"
 #include "plan/conditions.h"
+#include "plan/dimension_order.h"
+#include "plan/readers.h"
 
 namespace bnfold {
 
 namespace jit = torch::jit;
 
 namespace {
-
-using Order = std::vector<int64_t>;
-
-// The order of a view that is permuted by `inner` first and by `outer` then.
-Order composed(const Order& inner, Order outer) {
-  if (outer.size() != inner.size()) return outer.empty() ? inner : outer;
-  for (int64_t& dimension : outer) dimension = inner.at(dimension);
-  return outer;
-}
-
-// batch_norm gives its output the memory format that its input suggests: channels_last for a contiguous [N, H, W, C] that was
-// permuted to [N, C, H, W], contiguous for every other order.
-bool batch_norm_would_reorder(const Order& order) {
-  const bool in_order = std::is_sorted(order.begin(), order.end());
-  const bool channels_last = (order.size() == 4 || order.size() == 5) && order[0] == 0 &&
-                             order[1] == static_cast<int64_t>(order.size()) - 1 && std::is_sorted(order.begin() + 2, order.end());
-  return !in_order && !channels_last;
-}
 
 bool is_neutral(const algebra::Affine& affine) {
   return !algebra::has_scale(affine) && !algebra::has_shift(affine);
@@ -46,7 +28,7 @@ class Search {
 
   // Whether `backward`, wanted behind the norm's input, and `forward`, missing in its output, can all be absorbed.
   std::optional<Decline> run(const std::optional<algebra::Affine>& backward, const std::optional<algebra::Affine>& forward) {
-    if (backward) want(norm_.input(), *backward, {norm_.node(), norm_.input_place}, Order());
+    if (backward) want(norm_.input(), *backward, {norm_.node(), norm_.input_place}, DimensionOrder());
     if (forward) miss(norm_.node()->output(0), *forward);
     while (!wanted_.empty() || !missing_.empty()) {
       const auto decline = wanted_.empty() ? go_on(take_first(missing_)) : go_back(take_last(wanted_));
@@ -57,10 +39,7 @@ class Search {
     return why_not_in_range(plan_.edits, norm_, stretch_);
   }
 
-  Plan take_plan() {
-    plan_.into = fmt::format("{}", fmt::join(into_, ", "));
-    return std::move(plan_);
-  }
+  Plan take_plan() { return std::move(plan_); }
 
   std::vector<const jit::Node*> passed() const { return passed_; }
 
@@ -68,8 +47,8 @@ class Search {
   struct Wanted {
     jit::Value* value;
     algebra::Affine affine;
-    jit::Use reader;             // that wants it; of a branch, which output of it
-    std::optional<Order> order;  // of the norm's input as a view of the value; nothing behind a copy
+    jit::Use reader;                      // that wants it; of a branch, which output of it
+    std::optional<DimensionOrder> order;  // of the norm's input as a view of the value; nothing behind a copy
   };
 
   struct Missing {
@@ -77,7 +56,8 @@ class Search {
     algebra::Affine affine;
   };
 
-  void want(jit::Value* value, const algebra::Affine& affine, const jit::Use& reader, const std::optional<Order>& order) {
+  void want(jit::Value* value, const algebra::Affine& affine, const jit::Use& reader,
+            const std::optional<DimensionOrder>& order) {
     wanted_.push_back({value, affine, reader, order});
   }
 
@@ -114,10 +94,10 @@ class Search {
 
   std::optional<Decline> go_back(const Wanted& step) {
     jit::Node* producer = step.value->node();
-    if (const auto decline = why_not_from(step.value, step.reader.user)) return decline;
+    if (const auto decline = why_not_reached(step.value, step.reader.user, norm_)) return decline;
     if (const auto decline = why_not_of_rank(step.value, step.affine)) return decline;
     if (const auto decline = why_not_alone(step)) return decline;
-    if (const auto decline = why_not_written(step.value)) return decline;
+    if (const auto decline = why_not_written(step.value, known_.store)) return decline;
     if (const auto decline = why_not_apart(step)) return decline;
     if (!went_back_.insert(step.value).second) {
       return Decline{Reason::value_has_other_readers, producer,
@@ -136,7 +116,7 @@ class Search {
       return std::nullopt;
     }
     const Pass& pass = std::get<Pass>(answer);
-    std::optional<Order> order = step.order;
+    std::optional<DimensionOrder> order = step.order;
     if (order && !pass.order.empty()) order = composed(pass.order, *order);
     if (order && pass.moves.size() != 1) {
       plan_.needs_contiguous |= batch_norm_would_reorder(*order);
@@ -148,9 +128,9 @@ class Search {
   // The other readers of a value that is to become affine(value) lack the inverse of that. Only a scale can be taken back: subtracting
   // a shift that is large beside the value leaves rounding errors in its place.
   std::optional<Decline> why_not_alone(const Wanted& step) {
-    const std::vector<jit::Use> readers = other_readers(step.value, step.reader);
+    const std::vector<jit::Use> readers = other_readers(norm_, step.value, step.reader);
     if (readers.empty()) return std::nullopt;
-    if (!rescales_ || algebra::has_shift(step.affine)) return is_read_by(readers.front(), step.value);
+    if (!rescales_ || algebra::has_shift(step.affine)) return read_by(readers.front(), step.value);
     if (algebra::has_zero_scale(step.affine)) {
       return Decline{Reason::scale_not_invertible, readers.front().user,
                      "what reads the value too can't be divided by a scale of 0"};
@@ -168,7 +148,7 @@ class Search {
     if (went_back || !went_on_.insert(step.value).second) {
       return Decline{Reason::value_has_other_readers, step.value->node(), "two values that need each other's scale meet"};
     }
-    if (const auto decline = why_not_written(step.value)) return decline;
+    if (const auto decline = why_not_written(step.value, known_.store)) return decline;
     for (const jit::Use& use : std::vector<jit::Use>(step.value->uses())) {
       if (reads_metadata_only(use.user, step.value)) continue;
       if (const auto decline = go_into(use, step)) return decline;
@@ -207,10 +187,10 @@ class Search {
 
   void take(const Absorb& absorb) {
     plan_.edits.insert(plan_.edits.end(), absorb.edits.begin(), absorb.edits.end());
-    if (std::find(into_.begin(), into_.end(), absorb.into) == into_.end()) into_.push_back(absorb.into);
+    if (std::find(plan_.into.begin(), plan_.into.end(), absorb.into) == plan_.into.end()) plan_.into.push_back(absorb.into);
   }
 
-  std::optional<Decline> take(const Pass& pass, const jit::Use& passed, Way way, const std::optional<Order>& order) {
+  std::optional<Decline> take(const Pass& pass, const jit::Use& passed, Way way, const std::optional<DimensionOrder>& order) {
     jit::Node* node = passed.user;
     passed_.push_back(node);
     if (!pass.edits.empty() && !edited_.insert(node).second) {
@@ -229,56 +209,10 @@ class Search {
     return std::nullopt;
   }
 
-  std::optional<Decline> why_not_from(const jit::Value* value, const jit::Node* reader) const {
-    const jit::Node* producer = value->node();
-    if (norm_.is_made_by(producer)) {
-      return Decline{Reason::value_has_other_readers, producer, "the value depends on the norm itself"};
-    }
-    if (producer->kind() != jit::prim::Param) {
-      if (!is_in_loop_behind(reader, producer)) return std::nullopt;
-      return Decline{Reason::value_from_other_block, producer, "a loop normalizes again and again what is computed before it"};
-    }
-    const bool graph_input = producer->owningBlock() == producer->owningGraph()->block();
-    return Decline{graph_input ? Reason::value_from_graph_input : Reason::value_from_other_block, norm_.node(),
-                   fmt::format("%{} comes from outside", value->debugName())};
-  }
-
-  // Who beside `reader` reads the contents of `value`.
-  std::vector<jit::Use> other_readers(const jit::Value* value, const jit::Use& reader) const {
-    std::vector<jit::Use> others;
-    const bool read_by_norm = norm_.is_made_by(reader.user);
-    for (const jit::Use& use : value->uses()) {
-      if (use.user == reader.user || reads_metadata_only(use.user, value)) continue;
-      if (read_by_norm && norm_.is_made_by(use.user)) continue;
-      if (use.user->kind() == jit::prim::ListConstruct && only_concatenation(use.user) == reader.user) continue;
-      const bool leaves_branch = use.user->kind() == jit::prim::Return && use.user->owningBlock()->owningNode() == reader.user;
-      if (leaves_branch && use.offset == reader.offset) continue;
-      others.push_back(use);
-    }
-    return others;
-  }
-
-  static Decline is_read_by(const jit::Use& reader, const jit::Value* value) {
-    const jit::Node* node = reader.user;
-    if (writes_into(node, value)) {
-      return {Reason::value_changed_in_place, node, fmt::format("by {}", node->kind().toQualString())};
-    }
-    const bool returned = node->kind() == jit::prim::Return;
-    return {Reason::value_has_other_readers, node,
-            returned ? "it is also an output" : fmt::format("also read by {}", node->kind().toQualString())};
-  }
-
   std::optional<Decline> why_not_of_rank(const jit::Value* value, const algebra::Affine& affine) const {
     if (known_.ranks.allow(value, affine.rank())) return std::nullopt;
     return Decline{Reason::rank_unknown, value->node(),
                    fmt::format("a value of rank {} where {} was expected", *known_.ranks.of(value), affine.rank())};
-  }
-
-  // What is written in place though the graph was made functional is memory that others may see.
-  std::optional<Decline> why_not_written(const jit::Value* value) const {
-    const auto& writers = known_.store.memory().writers_of(value);
-    if (writers.empty()) return std::nullopt;
-    return Decline{Reason::value_changed_in_place, writers.front(), fmt::format("by {}", writers.front()->kind().toQualString())};
   }
 
   // batch_norm makes a permuted or sliced input dense, as view needs it.
@@ -293,7 +227,6 @@ class Search {
   Plan plan_{};
   std::vector<Wanted> wanted_;
   std::vector<Missing> missing_;
-  std::vector<std::string> into_;
   std::vector<const jit::Node*> passed_;
   bool reads_forward_ = false;  // somebody reads what stands in the place of the norm's output, or what was rescaled
   double stretch_ = 1;          // the largest factor by which a value is rescaled

@@ -16,7 +16,7 @@ class FoldedNorm:
 
     name: str  #: dotted path of the norm, "layer1.0.bn1"
     direction: str  #: "backward" into a producer, "forward" into a consumer or "sideways" into a sibling
-    into: str  #: dotted path of the layer that took it, several joined by ", "
+    into: list[str]  #: dotted paths of the layers that took it
 
 
 @dataclasses.dataclass(frozen=True)

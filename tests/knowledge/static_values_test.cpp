@@ -83,7 +83,7 @@ class StaticValues : public ::testing::Test {
 TEST_F(StaticValues, FoldsAFrozenBatchNorm) {
   const FoldResult result = expect_unharmed(behind_conv(frozen + "y = y * scale + shift").module, {x});
   ASSERT_EQ(result.report.folded.size(), 1U);
-  EXPECT_EQ(result.report.folded[0].into, "conv");
+  EXPECT_EQ(result.report.folded[0].into, std::vector<std::string>{"conv"});
   EXPECT_EQ(state_names(result.module), (std::vector<std::string>{"conv.weight", "conv.bias"}));
 }
 
@@ -139,7 +139,7 @@ TEST_F(StaticValues, FoldsALayerScaleBehindALinearLayer) {
   const FoldResult result = expect_unharmed(plain.module, {at::randn({2, 4, 3}, at::kDouble)}, with_rank(3));
   ASSERT_EQ(result.report.scales.size(), 1U);
   EXPECT_EQ(result.report.scales[0].name, "gamma");
-  EXPECT_EQ(result.report.scales[0].into, "linear");
+  EXPECT_EQ(result.report.scales[0].into, std::vector<std::string>{"linear"});
 }
 
 TEST_F(StaticValues, FoldsAFactorThatIsComputedOfConstants) {
@@ -344,7 +344,7 @@ TEST_F(ComputedWeights, AreFoldedWhereSizesComeFromThem) {
 
 TEST_F(ComputedWeights, BecomeTheWeightOfTheirLayer) {
   const FoldResult result = expect_folded(normed("torch._weight_norm(w, self.g, 0)"));
-  EXPECT_EQ(result.report.folded[0].into, "conv");
+  EXPECT_EQ(result.report.folded[0].into, std::vector<std::string>{"conv"});
   EXPECT_EQ(state_names(result.module), (std::vector<std::string>{"conv.weight", "conv.bias"}));
 }
 

@@ -42,7 +42,7 @@ def assert_folded(result: bnfold.FoldResult, into: Optional[str] = None) -> None
     assert len(result.report.folded) >= 1
     assert "batch_norm" not in str(result.module.inlined_graph)
     if into is not None:
-        assert [norm.into for norm in result.report.folded] == [into]
+        assert [", ".join(norm.into) for norm in result.report.folded] == [into]
 
 
 def assert_kept(result: bnfold.FoldResult, reason: str) -> None:

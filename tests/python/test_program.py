@@ -332,7 +332,7 @@ def test_json_in_a_file(bnfold, tmp_path):
     assert "norms folded" in result.stdout
     assert written(tmp_path) == ["folded.pt", "report.json"]
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["folded"] == [{"name": "1", "direction": "backward", "into": "0"}]
+    assert report["folded"] == [{"name": "1", "direction": "backward", "into": ["0"]}]
     (kept,) = report["kept"]
     assert (kept["name"], kept["reason"]) == ("3", "operator_not_affine")
     assert kept["detail"] and re.fullmatch(r".+\.py:\d+", kept["source"])

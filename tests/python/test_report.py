@@ -62,7 +62,7 @@ def test_as_dict_is_json(report):
     content = report.as_dict()
     assert json.loads(json.dumps(content)) == content
     assert bnfold.Report.from_json(json.dumps(content)) == report
-    assert content["folded"] == [{"name": "norm", "direction": "backward", "into": "conv"}]
+    assert content["folded"] == [{"name": "norm", "direction": "backward", "into": ["conv"]}]
     assert set(content["kept"][0]) == {"name", "reason", "detail", "source", "obstacles"}
 
 

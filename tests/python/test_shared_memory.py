@@ -220,6 +220,14 @@ def test_an_alias_that_is_written_behind_the_norm(door, alias):
 
 
 @every_alias
+@pytest.mark.parametrize("door", [folded, frozen, optimized], ids=lambda door: door.__name__)  # torch.jit.freeze drops it by itself
+def test_a_write_that_only_the_alias_tells(door, alias):
+    read = f"z = self.conv(x)\nn = self.norm(z)\nv = {alias_of(alias, 'z')}\nassert v is not None\n"
+    statements = read + "z.add_(1.0)\nreturn self.head(n), v"
+    assert_alike(door, statements, (image(),))
+
+
+@every_alias
 @every_door
 def test_an_activation_of_the_callers_memory(door, alias):
     read = f"v = {alias_of(alias, 'x')}\nassert v is not None\n"

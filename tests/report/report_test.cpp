@@ -13,7 +13,7 @@ namespace {
 
 Report example() {
   Report report;
-  report.folded = {{"bn1", Direction::backward, "conv1"}, {"bn2", Direction::backward, "conv2"}};
+  report.folded = {{"bn1", Direction::backward, {"conv1"}}, {"bn2", Direction::backward, {"conv2"}}};
   const Obstacle back{"backward", {"flatten"}, Reason::value_has_other_readers, "also read by aten::add", "net.py:12"};
   const Obstacle ahead{"forward", {}, Reason::value_is_output, "the normalized value is an output", "net.py:14"};
   report.kept = {{"bn3", back.reason, back.detail, back.source, {back, ahead}}};
@@ -26,7 +26,7 @@ TEST(Report, AsJson) {
   const auto json = nlohmann::json::parse(example().to_json());
   EXPECT_EQ(json["folded"][1]["name"], "bn2");
   EXPECT_EQ(json["folded"][1]["direction"], "backward");
-  EXPECT_EQ(json["folded"][1]["into"], "conv2");
+  EXPECT_EQ(json["folded"][1]["into"], nlohmann::json::array({"conv2"}));
   EXPECT_EQ(json["kept"][0]["reason"], "value_has_other_readers");
   EXPECT_EQ(json["kept"][0]["source"], "net.py:12");
   EXPECT_EQ(json["parameters_before"], 134309962);

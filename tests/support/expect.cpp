@@ -1,6 +1,8 @@
 #include "support/expect.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -156,7 +158,7 @@ FoldResult expect_folded(const jit::Module& module, const Inputs& inputs, const 
   FoldResult result = fold(module, options);
   before.expect_unchanged(module);
   const auto record = std::find_if(result.report.folded.begin(), result.report.folded.end(),
-                                   [&](const FoldedNorm& norm) { return norm.name == name && norm.into == into; });
+                                   [&](const FoldedNorm& norm) { return norm.name == name && fmt::format("{}", fmt::join(norm.into, ", ")) == into; });
   EXPECT_NE(record, result.report.folded.end()) << name << " was not folded into " << into << "; " << table_of(result.report);
   for (const std::string& entry : state_names(result.module))
     EXPECT_NE(entry.rfind(name + ".", 0), 0U) << entry << " is still there";

@@ -114,7 +114,7 @@ def passed(original: Any, norm: bnfold.FoldedNorm) -> set[str]:
     """The operators between a norm and the layers that took it, these included, in the graph of the original."""
     flow = Flow(original)
     norms = flow.readers(flow.attributes[norm.name])
-    takers = flow.readers(value for layer in norm.into.split(", ") for value in flow.attributes[layer]) - norms
+    takers = flow.readers(value for layer in norm.into for value in flow.attributes[layer]) - norms
     if norm.direction == "backward":
         between = flow.behind(takers) & flow.before(norms)
     else:

@@ -7,7 +7,7 @@ import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from types import MethodType
-from typing import Any, Callable, List, Optional, TypeVar
+from typing import Any, Callable, Dict, List, Optional, TypeVar
 
 import torch
 from hypothesis import strategies as st
@@ -65,7 +65,7 @@ class Builder:
         self.narrow = ""  # the dtype of some parts, beside float
         self.namespace: dict[str, Any] = {
             "self": self.module, "torch": torch, "nn": nn, "F": F, "FrozenBatchNorm2d": FrozenBatchNorm2d,
-            "List": List, "Optional": Optional,
+            "Dict": Dict, "List": List, "Optional": Optional,
         }  # fmt: skip
 
     # ---- drawing

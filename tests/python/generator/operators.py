@@ -36,7 +36,8 @@ IDENTITIES = (
 # These return the value itself, and their schema does not say so.
 UNSAID_ALIASES = (
     "torch.atleast_1d({x})", "torch.atleast_3d({x})", "{x}.sum_to_size({x}.shape)", "{x}.to_dense()", "torch.unsafe_chunk({x}, 1)[0]",
-    "torch.unsafe_split({x}, {x}.shape[0])[0]",
+    "torch.unsafe_split({x}, {x}.shape[0])[0]", 'torch.einsum("...->...", {x})', "torch.conj_physical({x})", "torch.ops.aten.lift({x})",
+    "torch.ops.aten._unsafe_view({x}, {x}.shape)", "torch.atleast_2d({x})", "{x}.type_as({x})", "{x}.expand_as({x})",
 )  # fmt: skip
 
 ACTIVATION_LAYERS = (
@@ -402,5 +403,42 @@ def write_unsaid(b: Builder) -> None:
     x = b.value(3, 4, 5)
     y = b.call(_norm(b, x), x)
     same = b.let(b.choose(*UNSAID_ALIASES).format(x=x))
-    b.write(b.choose("{x}.add_(1.0)", "{x}.mul_(0.5)", "{x}.relu_()", "{x}[:, 0] = 0.5", "{x} += 1.0").format(x=same))
+    _write_one_of(b, x, same)
     b.call(_conv(b, y, b.choose("1", "3, padding=1")), y)
+
+
+def _write_one_of(b: Builder, *names: str) -> None:
+    b.write(b.choose("{x}.add_(1.0)", "{x}.mul_(0.5)", "{x}.relu_()", "{x}[:, 0] = 0.5", "{x} += 1.0").format(x=b.choose(*reversed(names))))
+
+
+# How a value gets into a container, and out of it.
+HELD = (
+    ('{h} = {{"a": {x}}}', '{h}["a"]'), ("{h}: Dict[str, torch.Tensor] = {{}}", '{h}["a"]'), ("{h} = [{x}]", "{h}[0]"), ("{h} = ({x}, 1)", "{h}[0]"),
+    ('{h} = {{"a": [{x}]}}', '{h}["a"][0]'),
+)  # fmt: skip
+
+
+def write_held(b: Builder) -> None:
+    """Writes into an element of a container, which a norm reads, by one of its names."""
+    x, held = b.value(3, 4, 5), b.names.new("held")
+    store, read = b.choose(*HELD)
+    b.write(store.format(h=held, x=x))
+    if "Dict" in store:
+        b.write(f'{held}["a"] = {x}')
+    one, other = b.let(read.format(h=held), see=False), b.let(read.format(h=held), see=False)
+    y = b.call(_norm(b, one), b.choose(one, x))
+    _write_one_of(b, x, other)
+    b.call(_conv(b, y, b.choose("1", "3, padding=1")), y)
+    b.values.append(other)
+
+
+def write_out(b: Builder) -> None:
+    """What an operator writes into another tensor, read by the name of either."""
+    x = b.value()
+    out = b.let(b.choose("torch.zeros_like({x})", "{x}.clone()", "torch.empty_like({x})").format(x=x), see=False)
+    b.let(
+        b.choose("torch.mul({x}, 2.0, out={o})", "torch.add({x}, {x}, out={o})", "torch.tanh({x}, out={o})", "torch.neg({x}, out={o})",
+                 "torch.clamp({x}, -0.5, 0.5, out={o})", "torch.mul({x}, torch.sigmoid({x}), out={o})").format(x=x, o=out)
+    )  # fmt: skip
+    if b.chance(7):
+        b.values.append(out)

@@ -25,6 +25,7 @@ class Run:
     dtype: str = "float64"  #: or "float32"; "float16" and "bfloat16" are those of parts of a module in float
     rounds: bool = False  #: the module casts to float on its way, so that two equal ones differ by as much
     cancels: bool = False  #: the module adds numbers beside which values are small
+    shares_inputs: bool = False  #: inputs of the same sizes are one tensor
 
     @property
     def is_narrow(self) -> bool:
@@ -54,7 +55,8 @@ class Prepared:
         key = (batch, side, dtype or self.dtype)
         if key not in self._inputs:
             torch.manual_seed(self.run.seed + batch + side)
-            self._inputs[key] = tuple(_cast(value, key[2]) for value in self.source.inputs(batch, side))
+            inputs = [_cast(value, key[2]) for value in self.source.inputs(batch, side)]
+            self._inputs[key] = tuple(_shared(inputs) if self.run.shares_inputs else inputs)
         return copy.deepcopy(self._inputs[key])
 
     def _model(self) -> nn.Module:
@@ -97,6 +99,12 @@ class Prepared:
     @property
     def ranks(self) -> dict[str, Any]:
         return {"input_ranks": [value.dim() if isinstance(value, torch.Tensor) else None for value in self.inputs()]}
+
+
+def _shared(inputs: list[Any]) -> list[Any]:
+    """The first of those of one size and dtype in the place of each."""
+    first: dict[Any, Any] = {}
+    return [first.setdefault((value.shape, value.dtype), value) if isinstance(value, torch.Tensor) else value for value in inputs]
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

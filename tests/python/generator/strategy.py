@@ -20,7 +20,7 @@ STEPS: dict[Callable[[Builder], None], int] = {
     layers.norm_by_hand: 2, layers.layer_scale: 2, layers.instance_norm: 1, layers.other_norm: 1,
     operators.gate: 2, operators.beside: 2, operators.parallel: 2, operators.pool: 4, operators.reduce: 2, operators.interpolate: 2, operators.pad: 3, operators.parts: 3,
     operators.part: 2, operators.reshape: 3, operators.permute: 2, operators.squeeze: 1, operators.expand: 1, operators.shuffle: 3, operators.cast: 1,
-    operators.write: 3, operators.write_unsaid: 3, operators.bounds: 2, operators.beside_another: 4, operators.beside_in_a_loop: 2, layers.written_scale: 2,
+    operators.write: 3, operators.write_unsaid: 3, operators.write_held: 2, operators.write_out: 2, operators.bounds: 2, operators.beside_another: 4, operators.beside_in_a_loop: 2, layers.written_scale: 2,
     operators.large_number: 3,
     control.between: 40, control.branch: 3, control.loop: 2, control.module_list: 2, control.gathering: 1, control.structure: 1, control.optional: 1, control.helper: 2,
     control.task: 1, control.submodule: 2,
@@ -57,7 +57,8 @@ ORDERS = ("", "", "", "", ".to(memory_format=torch.channels_last)", ".transpose(
 def _inputs(b: Builder) -> tuple[Input, ...]:
     size = b.choose(*SIZES_FOR.get(b.subject, SIZES)) if b.chance(7) else b.choose(*SIZES)
     order = b.choose(*ORDERS)
-    if "channels_last" in order and size.count(",") != 3:
+    # An image of one channel in channels_last lies in both orders, and which one a later view meets is told by each operator in its own way.
+    if "channels_last" in order and (size.count(",") != 3 or ", 1," in size):
         order = ""
     inputs = [Input("x", "torch.Tensor", f"torch.randn({size}){order}")]
     extra = b.choose("none", "none", "none", "none", "second", "ids", "gate", "steps")
@@ -175,6 +176,7 @@ def runs(draw, program: Program) -> Run:
         dtype=_dtype(program, choose),
         rounds=program.rounds_to_float,
         cancels=program.cancels,
+        shares_inputs=choose(*[False] * 4, True),
     )
 
 

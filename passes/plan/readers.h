@@ -1,0 +1,19 @@
+// Who reads a value that an affine is to change.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <vector>
+
+#include "knowledge/decline.h"
+#include "knowledge/find_norms.h"
+
+namespace bnfold {
+
+// Who beside `reader`, which is on the way to `norm`, reads the contents of `value`.
+std::vector<torch::jit::Use> other_readers(const Norm& norm, const torch::jit::Value* value, const torch::jit::Use& reader);
+
+// That `reader` stands in the way, for it reads `value` or overwrites it.
+Decline read_by(const torch::jit::Use& reader, const torch::jit::Value* value);
+
+}  // namespace bnfold
