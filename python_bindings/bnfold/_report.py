@@ -16,7 +16,11 @@ class FoldedNorm:
 
     name: str  #: dotted path of the norm, "layer1.0.bn1"
     direction: str  #: "backward" into a producer, "forward" into a consumer or "sideways" into a sibling
-    into: list[str]  #: dotted paths of the layers that took it
+    into: tuple[str, ...]  #: dotted paths of the layers that took it
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> FoldedNorm:
+        return cls(**{**record, "into": tuple(record["into"])})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +79,9 @@ class Report:
     @classmethod
     def from_json(cls, text: str) -> Report:
         content = json.loads(text)
-        folded = tuple(FoldedNorm(**norm) for norm in content.pop("folded"))
+        folded = tuple(FoldedNorm.from_dict(norm) for norm in content.pop("folded"))
         kept = tuple(KeptNorm.from_dict(norm) for norm in content.pop("kept"))
-        scales = tuple(FoldedNorm(**scale) for scale in content.pop("scales"))
+        scales = tuple(FoldedNorm.from_dict(scale) for scale in content.pop("scales"))
         merged = tuple(MergedConv(**conv) for conv in content.pop("merged"))
         return cls(folded=folded, kept=kept, scales=scales, merged=merged, **content)
 

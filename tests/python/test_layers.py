@@ -102,7 +102,7 @@ def test_several_norms_in_a_row(spelling):
     model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.BatchNorm2d(5), nn.Dropout(), nn.BatchNorm2d(5))
     result = folded(model, (image(2, 3),), spelling)
     assert_folded(result)
-    assert [norm.into for norm in result.report.folded] == [["0"], ["0"], ["0"]]
+    assert [norm.into for norm in result.report.folded] == [("0",), ("0",), ("0",)]
 
 
 class FunctionalConv(nn.Module):

@@ -35,7 +35,7 @@ def report() -> bnfold.Report:
 
 
 def test_records(report):
-    assert report.folded == (bnfold.FoldedNorm(name="norm", direction="backward", into="conv"),)
+    assert report.folded == (bnfold.FoldedNorm(name="norm", direction="backward", into=("conv",)),)
     (kept,) = report.kept
     assert (kept.name, kept.reason) == ("late", "operator_not_affine")
     assert "sigmoid" in kept.detail

@@ -185,7 +185,7 @@ def test_norms_that_freezing_left_fold_through_constants(spelling, freeze, kept,
     assert_folded(result)
     assert [norm.direction for norm in result.report.folded] == ["forward"] * 3
     if kept == "in memory":
-        assert [(norm.name, norm.into) for norm in result.report.folded] == [(f"{one}.norm", [f"{one}.conv"]) for one in "abc"]
+        assert [(norm.name, norm.into) for norm in result.report.folded] == [(f"{one}.norm", (f"{one}.conv",)) for one in "abc"]
     for one in (result.module, saved(result.module), torch.jit.freeze(result.module)):
         assert_same(dense(*inputs), one(*inputs))
 

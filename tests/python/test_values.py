@@ -421,7 +421,7 @@ def test_weights_that_are_computed_from_parameters(computed, trainable):
         module = torch.jit.trace(model, image(), check_trace=False)
     result = bnfold.fold(module)
     assert_folded(result)
-    assert [norm.into for norm in result.report.folded] == [["0"]]
+    assert [norm.into for norm in result.report.folded] == [("0",)]
     assert_equal(model, result, image())
     assert "batch_norm" not in str(bnfold.freeze(module).graph)
     if trainable:
