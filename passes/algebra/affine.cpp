@@ -82,6 +82,10 @@ Affine shift_only(const Affine& affine) {
   return {at::ones_like(affine.scale), affine.shift};
 }
 
+bool is_neutral(const Affine& affine) {
+  return !has_scale(affine) && !has_shift(affine);
+}
+
 bool has_shift(const Affine& affine) {
   return affine.shift.ne(0).any().item<bool>();
 }

@@ -61,6 +61,7 @@ Affine shift_only(const Affine& affine);
 
 bool has_shift(const Affine& affine);       // some shift is not 0
 bool has_scale(const Affine& affine);       // some scale is not 1
+bool is_neutral(const Affine& affine);      // every scale is 1, every shift 0
 bool has_zero_scale(const Affine& affine);  // some scale is 0
 bool is_mask(const Affine& affine);         // every scale is 0 or 1, every shift 0
 

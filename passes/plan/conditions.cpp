@@ -45,6 +45,17 @@ std::optional<Decline> why_not_reached(const jit::Value* value, const jit::Node*
                  fmt::format("%{} comes from outside", value->debugName())};
 }
 
+std::optional<Decline> why_not_of_rank(const jit::Value* value, const algebra::Affine& affine, const Knowledge& known) {
+  if (known.ranks.allow(value, affine.rank())) return std::nullopt;
+  return Decline{Reason::rank_unknown, value->node(),
+                 fmt::format("a value of rank {} where {} was expected", *known.ranks.of(value), affine.rank())};
+}
+
+std::optional<Decline> why_not_viewed(const jit::Node* node, const Norm& norm) {
+  if (node->kind() != jit::aten::view || is_dense(norm.input())) return std::nullopt;
+  return Decline{Reason::memory_order_unknown, node, "a view of what may be permuted in memory"};
+}
+
 std::optional<Decline> why_not_bounded(const std::vector<Edit>& edits, const Norm& norm, const Knowledge& known) {
   if (std::none_of(edits.begin(), edits.end(), is_bound)) return std::nullopt;
   bool told = dtype_of(norm.input(), known.store) == norm.dtype;

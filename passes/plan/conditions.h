@@ -17,6 +17,11 @@ std::optional<Decline> why_not_written(const torch::jit::Value* value, const Par
 // An affine goes back from `reader` only to what is made beside it, and not by the norm.
 std::optional<Decline> why_not_reached(const torch::jit::Value* value, const torch::jit::Node* reader, const Norm& norm);
 
+std::optional<Decline> why_not_of_rank(const torch::jit::Value* value, const algebra::Affine& affine, const Knowledge& known);
+
+// batch_norm makes a permuted or sliced input dense, as view needs it.
+std::optional<Decline> why_not_viewed(const torch::jit::Node* node, const Norm& norm);
+
 // Bounds stand beside the norm, so that nothing before it can become one. They have the norm's dtype, and so must the value, which the layers
 // that take the affine tell.
 std::optional<Decline> why_not_bounded(const std::vector<Edit>& edits, const Norm& norm, const Knowledge& known);

@@ -75,38 +75,74 @@ struct Subject {
   const std::vector<AskedRanks::Need> needs;  // without which `affine` is not what the norm computes
 };
 
+// The plan with the checks of what nothing proves, or why that can't be done.
+std::variant<Plan, Decline> checked(const Subject& subject, Plan found, Direction direction, const Asked& asked) {
+  std::vector<AskedRanks::Need> all = subject.needs;
+  all.insert(all.end(), asked.ranks.needs().begin(), asked.ranks.needs().end());
+  auto checks = plan_checks(subject.norm, all, subject.ranks);
+  if (const auto* decline = std::get_if<Decline>(&checks)) return *decline;
+  found.checks = std::get<std::vector<RankCheck>>(std::move(checks));
+  found.direction = direction;
+  return found;
+}
+
+struct Tried {
+  std::variant<Plan, Decline> outcome;
+  std::vector<const jit::Node*> passed;
+};
+
+Tried try_turns(const Subject& subject, const Strategy& strategy, bool rescales, Turns& turns) {
+  const Asked asked(subject.norm, subject.store, subject.ranks, rescales);
+  Attempted attempted = search(subject.norm, asked.known, rescales, strategy.backward, strategy.forward, turns);
+  turns = attempted.turns;
+  if (const auto* stopped = std::get_if<Decline>(&attempted.outcome)) return {*stopped, attempted.passed};
+  if (!subject.rank_known) {
+    if (auto decline = why_not_of_unknown_rank(attempted.passed, strategy.direction)) return {*decline, attempted.passed};
+  }
+  return {checked(subject, std::get<Plan>(std::move(attempted.outcome)), strategy.direction, asked), attempted.passed};
+}
+
+// Takes the first turns that lead to a fold; where none do, tells what stopped the first ones. Each product has two, and a row of many
+// products more than can be tried.
+Tried try_strategy(const Subject& subject, const Strategy& strategy, bool rescales) {
+  constexpr int kMost = 64;
+  std::optional<Tried> first;
+  std::optional<Turns> turns = Turns();
+  for (int attempts = 0; turns && attempts < kMost; ++attempts) {
+    Tried tried = try_turns(subject, strategy, rescales, *turns);
+    if (std::holds_alternative<Plan>(tried.outcome)) return tried;
+    if (!first) first = std::move(tried);
+    turns = next(std::move(*turns));
+  }
+  return *first;
+}
+
+std::optional<Plan> try_sideways(const Subject& subject) {
+  const Asked asked(subject.norm, subject.store, subject.ranks);
+  auto plan = plan_sideways(subject.norm, subject.affine, asked.known);
+  if (!plan) return std::nullopt;
+  const auto outcome = checked(subject, std::move(*plan), Direction::sideways, asked);
+  return std::holds_alternative<Plan>(outcome) ? std::optional<Plan>(std::get<Plan>(outcome)) : std::nullopt;
+}
+
 // The plan that leaves the fewest nodes; adds to `refusal` what stood in the ways that were tried.
 std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal& refusal) {
-  const auto& [norm, affine, store, ranks, rank_known, needs] = subject;
   std::optional<Plan> best;
-  // Adds the checks of what nothing proves, or tells why that can't be done.
-  const auto consider = [&best, &subject](Plan found, Direction direction, const Asked& asked) -> std::optional<Decline> {
-    std::vector<AskedRanks::Need> all = subject.needs;
-    all.insert(all.end(), asked.ranks.needs().begin(), asked.ranks.needs().end());
-    auto checks = plan_checks(subject.norm, all, subject.ranks);
-    if (const auto* decline = std::get_if<Decline>(&checks)) return *decline;
-    found.checks = std::get<std::vector<RankCheck>>(std::move(checks));
-    found.direction = direction;
-    if (!best || found.added_nodes() < best->added_nodes()) best = std::move(found);
-    return std::nullopt;
+  const auto consider = [&best](const Plan& found) {
+    if (!best || found.added_nodes() < best->added_nodes()) best = found;
+    return best->added_nodes() <= 0;
   };
-  for (const Strategy& strategy : strategies(affine)) {
-    const Asked asked(norm, store, ranks, rescales);
-    Attempted attempted = search(norm, asked.known, rescales, strategy.backward, strategy.forward);
-    std::optional<Decline> decline = rank_known ? std::nullopt : why_not_of_unknown_rank(attempted.passed, strategy.direction);
-    if (const auto* stopped = std::get_if<Decline>(&attempted.outcome)) decline = *stopped;
-    if (!decline) decline = consider(std::get<Plan>(std::move(attempted.outcome)), strategy.direction, asked);
-    if (decline && !rescales) {
-      refusal.attempts.push_back({strategy.name, attempted.passed, *decline});
-    } else if (decline && !refusal.names(*decline)) {
-      refusal.attempts.push_back({strategy.name + ", other readers rescaled", attempted.passed, *decline});
+  for (const Strategy& strategy : strategies(subject.affine)) {
+    const Tried tried = try_strategy(subject, strategy, rescales);
+    if (const auto* decline = std::get_if<Decline>(&tried.outcome)) {
+      const std::string way = strategy.name + (rescales ? ", other readers rescaled" : "");
+      if (!rescales || !refusal.names(*decline)) refusal.attempts.push_back({way, tried.passed, *decline});
+    } else if (consider(std::get<Plan>(tried.outcome))) {
+      return best;
     }
-    if (best && best->added_nodes() <= 0) return best;
-    if (strategy.direction == Direction::backward && rank_known && !rescales) {
-      const Asked aside(norm, store, ranks);
-      if (auto plan = plan_sideways(norm, affine, aside.known)) consider(std::move(*plan), Direction::sideways, aside);
-      if (best && best->added_nodes() <= 0) return best;
-    }
+    if (strategy.direction != Direction::backward || !subject.rank_known || rescales) continue;
+    const auto sideways = try_sideways(subject);
+    if (sideways && consider(*sideways)) return best;
   }
   return best;
 }

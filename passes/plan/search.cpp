@@ -16,15 +16,12 @@ namespace jit = torch::jit;
 
 namespace {
 
-bool is_neutral(const algebra::Affine& affine) {
-  return !algebra::has_scale(affine) && !algebra::has_shift(affine);
-}
-
 // One attempt to fold a norm: moves affines from node to node until every one is absorbed. Each value is gone through once: first all ways
 // back, then those on, in the order of the graph, so that whatever is missing in a value has come together before its readers are asked.
 class Search {
  public:
-  Search(const Norm& norm, const Knowledge& known, bool rescales) : norm_(norm), known_(known), rescales_(rescales) {}
+  Search(const Norm& norm, const Knowledge& known, bool rescales, const Turns& turns)
+      : norm_(norm), known_(known), rescales_(rescales), told_(turns) {}
 
   // Whether `backward`, wanted behind the norm's input, and `forward`, missing in its output, can all be absorbed.
   std::optional<Decline> run(const std::optional<algebra::Affine>& backward, const std::optional<algebra::Affine>& forward) {
@@ -42,6 +39,8 @@ class Search {
   Plan take_plan() { return std::move(plan_); }
 
   std::vector<const jit::Node*> passed() const { return passed_; }
+  Turns turns() const { return turns_; }
+  std::optional<Decline> otherwise() const { return otherwise_; }
 
  private:
   struct Wanted {
@@ -73,7 +72,7 @@ class Search {
     const auto same = std::find_if(missing_.begin(), missing_.end(), [value](const Missing& one) { return one.value == value; });
     if (same == missing_.end()) return missing_.push_back({value, affine});
     same->affine = algebra::composed(affine, same->affine);
-    if (is_neutral(same->affine)) missing_.erase(same);
+    if (algebra::is_neutral(same->affine)) missing_.erase(same);
   }
 
   static Wanted take_last(std::vector<Wanted>& all) {
@@ -95,7 +94,7 @@ class Search {
   std::optional<Decline> go_back(const Wanted& step) {
     jit::Node* producer = step.value->node();
     if (const auto decline = why_not_reached(step.value, step.reader.user, norm_)) return decline;
-    if (const auto decline = why_not_of_rank(step.value, step.affine)) return decline;
+    if (const auto decline = why_not_of_rank(step.value, step.affine, known_)) return decline;
     if (const auto decline = why_not_alone(step)) return decline;
     if (const auto decline = why_not_written(step.value, known_.store)) return decline;
     if (const auto decline = why_not_apart(step)) return decline;
@@ -115,7 +114,7 @@ class Search {
       take(*absorb);
       return std::nullopt;
     }
-    const Pass& pass = std::get<Pass>(answer);
+    const Pass& pass = way_of(answer);
     std::optional<DimensionOrder> order = step.order;
     if (order && !pass.order.empty()) order = composed(pass.order, *order);
     if (order && pass.moves.size() != 1) {
@@ -169,8 +168,8 @@ class Search {
         node->kind() == jit::prim::DictConstruct) {
       return Decline{Reason::value_in_container, use.user, "the normalized value is put into a list, tuple or dict"};
     }
-    if (const auto decline = why_not_of_rank(step.value, step.affine)) return decline;
-    if (const auto decline = why_not_viewed(node)) return decline;
+    if (const auto decline = why_not_of_rank(step.value, step.affine, known_)) return decline;
+    if (const auto decline = why_not_viewed(node, norm_)) return decline;
     const Rule* rule = rule_for(node);
     if (rule == nullptr || rule->forward == nullptr) {
       return Decline{Reason::no_rule_for_operator, node, fmt::format("before {}", node->kind().toQualString())};
@@ -182,7 +181,15 @@ class Search {
       take(*absorb);
       return std::nullopt;
     }
-    return take(std::get<Pass>(answer), {node, use.offset}, Way::forward, std::nullopt);
+    return take(way_of(answer), {node, use.offset}, Way::forward, std::nullopt);
+  }
+
+  const Pass& way_of(const Answer& answer) {
+    if (const auto* pass = std::get_if<Pass>(&answer)) return *pass;
+    const auto& [ways, otherwise] = std::get<Choice>(answer);
+    if (!otherwise_) otherwise_ = otherwise;
+    turns_.push_back({turns_.size() < told_.size() ? told_[turns_.size()].taken : 0, ways.size()});
+    return ways.at(turns_.back().taken);
   }
 
   void take(const Absorb& absorb) {
@@ -198,7 +205,7 @@ class Search {
     }
     plan_.edits.insert(plan_.edits.end(), pass.edits.begin(), pass.edits.end());
     for (const Move& move : pass.moves) {
-      if (is_neutral(move.affine)) continue;
+      if (algebra::is_neutral(move.affine)) continue;
       if (move.way == Way::forward) {
         miss(move.value, move.affine);
         continue;
@@ -209,21 +216,12 @@ class Search {
     return std::nullopt;
   }
 
-  std::optional<Decline> why_not_of_rank(const jit::Value* value, const algebra::Affine& affine) const {
-    if (known_.ranks.allow(value, affine.rank())) return std::nullopt;
-    return Decline{Reason::rank_unknown, value->node(),
-                   fmt::format("a value of rank {} where {} was expected", *known_.ranks.of(value), affine.rank())};
-  }
-
-  // batch_norm makes a permuted or sliced input dense, as view needs it.
-  std::optional<Decline> why_not_viewed(const jit::Node* node) const {
-    if (node->kind() != jit::aten::view || is_dense(norm_.input())) return std::nullopt;
-    return Decline{Reason::memory_order_unknown, node, "a view of what may be permuted in memory"};
-  }
-
   const Norm& norm_;
   const Knowledge known_;
   const bool rescales_;  // whether others that read a value may be given its scale back
+  const Turns& told_;
+  Turns turns_;
+  std::optional<Decline> otherwise_;  // what kept an operator from offering one more way
   Plan plan_{};
   std::vector<Wanted> wanted_;
   std::vector<Missing> missing_;
@@ -238,10 +236,11 @@ class Search {
 }  // namespace
 
 Attempted search(const Norm& norm, const Knowledge& known, bool rescales, const std::optional<algebra::Affine>& backward,
-                 const std::optional<algebra::Affine>& forward) {
-  Search search(norm, known, rescales);
-  if (const auto decline = search.run(backward, forward)) return {*decline, search.passed()};
-  return {search.take_plan(), search.passed()};
+                 const std::optional<algebra::Affine>& forward, const Turns& turns) {
+  Search search(norm, known, rescales, turns);
+  if (const auto decline = search.run(backward, forward))
+    return {search.otherwise().value_or(*decline), search.passed(), search.turns()};
+  return {search.take_plan(), search.passed(), search.turns()};
 }
 
 }  // namespace bnfold

@@ -6,8 +6,8 @@
 //            norm(scale, shift) of u, * c --> y               after   (u * c) --> norm(scale, c*shift) --> y
 //
 // Formula     scale * (u * g) = (scale * u) * g, and (scale*u + shift) * c = scale * (u*c) + shift*c. A quotient u / g is a product with 1/g,
-//             neg one with -1. c is a number, or a static tensor. Behind two computed factors the scale goes to one that takes it, and
-//             rather to one that nobody else reads.
+//             neg one with -1. c is a number, or a static tensor. Behind two computed factors the scale goes to either, first to one
+//             that nobody else reads.
 // Conditions  the value does not divide                                    operator_not_affine
 //             a shift: a number is a constant, and finite, as 1/c is
 //             behind it                                                    operand_not_constant
@@ -16,18 +16,16 @@
 //             before it: the factor has no more dimensions than the value  rank_unknown
 //             behind it: the factors are two values                        value_has_other_readers
 //             the value that takes the affine is not broadcast             sizes_unknown
-#include <unordered_set>
+#include <algorithm>
 
 #include "graph/constants.h"
-#include "graph/operators.h"
 #include "graph/memory.h"
+#include "graph/operators.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
 
 namespace jit = torch::jit;
-
-Answer multiply_backward(const Site& site);
 
 namespace {
 
@@ -103,32 +101,6 @@ Answer before_static_factor(const Site& site, const at::Tensor& factor) {
   return to_output(site, std::get<algebra::Affine>(affine));
 }
 
-// Whether what computes `value` takes the scale or hands it on. Through products it is followed to their factors, of which it is enough that
-// one does; where there are many, the planner finds out.
-bool takes_scale(const Site& site, jit::Value* value) {
-  constexpr size_t kMany = 64;
-  std::unordered_set<const jit::Value*> seen;
-  std::vector<jit::Value*> pending = {value};
-  while (!pending.empty() && seen.size() < kMany) {
-    jit::Value* factor = pending.back();
-    pending.pop_back();
-    if (!seen.insert(factor).second || !site.known.extents.fit(factor, site.affine)) continue;
-    jit::Node* producer = factor->node();
-    const Rule* rule = rule_for(producer);
-    if (rule == nullptr || rule->backward == nullptr) continue;
-    if (rule->backward == multiply_backward) {
-      const size_t operands = is_quotient(producer) ? 1 : producer->inputs().size();
-      for (size_t i = 0; i < operands; ++i) {
-        if (is_tensor(producer->input(i))) pending.push_back(producer->input(i));
-      }
-      continue;
-    }
-    const Site behind{producer, factor->offset(), site.affine, site.norm_dtype, site.from_batch_norm, site.known, site.planned};
-    if (!std::holds_alternative<Decline>(rule->backward(behind))) return true;
-  }
-  return !pending.empty();
-}
-
 }  // namespace
 
 Answer multiply_backward(const Site& site) {
@@ -145,16 +117,20 @@ Answer multiply_backward(const Site& site) {
   if (node->input(0) == node->input(1)) {
     return Decline{Reason::value_has_other_readers, node, "it multiplies the value by itself"};
   }
-  std::vector<jit::Value*> takers;
+  std::vector<jit::Value*> factors;
+  Choice choice;
   for (size_t place = 0; place < (is_quotient(node) ? 1 : 2); ++place) {
-    jit::Value* value = node->input(place);
-    if (site.known.extents.fit(value, site.affine) && takes_scale(site, value)) takers.push_back(value);
+    if (site.known.extents.fit(node->input(place), site.affine)) {
+      factors.push_back(node->input(place));
+    } else {
+      choice.otherwise = Decline{Reason::sizes_unknown, node, "the value may be broadcast to the size of the other factor"};
+    }
   }
-  if (takers.empty()) {
-    return Decline{Reason::sizes_unknown, node, "neither factor is known to have the size of the product and to take a scale"};
-  }
-  const bool rather_the_other = takers.size() == 2 && !is_only_reader(node, takers[0]) && is_only_reader(node, takers[1]);
-  return Pass{{{takers[rather_the_other ? 1 : 0], site.affine, Way::backward}}};
+  if (factors.empty()) return *choice.otherwise;
+  std::stable_partition(factors.begin(), factors.end(),
+                        [node](const jit::Value* factor) { return is_only_reader(node, factor); });
+  for (jit::Value* factor : factors) choice.ways.push_back({{{factor, site.affine, Way::backward}}});
+  return choice;
 }
 
 Answer multiply_forward(const Site& site) {

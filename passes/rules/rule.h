@@ -7,6 +7,7 @@
 
 #include <torch/csrc/jit/ir/ir.h>
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -52,7 +53,13 @@ struct Pass {
   std::vector<int64_t> order = {};  // that of permute, where the output is a permuted view
 };
 
-using Answer = std::variant<Absorb, Pass, Decline>;
+// The operator can hand the affine on in several ways, the one to try first in front. The planner takes the first that leads to a fold.
+struct Choice {
+  std::vector<Pass> ways;            // one at least
+  std::optional<Decline> otherwise;  // why there is no other one, to tell where these lead to no fold
+};
+
+using Answer = std::variant<Absorb, Pass, Choice, Decline>;
 
 struct Rule {
   std::string_view family;                  // the stem of the rule's file

@@ -42,13 +42,13 @@ TEST_F(MultiplyRule, DeclinesAShiftBehindAGate) {
 }
 
 TEST_F(MultiplyRule, DeclinesFactorsThatTakeNoScale) {
-  Model model = behind("torch.sigmoid(u) * g");
-  expect_kept(without_shift(model).module, {x}, "norm", Reason::sizes_unknown, "neither factor");
+  Model model = behind("torch.sigmoid(u) * torch.exp(u)");
+  expect_kept(without_shift(model).module, {x}, "norm", Reason::operator_not_affine, "sigmoid is curved");
 }
 
 TEST_F(MultiplyRule, DeclinesAFactorThatMayBeBroadcast) {
   Model model = behind("torch.sigmoid(u) * torch.avg_pool2d(x, [3, 3], [1, 1]).mean([1], True)");
-  expect_kept(without_shift(model).module, {x}, "norm", Reason::sizes_unknown, "neither factor");
+  expect_kept(without_shift(model).module, {x}, "norm", Reason::sizes_unknown, "may be broadcast");
 }
 
 TEST_F(MultiplyRule, DoesNoHarmToTheSquareOfAValue) {
@@ -93,7 +93,17 @@ TEST_F(MultiplyRule, PassesTheScaleBehindADivisor) {
 
 TEST_F(MultiplyRule, DeclinesADivisorBehind) {
   Model model = behind("torch.sigmoid(g) / torch.exp(u)");
-  expect_kept(without_shift(model).module, {x}, "norm", Reason::sizes_unknown, "neither factor");
+  expect_kept(without_shift(model).module, {x}, "norm", Reason::operator_not_affine, "sigmoid is curved");
+}
+
+TEST_F(MultiplyRule, PassesTheScaleToTheFactorThatTakesItInTheEnd) {
+  for (const char* product : {"torch.sigmoid(u).contiguous() * v", "v * torch.sigmoid(u).contiguous()",
+                              "torch.tanh(u).contiguous() * (torch.exp(u).contiguous() * v)"}) {
+    Model model;
+    model.layer("u", {4, 3, 3, 3}, 4).layer("v", {4, 3, 3, 3}, 4).norm("norm", 4);
+    model.forward(fmt::format("u = {}\nv = {}\nreturn {}", conv("u", "x"), conv("v", "x"), batch_norm("norm", product)));
+    expect_folded(without_shift(model).module, {x}, "norm", "v");
+  }
 }
 
 TEST_F(MultiplyRule, PassesTheScaleToTheFactorThatNobodyElseReads) {
