@@ -146,6 +146,9 @@ TEST(Extents, OfAReductionCountedFromTheBackNeedTheRank) {
 TEST(Extents, OfThePiecesOfAChunk) {
   EXPECT_EQ(Flattened("a, b, c = torch.chunk(torch.cat([y, y], 1), 3, 1)\nreturn a").sizes(2), (Sizes{unknown, 3}));
   EXPECT_EQ(Flattened("a, b, c = torch.chunk(torch.cat([y, y], 1), 3, 1)\nreturn c").sizes(2), (Sizes{unknown, 2}));
+  EXPECT_EQ(Flattened("a, b = torch.split(y, 3, 1)\nreturn b").sizes(2), (Sizes{unknown, 1}));
+  EXPECT_EQ(Flattened("a, b = torch.split(y, [3, 1], 1)\nreturn a").sizes(2), (Sizes{unknown, 3}));
+  EXPECT_EQ(Flattened("a, b = torch.split(y, [number, 1], 1)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
   EXPECT_EQ(Flattened("a, b = torch.chunk(y, 2, 2)\nreturn a").sizes(4), (Sizes{unknown, 4, unknown, unknown}));
   EXPECT_EQ(Flattened("a, b = torch.chunk(y, number, 1)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
   EXPECT_EQ(Flattened("a, b = torch.chunk(y, 2, number)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
