@@ -27,6 +27,7 @@
 #include "fuse/reuse_memory.h"
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
+#include "graph/memory.h"
 #include "graph/operators.h"
 #include "graph/parameter_store.h"
 #include "module/compilation_units.h"
@@ -128,8 +129,9 @@ void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& grap
   const std::unordered_set<jit::Value*> steps = fuse_convs(result, graph, packer, facts);
   fuse_linears(result, graph, packer, facts);
   if (contiguous) restore_memory_order(*graph, steps);
-  share_memory_of_concatenations(*graph, facts);
-  join_bounds(*graph, facts);
+  Memory memory(*graph);
+  join_bounds(*graph, facts, memory);
+  share_memory_of_concatenations(*graph, facts, memory);
   reuse_memory(*graph, facts);
   facts.insert_checks();
 }

@@ -9,7 +9,6 @@
 
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
-#include "graph/memory.h"
 #include "graph/operators.h"
 
 namespace bnfold {
@@ -27,8 +26,7 @@ bool is_upper_of_both(const jit::Node* node, const Memory& memory) {
 
 }  // namespace
 
-void join_bounds(jit::Graph& graph, Facts& facts) {
-  const Memory memory(graph);
+void join_bounds(jit::Graph& graph, Facts& facts, Memory& memory) {
   std::vector<jit::Node*> uppers;
   for_each_node(graph.block(), [&](jit::Node* node) {
     if (is_upper_of_both(node, memory)) uppers.push_back(node);
@@ -42,6 +40,9 @@ void join_bounds(jit::Graph& graph, Facts& facts) {
     upper->output()->replaceAllUsesWith(clamp->output());
     facts.replace(upper->output(), clamp->output());
     facts.forget(lower->output());
+    memory.adopt(clamp->output(), upper->output());
+    memory.forget(upper->output());
+    memory.forget(lower->output());
     upper->destroy();
     lower->destroy();
   }

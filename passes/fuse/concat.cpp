@@ -18,7 +18,7 @@
 
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
-#include "graph/memory.h"
+#include "graph/operator_table.h"
 #include "graph/operators.h"
 
 namespace bnfold {
@@ -46,7 +46,8 @@ bool is_part(const jit::Value* part, const jit::Value* whole, const Facts& facts
 }
 
 bool can_share(const jit::Node* node, const Facts& facts, const Memory& memory) {
-  const bool concatenation = is_one_of(node, {"cat", "concat"}) && node->input(0)->node()->kind() == jit::prim::ListConstruct;
+  const bool concatenation =
+      operator_of(node).shape == Shape::concatenation && node->input(0)->node()->kind() == jit::prim::ListConstruct;
   if (!concatenation || constant_int(node->input(1)) != 1 || !is_readable_as_view(node)) return false;
   const auto parts = node->input(0)->node()->inputs();
   return std::all_of(parts.begin(), parts.end(),
@@ -60,8 +61,7 @@ bool begins_with(const jit::Node* longer, const jit::Node* shorter) {
          std::equal(some.begin(), some.end(), all.begin());
 }
 
-std::vector<Chain> chains_of(const jit::Graph& graph, const Facts& facts) {
-  const Memory memory(graph);
+std::vector<Chain> chains_of(const jit::Graph& graph, const Facts& facts, const Memory& memory) {
   std::vector<Chain> chains;
   for_each_node(graph.block(), [&](jit::Node* node) {
     if (!can_share(node, facts, memory)) return;
@@ -134,8 +134,8 @@ class Sharing {
 
 }  // namespace
 
-void share_memory_of_concatenations(jit::Graph& graph, Facts& facts) {
-  for (const Chain& chain : chains_of(graph, facts)) Sharing(graph, chain, facts).apply();
+void share_memory_of_concatenations(jit::Graph& graph, Facts& facts, const Memory& memory) {
+  for (const Chain& chain : chains_of(graph, facts, memory)) Sharing(graph, chain, facts).apply();
 }
 
 }  // namespace bnfold

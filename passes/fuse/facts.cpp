@@ -45,55 +45,46 @@ Facts::Facts(const jit::Graph& graph, Observations observed) : observed_(std::mo
   FactsReader(*this).read(graph);
 }
 
-const Facts::Fact* Facts::find(const jit::Value* value) const {
-  const auto found = facts_.find(value);
-  return found != facts_.end() ? &found->second : nullptr;
-}
-
 const std::vector<int64_t>* Facts::example_of(const jit::Value* value) const {
   const auto found = observed_.find(value);
   return found != observed_.end() ? &found->second : nullptr;
 }
 
 std::optional<int64_t> Facts::rank_of(const jit::Value* value) const {
-  const Fact* fact = find(value);
-  if (fact == nullptr || !fact->sizes) return std::nullopt;
-  return static_cast<int64_t>(fact->sizes->size());
+  const SizeList& sizes = facts_.of(value).sizes;
+  return sizes ? std::optional<int64_t>(sizes->size()) : std::nullopt;
 }
 
 std::optional<int64_t> Facts::size_of(const jit::Value* value, int64_t dimension) const {
   const auto rank = rank_of(value);
-  return rank && dimension < *rank ? sizes_->number(find(value)->sizes->at(dimension)) : std::nullopt;
+  return rank && dimension < *rank ? sizes_->number(facts_.of(value).sizes->at(dimension)) : std::nullopt;
 }
 
 bool Facts::have_one_size(const jit::Value* one, const jit::Value* other, int64_t dimension) const {
   const auto rank = rank_of(one);
   return rank && rank_of(other) == rank && dimension < *rank &&
-         find(one)->sizes->at(dimension) == find(other)->sizes->at(dimension);
+         facts_.of(one).sizes->at(dimension) == facts_.of(other).sizes->at(dimension);
 }
 
 bool Facts::have_one_size(const jit::Value* one, const jit::Value* other) const {
-  return rank_of(one) && rank_of(other) && find(one)->sizes == find(other)->sizes;
+  return rank_of(one) && rank_of(other) && facts_.of(one).sizes == facts_.of(other).sizes;
 }
 
 bool Facts::have_one_dtype(const jit::Value* one, const jit::Value* other) const {
-  const Fact* a = find(one);
-  const Fact* b = find(other);
-  return a != nullptr && b != nullptr && a->dtype.number >= 0 && a->dtype.number == b->dtype.number;
+  const int number = facts_.of(one).dtype.number;
+  return number >= 0 && number == facts_.of(other).dtype.number;
 }
 
 bool Facts::is_inexact(const jit::Value* value) const {
-  const Fact* fact = find(value);
-  return fact != nullptr && fact->dtype.inexact;
+  return facts_.of(value).dtype.inexact;
 }
 
 void Facts::replace(const jit::Value* old, jit::Value* value) {
   for (Assumption& assumption : assumptions_) {
     if (assumption.value == old) assumption.value = value;
   }
-  auto fact = facts_.extract(old);
+  facts_.move(old, value);
   auto observed = observed_.extract(old);
-  if (!fact.empty()) facts_.insert_or_assign(value, std::move(fact.mapped()));
   if (!observed.empty()) observed_.insert_or_assign(value, std::move(observed.mapped()));
 }
 
@@ -106,15 +97,11 @@ void Facts::forget(const jit::Value* value) {
 }
 
 void Facts::rely_on_sizes(const jit::Value* value, jit::Block* block) {
-  const Fact* fact = find(value);
-  if (fact == nullptr) return;
-  for (const size_t place : fact->assumed) relied_on_.emplace(place, block);
+  for (const size_t place : facts_.of(value).assumed) relied_on_.emplace(place, block);
 }
 
 void Facts::rely_on_dtype(const jit::Value* value, jit::Block* block) {
-  const Fact* fact = find(value);
-  if (fact == nullptr) return;
-  for (const size_t place : fact->assumed_for_dtype) relied_on_.emplace(place, block);
+  for (const size_t place : facts_.of(value).assumed_for_dtype) relied_on_.emplace(place, block);
 }
 
 void Facts::insert_checks() {

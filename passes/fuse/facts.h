@@ -12,10 +12,10 @@
 #include <memory>
 #include <optional>
 #include <set>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "fuse/fact.h"
 #include "fuse/observe.h"
 #include "fuse/sizes.h"
 
@@ -60,29 +60,12 @@ class Facts {
  private:
   friend class FactsReader;
 
-  struct Dtype {
-    int number = -1;  // values with one number have one dtype; -1 where nothing is known
-    bool inexact = false;
-
-    bool operator==(const Dtype& other) const { return number == other.number && inexact == other.inexact; }
-  };
-
-  struct Fact {
-    std::optional<std::vector<SizeId>> sizes{};  // of an int its value, of a list of ints its elements
-    const torch::jit::Value* like = nullptr;     // where the sizes are not known: what surely has the same rank
-    Dtype dtype{};
-    std::set<size_t> assumed{};            // of which the sizes were made, places in assumptions_
-    std::set<size_t> assumed_for_dtype{};  // and the dtype
-  };
-
   struct Assumption {
     torch::jit::Value* value;
     int64_t rank;
   };
 
-  const Fact* find(const torch::jit::Value* value) const;
-
-  std::unordered_map<const torch::jit::Value*, Fact> facts_;
+  FactMap facts_;
   Observations observed_;
   std::vector<Assumption> assumptions_;
   std::set<std::pair<size_t, torch::jit::Block*>> relied_on_;

@@ -6,7 +6,7 @@
 
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
-#include "graph/operators.h"
+#include "graph/operator_table.h"
 
 namespace bnfold {
 
@@ -45,7 +45,7 @@ bool only_grows_and_is_read(const jit::Node* list) {
   for (const jit::Node* user : users_in_order(list)) {
     if (is_append(user) && !user->output()->hasUses()) {
       ++size;
-    } else if (!is_one_of(user, {"cat", "concat"}) && !index_read(user, size)) {
+    } else if (operator_of(user).shape != Shape::concatenation && !index_read(user, size)) {
       return false;
     }
   }
@@ -56,7 +56,7 @@ void spell_out(jit::Node* list) {
   std::vector<jit::Value*> content(list->inputs().begin(), list->inputs().end());
   jit::Graph* graph = list->owningGraph();
   for (jit::Node* user : users_in_order(list)) {
-    if (is_one_of(user, {"cat", "concat"})) {
+    if (operator_of(user).shape == Shape::concatenation) {
       const jit::WithInsertPoint before(user);
       user->replaceInput(0, graph->insertNode(graph->createList(c10::TensorType::get(), content))->output());
       continue;

@@ -25,7 +25,6 @@
 #include "fuse/step.h"
 #include "graph/graph_walk.h"
 #include "graph/memory.h"
-#include "graph/operators.h"
 #include "graph/parameter_store.h"
 
 namespace bnfold {
@@ -83,7 +82,7 @@ LinearPlan plan_linears(const std::shared_ptr<jit::Graph>& graph, const Facts& f
   const ParameterStore store(graph);
   LinearPlan plan;
   for_each_node(graph->block(), [&](jit::Node* node) {
-    if (!is_one_of(node, {"linear"})) return;
+    if (node->kind() != jit::aten::linear) return;
     Decision decision = decide(node, store, facts);
     if (auto* unfused = std::get_if<UnfusedStep>(&decision)) return plan.unfused.push_back(std::move(*unfused));
     auto& fusion = std::get<LinearFusion>(decision);

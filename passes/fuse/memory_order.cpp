@@ -2,10 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "graph/constants.h"
 #include "graph/memory.h"
+#include "graph/operator_table.h"
 #include "graph/operators.h"
 
 namespace bnfold {
@@ -14,14 +16,23 @@ namespace jit = torch::jit;
 
 namespace {
 
-// Reads every order, and makes contiguous memory.
-bool makes_memory(const jit::Node* node) {
-  return is_one_of(node, {"linear", "addmm", "matmul", "mm", "bmm", "layer_norm", "contiguous"});
+// Reads `value` in every order, and what it makes lies as it did before: in an order of its own, or where what it overwrites lies.
+bool leaves_order(const jit::Node* node, const jit::Value* value) {
+  const Operator& known = operator_of(node);
+  if (known.in_place) return value != node->input(0);
+  return known.order == Order::contiguous || known.order == Order::stated;
+}
+
+// What has no order in the table may ask for one. A convolution that is no step is as fast as it was in the order that it had.
+bool reads_every_order(const jit::Node* node) {
+  if (node->kind() == jit::prim::ListConstruct) return only_concatenation(node) != nullptr;
+  if (node->kind() == jit::prim::ListUnpack) return true;
+  return operator_of(node).order != Order::unknown && !is_convolution(node);
 }
 
 // `contiguous` of what a layer makes did nothing before the layer was a step, and is put in front of whatever needs it now.
 bool was_contiguous_before(const jit::Node* node) {
-  return is_one_of(node, {"contiguous"}) && is_step(node->input(0)->node()) &&
+  return node->kind() == jit::aten::contiguous && is_step(node->input(0)->node()) &&
          constant_int(node->input(1)) == static_cast<int64_t>(at::MemoryFormat::Contiguous);
 }
 
@@ -41,11 +52,13 @@ class Restorer {
  private:
   void visit(jit::Node* node) {
     if (was_contiguous_before(node)) return node->output()->replaceAllUsesWith(node->input(0));
-    if (is_step(node) || makes_memory(node)) return;
-    bool reads = false;
-    for (jit::Value* input : node->inputs()) reads |= reordered_.count(input) != 0 && !reads_metadata_only(node, input);
+    if (is_step(node)) return;
+    const auto inputs = node->inputs();
+    const bool reads = std::any_of(inputs.begin(), inputs.end(), [&](jit::Value* input) {
+      return reordered_.count(input) != 0 && !reads_metadata_only(node, input) && !leaves_order(node, input);
+    });
     if (!reads) return;
-    if (!passes_order(node)) return restore_inputs(node);
+    if (!reads_every_order(node)) return restore_inputs(node);
     for (jit::Value* output : node->outputs()) reordered_.insert(output);
   }
 
@@ -67,42 +80,8 @@ class Restorer {
 
 }  // namespace
 
-bool passes_order(const jit::Node* node) {
-  static const OperatorNames others = {"add",
-                                       "sub",
-                                       "mul",
-                                       "div",
-                                       "maximum",
-                                       "minimum",
-                                       "clamp",
-                                       "clamp_min",
-                                       "clamp_max",
-                                       "cat",
-                                       "mean",
-                                       "sum",
-                                       "amax",
-                                       "amin",
-                                       "pad",
-                                       "constant_pad_nd",
-                                       "flatten",
-                                       "reshape",
-                                       "permute",
-                                       "transpose",
-                                       "slice",
-                                       "select",
-                                       "chunk",
-                                       "split",
-                                       "split_with_sizes",
-                                       "unsqueeze",
-                                       "squeeze",
-                                       "expand",
-                                       "expand_as",
-                                       "where",
-                                       "pow",
-                                       "channel_shuffle",
-                                       "pixel_shuffle"};
-  if (node->kind() == jit::prim::ListConstruct) return only_concatenation(node) != nullptr;
-  return node->kind() == jit::prim::ListUnpack || keeps_sizes(node) || keeps_channels(node) || is_one_of(node, others);
+bool passes_order(const jit::Node* node, const jit::Value* value) {
+  return reads_every_order(node) && !leaves_order(node, value);
 }
 
 void restore_memory_order(jit::Graph& graph, const std::unordered_set<jit::Value*>& steps) {

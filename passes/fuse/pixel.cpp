@@ -11,7 +11,6 @@
 //             convolutions and what keeps sizes, and nothing writes into it, which could change its sizes
 #include "fuse/pixel.h"
 
-#include <algorithm>
 #include <unordered_set>
 #include <vector>
 
@@ -20,8 +19,10 @@
 #include "graph/conv_geometry.h"
 #include "graph/graph_walk.h"
 #include "graph/memory.h"
+#include "graph/operator_table.h"
 #include "graph/operators.h"
 #include "graph/parameter_store.h"
+#include "graph/reduction.h"
 
 namespace bnfold {
 
@@ -32,16 +33,13 @@ namespace {
 using Ints = std::vector<int64_t>;
 
 bool pools_to_one_pixel(const jit::Node* node) {
-  return is_one_of(node, {"adaptive_avg_pool2d", "adaptive_max_pool2d"}) && constant_ints(node->input(1)) == Ints{1, 1};
+  return operator_of(node).shape == Shape::adapted && constant_ints(node->input(1)) == Ints{1, 1};
 }
 
 bool reduces_to_one_pixel(const jit::Node* node) {
-  if (!is_one_of(node, {"mean", "sum", "amax", "amin"}) || !has_argument(node, "dim") || !has_argument(node, "keepdim"))
-    return false;
-  auto dimensions = constant_ints(node->namedInput("dim"));
-  if (!dimensions || constant_bool(node->namedInput("keepdim")) != true) return false;
-  std::sort(dimensions->begin(), dimensions->end());
-  return dimensions == Ints{2, 3} || dimensions == Ints{-2, -1};
+  if (operator_of(node).shape != Shape::reduced) return false;
+  const auto reduction = reduction_of(node, 4);
+  return reduction && reduction->keeps && reduction->dimensions == Ints{2, 3};
 }
 
 class Finder {

@@ -19,54 +19,55 @@ namespace jit = torch::jit;
 
 namespace {
 
-// Their results have the size and the dtype of what they read.
-bool is_activation(const std::string& name) {
-  static const OperatorNames names = {"relu",      "relu6",       "hardtanh",   "sigmoid", "tanh", "silu",
-                                      "hardswish", "hardsigmoid", "leaky_relu", "gelu",    "mish", "elu"};
-  return names.count(name) != 0;
-}
-
-bool is_arithmetic(const std::string& name) {
-  static const OperatorNames names = {"add", "sub", "mul", "div", "clamp_min", "clamp_max", "clamp"};
-  return names.count(name) != 0;
-}
-
-// The name without the underscore of what works in place; empty for what does not.
+// The name without the underscore of what works in place.
 std::string functional_name(const jit::Node* node) {
-  std::string name = node->kind().is_aten() ? node->kind().toUnqualString() : "";
-  if (name.empty() || name.back() != '_') return "";
+  std::string name = node->kind().toUnqualString();
   name.pop_back();
   return name;
 }
 
 // The operator that overwrites its first operand; empty where there is none.
 std::string in_place_name(const jit::Node* node) {
-  static const std::unordered_map<std::string, std::string> others = {{"maximum", "clamp_min_"}, {"minimum", "clamp_max_"}};
   if (!node->kind().is_aten()) return "";
-  const std::string name = node->kind().toUnqualString();
-  const auto found = others.find(name);
-  if (found != others.end()) return found->second;
-  return is_activation(name) || is_arithmetic(name) ? name + "_" : "";
+  if (node->kind() == jit::aten::maximum) return "clamp_min_";
+  if (node->kind() == jit::aten::minimum) return "clamp_max_";
+  c10::OperatorName name = node->schema().operator_name();
+  name.name += "_";
+  return jit::findOperatorFor(name) ? node->kind().toUnqualString() + std::string("_") : "";
 }
 
 // Gives no element that it reads twice, and may give it in the same memory.
 bool rearranges(const jit::Node* node) {
-  return is_one_of(node, {"permute", "transpose", "view", "reshape", "flatten", "squeeze", "unsqueeze", "contiguous", "slice",
-                          "select", "narrow"});
+  if (operator_of(node).storage != Storage::view) return false;
+  switch (operator_of(node).shape) {
+    case Shape::same:
+    case Shape::listed:
+    case Shape::flattened:
+    case Shape::permuted:
+    case Shape::transposed:
+    case Shape::unsqueezed:
+    case Shape::squeezed:
+    case Shape::selected:
+    case Shape::cut:
+      return true;
+    default:
+      return false;
+  }
 }
 
 // Whether the value is memory that an operator surely made, through those that work in place or rearrange it as its only readers.
 bool is_new(const jit::Value* value) {
   const jit::Node* node = value->node();
-  const auto hands_on = [](const jit::Node* one) {
-    return rearranges(one) || is_activation(functional_name(one)) || is_arithmetic(functional_name(one));
-  };
-  while (hands_on(node) && is_only_reader(node, node->input(0))) node = node->input(0)->node();
+  while (rearranges(node) && is_only_reader(node, node->input(0))) node = node->input(0)->node();
   return operator_of(node).storage == Storage::fresh;
 }
 
-// Whether no operand makes the result wider than the first one. A number doesn't, nor does a tensor without dimensions beside one that has some.
+// Whether the operator that makes new memory gives it the dtype of its first operand: no other one makes it wider. A number doesn't, nor does a
+// tensor without dimensions beside one that has some.
 bool keeps_dtype(const jit::Node* node, const Facts& facts) {
+  const Dtype functional = functional_operator_of(node).dtype;
+  if (functional == Dtype::same || functional == Dtype::floating || functional == Dtype::inexact) return true;
+  if (functional != Dtype::promoted && functional != Dtype::quotient) return false;
   const jit::Value* first = node->input(0);
   const auto operands = node->inputs().slice(1);
   return std::all_of(operands.begin(), operands.end(), [&](const jit::Value* operand) {
@@ -77,17 +78,12 @@ bool keeps_dtype(const jit::Node* node, const Facts& facts) {
   });
 }
 
-// Of what, but for activations, a second operand may be broadcast, or make the result wider.
+// Whether another operand may make the result larger.
 bool needs_sizes(const jit::Node* node) {
-  const std::string name = functional_name(node).empty() ? node->kind().toUnqualString() : functional_name(node);
   const auto operands = node->inputs().slice(1);
-  return !is_activation(name) && std::any_of(operands.begin(), operands.end(), [](const jit::Value* operand) {
-    return operand->type()->kind() == c10::TypeKind::TensorType;
-  });
-}
-
-bool exists(c10::Symbol kind) {
-  return !jit::getAllOperatorsFor(kind).empty();
+  return functional_operator_of(node).shape == Shape::broadcast &&
+         std::any_of(operands.begin(), operands.end(),
+                     [](const jit::Value* operand) { return operand->type()->kind() == c10::TypeKind::TensorType; });
 }
 
 // Replaces every node for which `name_for` has another name, in the order of the graph.
@@ -97,7 +93,7 @@ void rename(jit::Graph& graph, Facts& facts, const NameFor& name_for) {
   for_each_node(graph.block(), [&nodes](jit::Node* node) { nodes.push_back(node); });
   for (jit::Node* node : nodes) {
     const std::string name = name_for(node);
-    if (name.empty() || !exists(c10::Symbol::aten(name))) continue;
+    if (name.empty()) continue;
     facts.rely_on_dtype(node->output(), node->owningBlock());
     if (needs_sizes(node)) facts.rely_on_sizes(node->output(), node->owningBlock());
     jit::Node* replacement = node->replaceWithNewSymbol(c10::Symbol::aten(name));
@@ -111,21 +107,19 @@ void rename(jit::Graph& graph, Facts& facts, const NameFor& name_for) {
 
 void use_new_memory(jit::Graph& graph, Facts& facts) {
   rename(graph, facts, [&facts](const jit::Node* node) {
-    const std::string name = functional_name(node);
-    const bool activation = is_activation(name);
-    if (!activation && (!is_arithmetic(name) || !keeps_dtype(node, facts))) return std::string();
-    return is_new(node->input(0)) && is_only_reader(node, node->input(0)) ? name : std::string();
+    const bool overwrites = operator_of(node).in_place && functional_operator_of(node).storage == Storage::fresh;
+    if (!overwrites || !keeps_dtype(node, facts)) return std::string();
+    return is_new(node->input(0)) && is_only_reader(node, node->input(0)) ? functional_name(node) : std::string();
   });
 }
 
 void reuse_memory(jit::Graph& graph, Facts& facts) {
   rename(graph, facts, [&facts](const jit::Node* node) {
-    const std::string name = in_place_name(node);
-    if (name.empty() || operator_of(node).storage != Storage::fresh || !is_new(node->input(0)) ||
-        !is_only_reader(node, node->input(0)))
-      return std::string();
+    const Operator& known = operator_of(node);
+    const bool makes_like = known.storage == Storage::fresh && (known.shape == Shape::same || known.shape == Shape::broadcast);
+    if (!makes_like || !is_new(node->input(0)) || !is_only_reader(node, node->input(0))) return std::string();
     if (!facts.have_one_dtype(node->input(0), node->output())) return std::string();
-    return !needs_sizes(node) || facts.have_one_size(node->input(0), node->output()) ? name : std::string();
+    return !needs_sizes(node) || facts.have_one_size(node->input(0), node->output()) ? in_place_name(node) : std::string();
   });
 }
 

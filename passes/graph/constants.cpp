@@ -16,11 +16,14 @@ std::optional<int64_t> constant_int(const jit::Value* value) {
   return constant->toInt();
 }
 
+std::optional<int64_t> from_front(int64_t dimension, std::optional<int64_t> rank) {
+  if (dimension < 0 && rank) dimension += *rank;
+  return dimension < 0 || (rank && dimension >= *rank) ? std::nullopt : std::optional<int64_t>(dimension);
+}
+
 std::optional<int64_t> constant_dimension(const jit::Value* value, std::optional<int64_t> rank) {
-  auto dimension = constant_int(value);
-  if (dimension && *dimension < 0 && rank) *dimension += *rank;
-  if (!dimension || *dimension < 0 || (rank && *dimension >= *rank)) return std::nullopt;
-  return dimension;
+  const auto dimension = constant_int(value);
+  return dimension ? from_front(*dimension, rank) : std::nullopt;
 }
 
 std::optional<bool> constant_bool(const jit::Value* value) {
@@ -67,6 +70,12 @@ std::optional<std::vector<int64_t>> constant_ints(const jit::Value* value) {
   return numbers;
 }
 
+std::optional<std::vector<int64_t>> constant_ints(const jit::Value* value, size_t length) {
+  auto numbers = constant_ints(value);
+  if (numbers && numbers->size() == 1) numbers->resize(length, numbers->front());
+  return numbers && numbers->size() == length ? numbers : std::nullopt;
+}
+
 bool is_list_of(const jit::Value* list, int64_t number) {
   const auto numbers = constant_ints(list);
   return numbers && std::all_of(numbers->begin(), numbers->end(), [number](int64_t one) { return one == number; });
@@ -82,6 +91,10 @@ std::optional<double> weight_in_sum(const jit::Node* sum, size_t place) {
 bool has_argument(const jit::Node* node, const char* name) {
   const c10::FunctionSchema* schema = node->maybeSchema();
   return schema != nullptr && schema->argumentIndexWithName(name);
+}
+
+bool is_left_out(const jit::Node* node, const char* name) {
+  return !has_argument(node, name) || node->namedInput(name)->type()->kind() == c10::TypeKind::NoneType;
 }
 
 size_t argument_index(const jit::Node* node, const char* name) {

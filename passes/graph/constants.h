@@ -17,12 +17,19 @@ std::optional<std::string> constant_string(const torch::jit::Value* value);
 std::optional<at::Tensor> constant_tensor(const torch::jit::Value* value);  // a defined one
 std::optional<double> constant_number(const torch::jit::Value* value);      // of whatever numeric type
 
+// A dimension of a value of rank `rank`, counted from the front; nothing where there is no such dimension, or where it counts from the end of a
+// value whose rank is not known.
+std::optional<int64_t> from_front(int64_t dimension, std::optional<int64_t> rank);
+
 // The dimension, counted from the front, that a constant names; nothing where a value of rank `rank` has no such dimension, or where it
 // counts from the end of a value whose rank is not known.
 std::optional<int64_t> constant_dimension(const torch::jit::Value* value, std::optional<int64_t> rank);
 
 // A constant list, or one that is made of constants.
 std::optional<std::vector<int64_t>> constant_ints(const torch::jit::Value* value);
+
+// Likewise, of this length: one number stands for all.
+std::optional<std::vector<int64_t>> constant_ints(const torch::jit::Value* value, size_t length);
 
 // Whether it is such a list and holds `number` alone.
 bool is_list_of(const torch::jit::Value* list, int64_t number);
@@ -32,6 +39,9 @@ std::optional<double> weight_in_sum(const torch::jit::Node* sum, size_t place);
 
 // Whether the node has an argument of this name.
 bool has_argument(const torch::jit::Node* node, const char* name);
+
+// Whether the node is given nothing as the argument of this name, or has none.
+bool is_left_out(const torch::jit::Node* node, const char* name);
 
 // Which input of the node the argument of this name is; it must have one.
 size_t argument_index(const torch::jit::Node* node, const char* name);

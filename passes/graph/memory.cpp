@@ -346,7 +346,7 @@ bool is_dense(const jit::Value* value) {
   while (operator_of(producer).order == Order::kept && operator_of(producer).shape == Shape::same)
     producer = producer->input(0)->node();
   const Order order = operator_of(producer).order;
-  return order == Order::followed || order == Order::contiguous;
+  return order == Order::followed || order == Order::contiguous || order == Order::stated;
 }
 
 jit::Node* only_concatenation(const jit::Node* list) {

@@ -17,15 +17,25 @@ enum class Shape {
   same,                 // of the first input
   normalized,           // of the first input, which has channels
   channels,             // those of the first input but for the last dimensions, with or without a batch: pooling
-  interpolated,         // likewise, with a batch
+  adapted,              // likewise, where the last dimensions are the second input: adaptive pooling
+  bordered,             // likewise, where they grow by the second input
+  interpolated,         // of the first input but for the last dimensions, with a batch
   convolution,          // batch of the input, if any, and channels of the weight
   batched_convolution,  // likewise, with a batch
-  product,              // of the input, with the rows of the weight at the end: linear, matmul with a matrix
-  matrix,               // two dimensions: mm, addmm
+  linear,               // of the input, with the rows of the weight at the end
+  product,              // rows of one and columns of the other tensor, the dimensions in front of them broadcast: matmul
+  matrix,               // likewise, of two dimensions: mm, addmm
+  matrices,             // likewise, of three dimensions: bmm
+  attention,            // of the first input, with the last dimension of the third
   broadcast,            // of all tensors, broadcast
   concatenation,        // of a list of tensors, joined along a dimension
+  stacked,              // likewise, along a new one
   pieces,               // of a tensor that is cut into a list
+  unbound,              // likewise, into pieces of one dimension fewer
+  given,                // as the first input, a list of numbers, says: zeros
   listed,               // as the second input says: view, reshape
+  expanded,             // likewise, where -1 leaves a dimension
+  repeated,             // so often as the second input says
   like,                 // of the second input: view_as
   flattened,
   permuted,
@@ -37,15 +47,22 @@ enum class Shape {
   padded,    // the last dimensions grow
   cut,       // one dimension shrinks: slice, narrow
   reduced,   // over dimensions: mean, sum
-  shuffled,  // the rank stays: pixel_shuffle
+  shuffled,  // channels become pixels
+  unshuffled,
 };
 
 enum class Dtype {
   unknown,
   same,      // of the first input
   floating,  // of the first input where that is a floating one
+  inexact,   // of the first input where that is a floating or complex one; one of those whatever it is
+  like,      // of the second input
+  stated,    // of the argument dtype; where there is none, of the first input
+  summed,    // likewise, where that is a floating or complex one
+  averaged,  // likewise; the operator takes floating and complex ones alone
   promoted,  // what all tensors and numbers among the inputs promote to
-  quotient,  // likewise, where that is a floating one
+  quotient,  // likewise, where that is a floating or complex one
+  chosen,    // what the second and the third input promote to
   layer,     // of the weight, and of the input too
   parts,     // what the tensors of a list promote to
 };
@@ -61,7 +78,9 @@ enum class Order {
   unknown,
   kept,        // that of the first input, where that is dense
   contiguous,  // whatever the input has
-  followed,    // one of those that the input suggests
+  stated,      // as the argument memory_format says
+  followed,    // one of those that the input suggests, and dense
+  derived,     // it depends on that of the input, which may have any
 };
 
 struct Operator {

@@ -41,7 +41,7 @@ bool keeps_sizes(const jit::Node* node) {
 
 bool keeps_channels(const jit::Node* node) {
   const Shape shape = operator_of(node).shape;
-  return shape == Shape::channels || shape == Shape::interpolated;
+  return shape == Shape::channels || shape == Shape::adapted || shape == Shape::bordered || shape == Shape::interpolated;
 }
 
 int64_t spatial_dimensions(const jit::Node* node) {

@@ -4,6 +4,7 @@
 #include <iterator>
 #include <vector>
 
+#include "graph/constants.h"
 #include "graph/operator_table.h"
 
 namespace bnfold {
@@ -44,17 +45,33 @@ class Walk {
       const jit::Node* node = value->node();
       std::optional<at::ScalarType> dtype;
       switch (node->kind() == jit::prim::ListUnpack ? Dtype::same : operator_of(node).dtype) {
+        case Dtype::stated:
+        case Dtype::summed:
+        case Dtype::averaged:
+          if (!is_left_out(node, "dtype")) {
+            dtype = stated_dtype(node);
+            break;
+          }
+          [[fallthrough]];
         case Dtype::floating:
+        case Dtype::inexact:
           floating = true;
           [[fallthrough]];
         case Dtype::same:
           value = node->input(0);
+          continue;
+        case Dtype::like:
+          value = node->input(1);
           continue;
         case Dtype::layer:
           dtype = of_layer(node);
           break;
         case Dtype::parts:
           dtype = of_all(node->input(0)->node()->inputs());
+          break;
+        case Dtype::chosen:
+          floating = true;
+          dtype = of_tensors(node->inputs().slice(1));
           break;
         case Dtype::quotient:
         case Dtype::promoted:
@@ -83,8 +100,8 @@ class Walk {
   }
 
   std::optional<at::ScalarType> of_layer(const jit::Node* node) const {
-    for (const jit::Value* input : node->inputs()) {
-      if (const auto dtype = of_static(input)) return dtype;
+    for (const jit::Value* operand : operands_of_layer(node)) {
+      if (const auto dtype = of_static(operand)) return dtype;
     }
     return std::nullopt;
   }
@@ -113,6 +130,20 @@ class Walk {
 
 bool is_layer(const jit::Node* node) {
   return operator_of(node).dtype == Dtype::layer && node->kind().is_aten();
+}
+
+std::vector<const jit::Value*> operands_of_layer(const jit::Node* node) {
+  const jit::Value* bias = has_argument(node, "bias") ? node->namedInput("bias") : nullptr;
+  std::vector<const jit::Value*> operands;
+  for (const jit::Value* input : node->inputs()) {
+    if (input != bias && input->type()->kind() == c10::TypeKind::TensorType) operands.push_back(input);
+  }
+  return operands;
+}
+
+std::optional<at::ScalarType> stated_dtype(const jit::Node* node) {
+  const auto number = has_argument(node, "dtype") ? constant_int(node->namedInput("dtype")) : std::nullopt;
+  return number ? std::optional<at::ScalarType>(static_cast<at::ScalarType>(*number)) : std::nullopt;
 }
 
 std::optional<at::ScalarType> dtype_of(const jit::Value* value, const ParameterStore& store) {

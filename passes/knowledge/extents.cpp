@@ -1,8 +1,6 @@
 #include "knowledge/extents.h"
 
 #include <algorithm>
-#include <string>
-#include <string_view>
 
 #include "graph/constants.h"
 #include "graph/operator_table.h"
@@ -17,26 +15,34 @@ namespace {
 // Sums and concatenations in a row, of which ResNet-1001 has 333. Each takes some 700 bytes of the stack, and a thread may have 512 KB.
 constexpr int kDeepest = 400;
 
-std::optional<int64_t> wrapped(std::optional<int64_t> dimension, std::optional<int64_t> rank) {
-  if (dimension && *dimension < 0) return rank ? std::optional<int64_t>(*dimension + *rank) : std::nullopt;
-  return dimension;
-}
-
 }  // namespace
 
 std::optional<int64_t> dimension_before(const jit::Node* node, int64_t dimension, std::optional<int64_t> rank) {
   if (node->kind() == jit::aten::permute) {
     const auto order = constant_ints(node->input(1));
     if (!order || dimension >= static_cast<int64_t>(order->size())) return std::nullopt;
-    return wrapped(order->at(dimension), order->size());
+    return from_front(order->at(dimension), order->size());
   }
   const bool is_t = node->kind() == jit::aten::t;
+  if (is_t && rank && *rank < 2) return dimension;
   const auto first = is_t ? 0 : constant_dimension(node->input(1), rank);
   const auto second = is_t ? 1 : constant_dimension(node->input(2), rank);
   if (!first || !second) return std::nullopt;
   if (dimension == *first) return second;
   if (dimension == *second) return first;
   return dimension;
+}
+
+std::optional<int64_t> size_of_piece(const jit::Node* split, size_t piece, std::optional<int64_t> whole) {
+  const auto numbers = constant_ints(split->input(1));
+  if (!numbers) return std::nullopt;
+  if (split->input(1)->type()->kind() == c10::TypeKind::ListType) {
+    return piece < numbers->size() ? std::optional<int64_t>(numbers->at(piece)) : std::nullopt;
+  }
+  const int64_t number = numbers->front();
+  if (!whole || number <= 0) return std::nullopt;
+  const int64_t length = has_argument(split, "chunks") ? (*whole + number - 1) / number : number;
+  return std::clamp<int64_t>(*whole - length * static_cast<int64_t>(piece), 0, length);
 }
 
 std::optional<int64_t> Extents::of(const jit::Value* value, int64_t dimension) const {
@@ -79,9 +85,13 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
         if (*reduced) return 1;
         break;
       }
+      case Shape::adapted:
+        if (is_spatial(node, dimension)) return of_adaptive_pooling(node, dimension);
+        break;
       case Shape::channels:
+      case Shape::bordered:
       case Shape::interpolated:
-        if (is_spatial(node, dimension)) return of_pooling(node, dimension);
+        if (is_spatial(node, dimension)) return std::nullopt;
         break;
       case Shape::permuted:
       case Shape::transposed: {
@@ -124,7 +134,7 @@ std::optional<bool> Extents::is_reduced(const jit::Node* node, int64_t dimension
   const auto dimensions = has_argument(node, "keepdim") ? constant_ints(node->namedInput("dim")) : std::nullopt;
   if (!dimensions || constant_bool(node->namedInput("keepdim")) != true) return std::nullopt;
   for (const int64_t reduced : *dimensions) {
-    const auto one = reduced < 0 ? wrapped(reduced, ranks_.of(node->output(0))) : reduced;
+    const auto one = reduced < 0 ? from_front(reduced, ranks_.of(node->output(0))) : reduced;
     if (!one) return std::nullopt;
     if (one == dimension) return true;
   }
@@ -136,10 +146,9 @@ bool Extents::is_spatial(const jit::Node* node, int64_t dimension) const {
 }
 
 // The size that adaptive pooling is told to make.
-std::optional<int64_t> Extents::of_pooling(const jit::Node* node, int64_t dimension) const {
-  const bool adaptive = std::string_view(node->kind().toUnqualString()).substr(0, 9) == "adaptive_";
+std::optional<int64_t> Extents::of_adaptive_pooling(const jit::Node* node, int64_t dimension) const {
   const auto rank = ranks_.of(node->output(0));
-  const auto sizes = adaptive && rank ? constant_ints(node->input(1)) : std::nullopt;
+  const auto sizes = rank ? constant_ints(node->input(1)) : std::nullopt;
   const int64_t place = sizes ? dimension - (*rank - static_cast<int64_t>(sizes->size())) : -1;
   if (place < 0 || sizes->at(place) < 0) return std::nullopt;
   return sizes->at(place);
@@ -151,11 +160,12 @@ std::optional<int64_t> Extents::of_weight(const jit::Node* node, int64_t dimensi
     const auto tensor = store_.read(node->input(input));
     return tensor && tensor->defined() ? tensor->sizes().vec() : std::vector<int64_t>();
   };
-  if (is_one_of(node, {"batch_norm", "instance_norm"})) {
+  const Shape kind = operator_of(node).shape;
+  if (kind == Shape::normalized) {
     const auto mean = shape(3);
     return dimension == 1 && mean.size() == 1 ? std::optional<int64_t>(mean[0]) : std::nullopt;
   }
-  if (is_one_of(node, {"linear"})) {
+  if (kind == Shape::linear) {
     const auto weight = shape(1);
     const auto rank = ranks_.of(node->output());
     return weight.size() == 2 && rank == dimension + 1 ? std::optional<int64_t>(weight[0]) : std::nullopt;
@@ -195,16 +205,13 @@ std::optional<int64_t> Extents::of_broadcast(const jit::Node* node, int64_t dime
   return std::nullopt;
 }
 
-// An element of the list that chunk or split with a constant size return.
+// An element of the list that chunk or split return.
 std::optional<int64_t> Extents::of_piece(const jit::Node* node, size_t output, int64_t dimension) const {
-  if (node->kind() != jit::aten::chunk) return std::nullopt;
-  const auto pieces = constant_int(node->input(1));
-  const auto cut = constant_dimension(node->input(2), ranks_.of(node->input(0)));
+  if (operator_of(node).shape != Shape::pieces) return std::nullopt;
+  const auto cut = constant_dimension(node->namedInput("dim"), ranks_.of(node->input(0)));
+  if (!cut) return std::nullopt;
   const auto whole = of(node->input(0), dimension);
-  if (!pieces || !cut || !whole) return std::nullopt;
-  if (*cut != dimension) return whole;
-  const int64_t length = (*whole + *pieces - 1) / *pieces;
-  return std::min(length, *whole - length * static_cast<int64_t>(output));
+  return *cut == dimension ? size_of_piece(node, output, whole) : whole;
 }
 
 }  // namespace bnfold

@@ -30,7 +30,7 @@ class Extents {
   bool stays(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<bool> is_reduced(const torch::jit::Node* node, int64_t dimension) const;
   bool is_spatial(const torch::jit::Node* node, int64_t dimension) const;
-  std::optional<int64_t> of_pooling(const torch::jit::Node* node, int64_t dimension) const;
+  std::optional<int64_t> of_adaptive_pooling(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_weight(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_concatenation(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_broadcast(const torch::jit::Node* node, int64_t dimension) const;
@@ -44,5 +44,9 @@ class Extents {
 
 // Which dimension of its input becomes `dimension` of the output of permute, transpose or t, for a value of rank `rank`.
 std::optional<int64_t> dimension_before(const torch::jit::Node* node, int64_t dimension, std::optional<int64_t> rank);
+
+// The size of a piece along the dimension that chunk or split cuts, where `whole` is the size before; nothing where the pieces are computed, or
+// made of a size that is not known.
+std::optional<int64_t> size_of_piece(const torch::jit::Node* split, size_t piece, std::optional<int64_t> whole);
 
 }  // namespace bnfold

@@ -90,6 +90,7 @@ class RankReader {
       case Shape::transposed:
       case Shape::cut:
       case Shape::shuffled:
+      case Shape::unshuffled:
         return keep();
       case Shape::convolution:
         keep();
@@ -97,6 +98,8 @@ class RankReader {
       case Shape::batched_convolution:
         return read_batched();
       case Shape::channels:
+      case Shape::adapted:
+      case Shape::bordered:
         keep();
         return allow_no_batch(spatial_dimensions(node_) + 2);
       case Shape::interpolated:
@@ -106,13 +109,19 @@ class RankReader {
         keep();
         return classes_.narrow(output(), 2, RankFacts().most);
       case Shape::matrix:
-        prove(input(node_->inputs().size() == 2 ? 0 : 1), 2);
-        return prove(output(), 2);
+        return read_matrices(2);
+      case Shape::matrices:
+        return read_matrices(3);
+      case Shape::linear:
       case Shape::product:
         return read_layer();
       case Shape::broadcast:
         return read_broadcast();
+      case Shape::given:
+        return prove(output(), length(node_->input(0)));
       case Shape::listed:
+      case Shape::expanded:
+      case Shape::repeated:
         return prove(output(), length(node_->input(1)));
       case Shape::permuted:
         keep();
@@ -132,6 +141,9 @@ class RankReader {
       case Shape::reduced:
         return read_reduced();
       case Shape::pieces:  // read where the list is taken apart
+      case Shape::unbound:
+      case Shape::stacked:
+      case Shape::attention:
       case Shape::squeezed:
       case Shape::unknown:
         return;
@@ -152,6 +164,14 @@ class RankReader {
     // One number as stride may stand for all dimensions.
     if (weight || *rank > 3) return prove(output(), rank);
     classes_.learn(output(), *rank, Strength::assumed);
+  }
+
+  // The factors of mm and bmm, behind what addmm adds.
+  void read_matrices(int64_t rank) {
+    const size_t first = node_->inputs().size() == 2 ? 0 : 1;
+    prove(input(first), rank);
+    prove(input(first + 1), rank);
+    prove(output(), rank);
   }
 
   void read_layer() {
@@ -206,8 +226,10 @@ class RankReader {
 
   void read_pieces() {
     const jit::Node* cut = node_->input()->node();
-    if (operator_of(cut).shape != Shape::pieces) return;
-    for (const jit::Value* piece : node_->outputs()) classes_.tie(member(cut->input(0)), member(piece));
+    const Shape shape = operator_of(cut).shape;
+    if (shape != Shape::pieces && shape != Shape::unbound) return;
+    const int64_t difference = shape == Shape::unbound ? -1 : 0;
+    for (const jit::Value* piece : node_->outputs()) classes_.tie(member(cut->input(0)), member(piece), difference);
   }
 
   // if dim(x) != rank: raise, or assert dim(x) == rank.

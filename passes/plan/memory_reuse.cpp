@@ -36,7 +36,7 @@ bool promotes_nothing(const jit::Value* operand, std::optional<at::ScalarType> d
 // Whether the operator that makes new memory gives it the dtype of its first operand, as the one in place does.
 bool keeps_dtype(const jit::Node* node, const ParameterStore& store) {
   const Dtype functional = functional_operator_of(node).dtype;
-  if (functional == Dtype::same || functional == Dtype::floating) return true;
+  if (functional == Dtype::same || functional == Dtype::floating || functional == Dtype::inexact) return true;
   if (functional != Dtype::promoted && functional != Dtype::quotient) return false;
   const auto dtype = dtype_of(node->input(0), store);
   const auto operands = node->inputs().slice(1);
@@ -91,9 +91,9 @@ bool is_added_bound(const jit::Node* node, const ParameterStore& store) {
 // Whether a backward pass does not read what the node makes.
 bool is_not_read_backward(const jit::Node* node) {
   const Operator& known = operator_of(node);
-  return is_convolution(node) || keeps_channels(node) || known.shape == Shape::product || known.shape == Shape::matrix ||
-         known.shape == Shape::concatenation || known.shape == Shape::normalized || known.storage == Storage::view ||
-         is_one_of(node, {"add", "sub", "maximum", "minimum"});
+  return is_convolution(node) || keeps_channels(node) || known.shape == Shape::linear || known.shape == Shape::product ||
+         known.shape == Shape::matrix || known.shape == Shape::concatenation || known.shape == Shape::normalized ||
+         known.storage == Storage::view || is_one_of(node, {"add", "sub", "maximum", "minimum"});
 }
 
 // "aten::relu_" of "aten::relu"

@@ -6,9 +6,8 @@
 // Conditions  the dimensions are constants, and no other dtype is asked for  operand_not_constant
 //             the affine is constant along them                            affine_varies_elsewhere
 //             sum: shift is 0                                              shift_not_passable
-#include <algorithm>
-
 #include "graph/constants.h"
+#include "graph/reduction.h"
 #include "rules/rule.h"
 
 namespace bnfold {
@@ -17,23 +16,9 @@ namespace jit = torch::jit;
 
 namespace {
 
-struct Reduction {
-  std::vector<int64_t> dimensions;  // ascending
-  bool keeps;
-};
-
-std::optional<Reduction> reduction_of(const jit::Node* node, std::optional<int64_t> rank) {
-  if (!has_argument(node, "dim") || !has_argument(node, "keepdim") || !rank) return std::nullopt;
-  if (node->namedInput("dtype")->type()->kind() != c10::TypeKind::NoneType) return std::nullopt;
-  auto dimensions = constant_ints(node->namedInput("dim"));
-  const auto keeps = constant_bool(node->namedInput("keepdim"));
-  if (!dimensions || dimensions->empty() || !keeps) return std::nullopt;
-  for (int64_t& dimension : *dimensions) {
-    if (dimension < 0) dimension += *rank;
-    if (dimension < 0 || dimension >= *rank) return std::nullopt;
-  }
-  std::sort(dimensions->begin(), dimensions->end());
-  return Reduction{*dimensions, *keeps};
+// One of a value whose rank is known, that makes no other dtype.
+std::optional<Reduction> plain_reduction_of(const jit::Node* node, std::optional<int64_t> rank) {
+  return rank && is_left_out(node, "dtype") ? reduction_of(node, rank) : std::nullopt;
 }
 
 std::optional<Decline> why_not_shift(const Site& site) {
@@ -48,7 +33,7 @@ Decline not_constant(const Site& site) {
 }  // namespace
 
 Answer reduce_forward(const Site& site) {
-  const auto reduction = reduction_of(site.node, site.affine.rank());
+  const auto reduction = plain_reduction_of(site.node, site.affine.rank());
   if (!reduction) return not_constant(site);
   if (const auto decline = why_not_shift(site)) return *decline;
   algebra::Affine affine = site.affine;
@@ -62,7 +47,7 @@ Answer reduce_forward(const Site& site) {
 }
 
 Answer reduce_backward(const Site& site) {
-  const auto reduction = reduction_of(site.node, site.known.ranks.of(site.node->input(0)));
+  const auto reduction = plain_reduction_of(site.node, site.known.ranks.of(site.node->input(0)));
   if (!reduction) return not_constant(site);
   if (const auto decline = why_not_shift(site)) return *decline;
   algebra::Affine affine = site.affine;

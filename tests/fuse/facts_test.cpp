@@ -117,6 +117,30 @@ TEST_F(ProvenFacts, ConcatenationsAndTheirParts) {
   EXPECT_FALSE(one_size("a = torch.cat([x, torch.exp(x)], 1)\nb = torch.cat([x, p], 1)"));
 }
 
+TEST_F(ProvenFacts, PiecesOfOneDimensionFewer) {
+  const std::string pieces = "y = " + conv(1) + ".reshape(x.size(0), 3, 2, -1)\nq, k, v = y.unbind({})\n";
+  const auto along = [&](const char* dimension) { return std::string(pieces).replace(pieces.find("{}"), 2, dimension); };
+  EXPECT_TRUE(one_size(along("1") + "a = torch.exp(q)\nb = torch.stack([y.select(1, 0), v], 1)[:, 1]"));
+  EXPECT_FALSE(one_size(along("1") + "a = torch.exp(q)\nb = torch.stack([y.select(2, 0), y.select(2, 1)], 1)[:, 1]"));
+}
+
+TEST_F(ProvenFacts, ProductsOfMatrices) {
+  const std::string rows = "r = " + conv(1) + ".flatten(2)\na = torch.exp(r)\n";
+  EXPECT_TRUE(one_size(rows + "b = torch.bmm(torch.bmm(r, r.transpose(1, 2)), r)"));
+  EXPECT_TRUE(one_size(rows + "b = torch.baddbmm(r[:, :1], torch.bmm(r, r.transpose(1, 2)), r)"));
+  EXPECT_FALSE(one_size(rows + "b = torch.bmm(r.transpose(1, 2), r)"));
+}
+
+TEST_F(ProvenFacts, PixelsBecomeChannelsAndChannelsPixels) {
+  EXPECT_TRUE(one_size("a = torch.exp(x)\nb = torch.pixel_unshuffle(torch.pixel_shuffle(" + conv(1) + "[:, :4], 2), 2)"));
+  EXPECT_FALSE(one_size("a = torch.exp(x)\nb = torch.pixel_unshuffle(torch.pixel_shuffle(" + conv(1) + "[:, :4], 2), 1)"));
+}
+
+TEST_F(ProvenFacts, BordersThatAreReflected) {
+  EXPECT_TRUE(one_size("a = torch.reflection_pad2d(x, [1, 1, 1, 1])[:, :, 2:]\nb = torch.pad(x, [1, 1, 1, 1])[:, :, 2:]"));
+  EXPECT_FALSE(one_size("a = torch.reflection_pad2d(x, [1, 1, 1, 1])\nb = torch.pad(x, [1, 1, 2, 1])"));
+}
+
 TEST_F(ProvenFacts, BranchesThatAgree) {
   const std::string branches =
       "y = " + conv(1) + "\nif bool(x.sum() > 0):\n  b = torch.exp(y)\nelse:\n  b = {}\na = torch.tanh(y)";
@@ -133,6 +157,12 @@ TEST_F(ProvenFacts, BranchesOfWhichOneIsAssumedToHaveABatch) {
   EXPECT_EQ(facts.rank_of(graph->outputs()[0]->node()->input(0)), std::nullopt);
 }
 
+TEST_F(ProvenFacts, WhatOverwritesElementsResizesNothing) {
+  const std::string made = "a = torch.exp(x)\nb = torch.tanh(x)\nc = torch.zeros_like(x)\n";
+  EXPECT_TRUE(one_size(made + "c[:, 0].copy_(x[:, 0])\nc.index_fill_(1, torch.tensor([1]), 2.0)\nb = b * c.sum()"));
+  EXPECT_FALSE(one_size(made + "c.resize_([1])\nb = b * c.sum()"));
+}
+
 TEST_F(ProvenFacts, NothingWhereSomethingResizes) {
   EXPECT_FALSE(one_size("a = torch.exp(x)\nb = torch.tanh(x)\nc = torch.sigmoid(x)\nc.unsqueeze_(0)\nb = b * c.sum()"));
   EXPECT_FALSE(one_size("a = torch.exp(x)\nb = torch.tanh(x)\nc = torch.empty([1])\ntorch.sigmoid(x, out=c)\nb = b * c.sum()"));
@@ -146,6 +176,25 @@ TEST_F(ProvenFacts, LayersProveTheDtypeOfWhatTheyReadAndMake) {
   EXPECT_FALSE(one_dtype("a = " + conv(1) + "\nb = torch.argmax(a, 1)"));
   EXPECT_TRUE(one_dtype("a = " + conv(1) + "\nb = torch.relu(a * 2 + 1.5) / a.mean()"));
   EXPECT_FALSE(one_dtype("a = " + conv(1) + "\nb = a > 0"));
+}
+
+TEST_F(ProvenFacts, ABiasTellsNoDtypeOfALayer) {
+  const std::string layer = "a = torch.linear(p, p[0, 0], self.wide.bias)\n";
+  EXPECT_FALSE(one_dtype(layer + "b = " + conv(1)));
+  EXPECT_TRUE(one_dtype(layer + "b = torch.neg(p)"));
+}
+
+TEST_F(ProvenFacts, AnArgumentStatesTheDtype) {
+  EXPECT_TRUE(one_dtype("a = " + conv(1) + "\nb = torch.sum(a, [1], dtype=6)"));
+  EXPECT_FALSE(one_dtype("a = " + conv(1) + "\nb = torch.sum(a, [1], dtype=7)"));
+  EXPECT_FALSE(one_dtype("a = torch.exp(p)\nb = torch.sum(p, [1])"));
+  EXPECT_TRUE(one_dtype("a = " + conv(1) + "\nb = torch.where(p > 0, a, 2.0)"));
+  EXPECT_FALSE(one_dtype("a = " + conv(1) + "\nb = torch.where(p > 0, a, torch.neg(p))"));
+}
+
+TEST_F(ProvenFacts, TheModulusOfAComplexNumberIsReal) {
+  EXPECT_TRUE(one_dtype("a = " + conv(1) + "\nb = torch.abs(a)"));
+  EXPECT_FALSE(one_dtype("a = torch.mean(p, [2])\nb = torch.abs(a)"));
 }
 
 TEST_F(ProvenFacts, ALayerInABranchProvesNothingOutsideOfIt) {

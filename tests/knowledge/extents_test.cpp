@@ -143,13 +143,16 @@ TEST(Extents, OfAReductionCountedFromTheBackNeedTheRank) {
   EXPECT_EQ(Flattened("return y.mean([], True)").sizes(4), (Sizes{1, 1, 1, 1}));
 }
 
-TEST(Extents, OfThePiecesOfAChunk) {
+TEST(Extents, OfThePiecesOfAChunkOrSplit) {
   EXPECT_EQ(Flattened("a, b, c = torch.chunk(torch.cat([y, y], 1), 3, 1)\nreturn a").sizes(2), (Sizes{unknown, 3}));
   EXPECT_EQ(Flattened("a, b, c = torch.chunk(torch.cat([y, y], 1), 3, 1)\nreturn c").sizes(2), (Sizes{unknown, 2}));
+  EXPECT_EQ(Flattened("a, b = torch.split(y, 3, 1)\nreturn b").sizes(2), (Sizes{unknown, 1}));
+  EXPECT_EQ(Flattened("a, b = torch.split(y, [3, 1], 1)\nreturn a").sizes(2), (Sizes{unknown, 3}));
+  EXPECT_EQ(Flattened("a, b = torch.split(y, [number, 1], 1)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
   EXPECT_EQ(Flattened("a, b = torch.chunk(y, 2, 2)\nreturn a").sizes(4), (Sizes{unknown, 4, unknown, unknown}));
   EXPECT_EQ(Flattened("a, b = torch.chunk(y, number, 1)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
   EXPECT_EQ(Flattened("a, b = torch.chunk(y, 2, number)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
-  EXPECT_EQ(Flattened("a, b = y.split(3, 1)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
+  EXPECT_EQ(Flattened("a, b = y.split(number, 1)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
   EXPECT_EQ(Flattened("return torch.cat([y, y, y], 1).chunk(5, 1)[4]").sizes(4), (Sizes{unknown, unknown, unknown, unknown}));
 }
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 ROOT = Path(__file__).resolve().parents[2]
-DTYPES = (torch.float32, torch.float64, torch.int64)
+DTYPES = (torch.float32, torch.float64, torch.int32, torch.int64, torch.bool)
 SAMPLES = 8  # of each operator and dtype
 
 
@@ -21,16 +21,17 @@ class Row(NamedTuple):
     shape: str
     dtype: str
     storage: str
+    order: str
     in_place: bool
 
 
 def rows() -> list[Row]:
     source = ROOT.joinpath("passes", "graph", "operator_table.cpp").read_text()
     found = []
-    for shape, dtype, storage, in_place, names in re.findall(
-        r"\{\{Shape::(\w+), Dtype::(\w+), Storage::(\w+), Order::\w+(, /\*in_place=\*/true)?\},\s*\{([^}]+)\}\}", source
+    for shape, dtype, storage, order, in_place, names in re.findall(
+        r"\{\{Shape::(\w+), Dtype::(\w+), Storage::(\w+), Order::(\w+)(, /\*in_place=\*/true)?\},\s*\{([^}]+)\}\}", source
     ):
-        found += [Row(name, shape, dtype, storage, bool(in_place)) for name in re.findall(r'"([\w:.]+)"', names)]
+        found += [Row(name, shape, dtype, storage, order, bool(in_place)) for name in re.findall(r'"([\w:.]+)"', names)]
     return found
 
 
@@ -68,6 +69,8 @@ def samples(row: Row):
     except ImportError:
         pytest.skip("this torch has no samples")
     name = row.overload.rpartition("::")[2].partition(".")[0]
+    if row.in_place:
+        name = name.removesuffix("_")
     for info in op_db:
         if name not in (info.name.rpartition(".")[2], info.aten_name):
             continue
@@ -93,15 +96,46 @@ def expected_shape(row: Row, arguments: tuple, inputs: list[torch.Tensor]):
         return torch.broadcast_shapes(*(tensor.shape for tensor in inputs))
     if row.shape == "like":
         return arguments[1].shape
+    if row.shape == "given":
+        return torch.Size(arguments[0])
+    if row.shape == "attention":
+        return (*inputs[0].shape[:-1], inputs[2].shape[-1])
+    if row.shape == "linear":
+        return (*inputs[0].shape[:-1], *inputs[1].shape[:-1])
+    if row.shape in ("product", "matrix", "matrices"):
+        one, other = inputs[-2:]
+        if one.dim() >= 2 and other.dim() >= 2:
+            return (*torch.broadcast_shapes(one.shape[:-2], other.shape[:-2]), one.shape[-2], other.shape[-1])
+    if row.shape == "repeated":
+        times = arguments[1]
+        shape = (1,) * (len(times) - inputs[0].dim()) + inputs[0].shape
+        return tuple(size * often for size, often in zip(shape, times))
     return None
 
 
-def expected_dtype(row: Row, arguments: tuple, inputs: list[torch.Tensor]):
+def expected_rank(row: Row, inputs: list[torch.Tensor]):
+    differences = {"adapted": 0, "bordered": 0, "channels": 0, "cut": 0, "padded": 0, "permuted": 0, "pieces": 0, "shuffled": 0}
+    differences |= {"transposed": 0, "unshuffled": 0, "selected": -1, "unbound": -1, "unsqueezed": 1, "stacked": 1}
+    return inputs[0].dim() + differences[row.shape] if row.shape in differences else None
+
+
+def stated_dtype(arguments: tuple, keywords: dict):
+    dtypes = [leaf for leaf in (*pytree.tree_leaves(arguments), *keywords.values()) if isinstance(leaf, torch.dtype)]
+    return dtypes[0] if dtypes else None
+
+
+def expected_dtype(row: Row, arguments: tuple, keywords: dict, inputs: list[torch.Tensor]):
     first = inputs[0].dtype
-    if row.dtype == "same" or (row.dtype == "floating" and first.is_floating_point):
+    if row.dtype in ("stated", "summed", "averaged") and stated_dtype(arguments, keywords) is not None:
+        return stated_dtype(arguments, keywords)
+    if row.dtype in ("same", "layer", "stated", "averaged") or (row.dtype in ("floating", "inexact", "summed") and first.is_floating_point):
         return first
-    if row.dtype == "layer":
-        return first
+    if row.dtype == "inexact":
+        return torch.get_default_dtype()
+    if row.dtype == "like":
+        return arguments[1].dtype
+    if row.dtype == "chosen":
+        return torch.result_type(arguments[1], arguments[2])
     if row.dtype == "parts":
         result = inputs[0]
         for tensor in inputs[1:]:
@@ -117,6 +151,8 @@ def expected_dtype(row: Row, arguments: tuple, inputs: list[torch.Tensor]):
 def require_that_it_holds(row: Row) -> None:
     operator = overload_of(row)
     for arguments, keywords in samples(row):
+        if row.in_place:
+            arguments = pytree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf, arguments)
         inputs = tensors((arguments, keywords))
         try:
             result = operator(*arguments, **keywords)
@@ -131,8 +167,11 @@ def require_that_it_holds(row: Row) -> None:
             assert not shared, said
         elif row.storage == "view":
             assert all(tensor.untyped_storage()._cdata == inputs[0].untyped_storage()._cdata for tensor in shared), said
-        shape, dtype = expected_shape(row, arguments, inputs), expected_dtype(row, arguments, inputs)
+        shape, dtype = expected_shape(row, arguments, inputs), expected_dtype(row, arguments, keywords, inputs)
+        rank = expected_rank(row, inputs)
         assert shape is None or outputs[0].shape == shape, said
+        assert rank is None or outputs[0].dim() == rank, said
+        assert row.order != "contiguous" or outputs[0].is_contiguous(), said
         assert dtype is None or outputs[0].dtype == dtype, said
 
 
@@ -144,10 +183,14 @@ def test_every_row_holds_on_the_samples_of_pytorch(row):
 
 
 WRONG_ROWS = (
-    Row("reshape", "unknown", "unknown", "fresh", False),
-    Row("sum.dim_IntList", "same", "unknown", "fresh", False),
-    Row("sigmoid", "same", "same", "fresh", False),
-    Row("mul.Tensor", "same", "unknown", "fresh", False),
+    Row("reshape", "unknown", "unknown", "fresh", "unknown", False),
+    Row("sum.dim_IntList", "same", "unknown", "fresh", "unknown", False),
+    Row("sigmoid", "same", "same", "fresh", "unknown", False),
+    Row("mul.Tensor", "same", "unknown", "fresh", "unknown", False),
+    Row("cumsum", "same", "same", "fresh", "unknown", False),
+    Row("abs", "same", "inexact", "fresh", "unknown", False),
+    Row("select.int", "cut", "same", "view", "unknown", False),
+    Row("transpose.int", "transposed", "same", "view", "contiguous", False),
 )
 
 
