@@ -7,6 +7,7 @@
 #include "graph/constants.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
+#include "knowledge/static_values.h"
 
 namespace bnfold {
 
@@ -148,8 +149,10 @@ std::optional<int64_t> Extents::of_pooling(const jit::Node* node, int64_t dimens
 // The channels that leave a layer or norm with static weights.
 std::optional<int64_t> Extents::of_weight(const jit::Node* node, int64_t dimension) const {
   const auto shape = [&](size_t input) {
-    const auto tensor = store_.read(node->input(input));
-    return tensor && tensor->defined() ? tensor->sizes().vec() : std::vector<int64_t>();
+    jit::Value* value = const_cast<jit::Node*>(node)->input(input);
+    if (const auto tensor = store_.read(value)) return tensor->defined() ? tensor->sizes().vec() : std::vector<int64_t>();
+    const auto computed = static_tensor(store_, value);
+    return computed ? computed->tensor.sizes().vec() : std::vector<int64_t>();
   };
   if (is_one_of(node, {"batch_norm", "instance_norm"})) {
     const auto mean = shape(3);

@@ -9,6 +9,8 @@
 #include "algebra/kernel.h"
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
+#include "graph/operator_table.h"
+#include "graph/operators.h"
 #include "knowledge/static_values.h"
 
 namespace bnfold {
@@ -154,6 +156,39 @@ jit::Node* sum_behind(const jit::Node* product) {
   return constant_number(uses[0].user->namedInput("alpha")) == 1.0 ? uses[0].user : nullptr;
 }
 
+// What `value` is a view of.
+jit::Node* producer_of(jit::Value* value) {
+  jit::Node* node = value->node();
+  while (operator_of(node).storage == Storage::view) node = node->input(0)->node();
+  return node;
+}
+
+bool divides_by_computed(jit::Node* node, const ParameterStore& store) {
+  if (!is_one_of(node, {"div", "div_"})) return false;
+  jit::Value* divisor = node->input(1);
+  return divisor->type()->kind() == c10::TypeKind::TensorType && !static_tensor(store, divisor);
+}
+
+// Whether `value` was normalized by statistics of its own, by an operator or written out: as a quotient by what the module computes, or as a
+// product with an inverse. Then the affine behind it belongs to a layer norm, a global response norm or their like.
+bool is_normalized_by_its_own(jit::Value* value, const ParameterStore& store) {
+  jit::Node* node = producer_of(value);
+  if (is_one_of(node, {"layer_norm", "group_norm", "rms_norm"})) return true;
+  if (is_normalizing(node)) return why_not_in_eval_mode(node).has_value();
+  if (divides_by_computed(node, store)) return true;
+  if (!is_one_of(node, {"mul", "mul_"})) return false;
+  const auto inputs = node->inputs();
+  return std::any_of(inputs.begin(), inputs.end(), [&](jit::Value* factor) {
+    jit::Node* producer = producer_of(factor);
+    return is_one_of(producer, {"rsqrt", "rsqrt_", "reciprocal", "reciprocal_"}) || divides_by_computed(producer, store);
+  });
+}
+
+// A norm has a scale for each channel, and its statistics are constants. One number for all values scales an output.
+bool is_of_a_norm(const algebra::Affine& affine, jit::Value* input, const ParameterStore& store) {
+  return affine.scale.numel() > 1 && !is_normalized_by_its_own(input, store);
+}
+
 // x * scale, and x * scale + shift, with constants that vary along one dimension: layer scales and frozen batch norms.
 std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStore& store) {
   const auto factor = constant_operand(product, store);
@@ -173,7 +208,7 @@ std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStor
     const bool fits = addend && addend->constant.tensor.sizes() == scale.sizes() &&
                       addend->constant.tensor.scalar_type() == factor->constant.tensor.scalar_type();
     if (fits) {
-      norm.kind = Norm::batch_norm;
+      if (is_of_a_norm(affine, norm.input(), store)) norm.kind = Norm::batch_norm;
       norm.nodes.push_back(sum);
       affine.shift = addend->constant.tensor.to(at::kDouble);
     }

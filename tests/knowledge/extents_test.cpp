@@ -78,6 +78,8 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Case{"x", {unknown, unknown, unknown, unknown}}, Case{"y", {unknown, 4, unknown, unknown}},
                       Case{"y.relu()", {unknown, 4, unknown, unknown}}, Case{"self.conv.bias", {4, unknown}},
                       Case{"torch.conv_transpose2d(y, self.up.weight, None, groups=2)", {unknown, 6, unknown, unknown}},
+                      Case{"torch.conv2d(x, self.conv.weight / self.conv.weight.norm())", {unknown, 4, unknown, unknown}},
+                      Case{"torch.conv2d(x, self.conv.weight / number)", {unknown, unknown, unknown, unknown}},
                       Case{"torch.linear(y.permute([0, 2, 3, 1]), self.linear.weight)", {unknown, unknown, unknown, 7}},
                       Case{"torch.max_pool2d(y, [2, 2])", {unknown, 4, unknown, unknown}}));
 
