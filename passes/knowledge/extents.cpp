@@ -1,6 +1,7 @@
 #include "knowledge/extents.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <string_view>
 
@@ -40,6 +41,47 @@ std::optional<int64_t> dimension_before(const jit::Node* node, int64_t dimension
   return dimension;
 }
 
+std::optional<CutRange> range_of_cut(const jit::Node* node, int64_t size) {
+  const auto bound = [&](const char* name, int64_t otherwise) -> std::optional<int64_t> {
+    const jit::Value* value = node->namedInput(name);
+    if (value->type()->kind() == c10::TypeKind::NoneType) return otherwise;
+    auto number = constant_int(value);
+    if (number && *number < 0) *number += size;
+    return number;
+  };
+  if (node->kind() == jit::aten::slice) {
+    const auto start = bound("start", 0);
+    const auto end = bound("end", size);
+    if (!start || !end || constant_int(node->namedInput("step")) != 1) return std::nullopt;
+    const int64_t first = std::clamp<int64_t>(*start, 0, size);
+    const int64_t last = std::clamp<int64_t>(*end, 0, size);
+    return last > first ? std::optional<CutRange>({first, last - first}) : std::nullopt;
+  }
+  const bool selects = node->kind() == jit::aten::select;
+  const auto start = bound(selects ? "index" : "start", 0);
+  const auto length = selects ? std::optional<int64_t>(1) : constant_int(node->namedInput("length"));
+  if (!start || !length || *start < 0 || *length < 1 || *start + *length > size) return std::nullopt;
+  return CutRange{*start, *length};
+}
+
+bool makes_pieces(const jit::Node* node) {
+  return operator_of(node).shape == Shape::pieces;
+}
+
+std::optional<std::vector<int64_t>> lengths_of_pieces(const jit::Node* cut, int64_t size) {
+  if (cut->input(1)->type()->kind() == c10::TypeKind::ListType) {
+    auto lengths = constant_ints(cut->input(1));
+    if (lengths && std::accumulate(lengths->begin(), lengths->end(), int64_t{0}) != size) return std::nullopt;
+    return lengths;
+  }
+  const auto number = constant_int(cut->input(1));
+  if (!number || *number <= 0) return std::nullopt;
+  const int64_t length = cut->kind() == jit::aten::chunk ? (size + *number - 1) / *number : *number;
+  std::vector<int64_t> lengths;
+  for (int64_t rest = size; rest > 0; rest -= length) lengths.push_back(std::min(rest, length));
+  return lengths;
+}
+
 std::optional<int64_t> Extents::of(const jit::Value* value, int64_t dimension) const {
   const auto key = std::make_pair(value, dimension);
   const auto found = known_.find(key);
@@ -68,6 +110,7 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
     }
     const jit::Node* node = value->node();
     if (node->kind() == jit::prim::ListUnpack) return of_piece(node->input()->node(), value->offset(), dimension);
+    if (node->kind() == jit::aten::__getitem__) return of_piece(node->input(0)->node(), constant_int(node->input(1)), dimension);
     if (const auto size = of_weight(node, dimension)) return size;
     switch (operator_of(node).shape) {
       case Shape::concatenation:
@@ -84,6 +127,19 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
       case Shape::interpolated:
         if (is_spatial(node, dimension)) return of_pooling(node, dimension);
         break;
+      case Shape::cut: {
+        const auto cut = constant_dimension(node->namedInput("dim"), ranks_.of(value));
+        if (!cut) return std::nullopt;
+        if (*cut == dimension) return of_part(node, dimension);
+        break;
+      }
+      case Shape::selected: {
+        const auto rank = ranks_.of(value);
+        const auto selected = rank ? constant_dimension(node->namedInput("dim"), *rank + 1) : std::nullopt;
+        if (!selected) return std::nullopt;
+        dimension += dimension >= *selected ? 1 : 0;
+        break;
+      }
       case Shape::permuted:
       case Shape::transposed: {
         const auto before = dimension_before(node, dimension, ranks_.of(value));
@@ -110,10 +166,6 @@ bool Extents::stays(const jit::Node* node, int64_t dimension) const {
     case Shape::padded: {
       const auto padding = constant_ints(node->input(1));
       return padding && dimension < rank().value_or(0) - static_cast<int64_t>(padding->size()) / 2;
-    }
-    case Shape::cut: {
-      const auto cut = constant_dimension(node->namedInput("dim"), rank());
-      return cut && *cut != dimension;
     }
     default:
       return false;
@@ -198,16 +250,25 @@ std::optional<int64_t> Extents::of_broadcast(const jit::Node* node, int64_t dime
   return std::nullopt;
 }
 
-// An element of the list that chunk or split with a constant size return.
-std::optional<int64_t> Extents::of_piece(const jit::Node* node, size_t output, int64_t dimension) const {
-  if (node->kind() != jit::aten::chunk) return std::nullopt;
-  const auto pieces = constant_int(node->input(1));
-  const auto cut = constant_dimension(node->input(2), ranks_.of(node->input(0)));
+// What slice or narrow take along the cut.
+std::optional<int64_t> Extents::of_part(const jit::Node* node, int64_t dimension) const {
   const auto whole = of(node->input(0), dimension);
-  if (!pieces || !cut || !whole) return std::nullopt;
-  if (*cut != dimension) return whole;
-  const int64_t length = (*whole + *pieces - 1) / *pieces;
-  return std::min(length, *whole - length * static_cast<int64_t>(output));
+  const auto range = whole ? range_of_cut(node, *whole) : std::nullopt;
+  return range ? std::optional<int64_t>(range->length) : std::nullopt;
+}
+
+// An element of the list that chunk or split return.
+std::optional<int64_t> Extents::of_piece(const jit::Node* node, std::optional<int64_t> place, int64_t dimension) const {
+  if (!makes_pieces(node)) return std::nullopt;
+  const auto cut = constant_dimension(node->namedInput("dim"), ranks_.of(node->input(0)));
+  if (!cut) return std::nullopt;
+  const auto whole = of(node->input(0), dimension);
+  if (!whole || *cut != dimension) return whole;
+  const auto lengths = lengths_of_pieces(node, *whole);
+  if (!lengths || !place) return std::nullopt;
+  const int64_t index = *place < 0 ? *place + static_cast<int64_t>(lengths->size()) : *place;
+  if (index < 0 || index >= static_cast<int64_t>(lengths->size())) return std::nullopt;
+  return lengths->at(index);
 }
 
 }  // namespace bnfold

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <vector>
 
 #include "algebra/affine.h"
 #include "graph/parameter_store.h"
@@ -34,13 +35,29 @@ class Extents {
   std::optional<int64_t> of_weight(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_concatenation(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_broadcast(const torch::jit::Node* node, int64_t dimension) const;
-  std::optional<int64_t> of_piece(const torch::jit::Node* node, size_t output, int64_t dimension) const;
+  std::optional<int64_t> of_part(const torch::jit::Node* node, int64_t dimension) const;
+  std::optional<int64_t> of_piece(const torch::jit::Node* node, std::optional<int64_t> place, int64_t dimension) const;
 
   const ParameterStore& store_;
   const AskedRanks& ranks_;
   mutable std::map<std::pair<const torch::jit::Value*, int64_t>, std::optional<int64_t>> known_;
   mutable int depth_ = 0;  // of the calls of `of` in one another
 };
+
+// The elements from `start` on, along a dimension.
+struct CutRange {
+  int64_t start;
+  int64_t length;
+};
+
+// What slice, narrow and select take of `size` elements; nothing where the bounds are computed, or leave some out between them.
+std::optional<CutRange> range_of_cut(const torch::jit::Node* cut, int64_t size);
+
+// Whether the operator cuts a tensor into a list: chunk, split.
+bool makes_pieces(const torch::jit::Node* node);
+
+// The sizes along the cut of what such an operator makes of `size`; nothing where they are computed.
+std::optional<std::vector<int64_t>> lengths_of_pieces(const torch::jit::Node* cut, int64_t size);
 
 // Which dimension of its input becomes `dimension` of the output of permute, transpose or t, for a value of rank `rank`.
 std::optional<int64_t> dimension_before(const torch::jit::Node* node, int64_t dimension, std::optional<int64_t> rank);

@@ -68,7 +68,7 @@ class RankReader {
       }
     }
     if (node->kind() == jit::prim::If) read_check();
-    if (node->kind() == jit::prim::ListUnpack) read_pieces();
+    if (node->kind() == jit::prim::ListUnpack || node->kind() == jit::aten::__getitem__) read_pieces();
     read(operator_of(node).shape);
   }
 
@@ -205,7 +205,7 @@ class RankReader {
   }
 
   void read_pieces() {
-    const jit::Node* cut = node_->input()->node();
+    const jit::Node* cut = node_->input(0)->node();
     if (operator_of(cut).shape != Shape::pieces) return;
     for (const jit::Value* piece : node_->outputs()) classes_.tie(member(cut->input(0)), member(piece));
   }

@@ -100,6 +100,13 @@ void apply(const Plan& plan, const Norm& norm, ParameterStore& store, Ranks& ran
     jit::Value* format = graph->insertConstant(static_cast<int64_t>(at::MemoryFormat::Contiguous));
     replacement = insert(graph, jit::aten::contiguous, {replacement, format}, c10::TensorType::get());
     ranks.adopt(replacement, norm.input());
+  } else if (plan.needs_copy) {
+    // Of what is not dense, clone makes a dense copy in the same order, as batch_norm does.
+    jit::Graph* graph = norm.node()->owningGraph();
+    const jit::WithInsertPoint before(norm.node());
+    jit::Value* same_order = graph->insertConstant(c10::IValue());
+    replacement = insert(graph, jit::aten::clone, {replacement, same_order}, c10::TensorType::get());
+    ranks.adopt(replacement, norm.input());
   }
   store.memory().adopt(replacement, norm.node()->output(0));
   norm.node()->output(0)->replaceAllUsesWith(replacement);

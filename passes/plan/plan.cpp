@@ -113,7 +113,7 @@ std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal
 }  // namespace
 
 int64_t Plan::added_nodes() const {
-  int64_t count = needs_contiguous ? 1 : 0;
+  int64_t count = needs_contiguous || needs_copy ? 1 : 0;
   for (const Edit& edit : edits) {
     if (std::holds_alternative<AddToOutput>(edit)) ++count;
     if (std::holds_alternative<Replace>(edit)) --count;

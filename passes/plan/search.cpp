@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "graph/memory.h"
+#include "graph/operator_table.h"
 #include "graph/operators.h"
 #include "plan/conditions.h"
 
@@ -46,7 +47,7 @@ class Search {
 
   // Whether `backward`, wanted behind the norm's input, and `forward`, missing in its output, can all be absorbed.
   std::optional<Decline> run(const std::optional<algebra::Affine>& backward, const std::optional<algebra::Affine>& forward) {
-    if (backward) want(norm_.input(), *backward, {norm_.node(), norm_.input_place}, Order());
+    if (backward) want(norm_.input(), *backward, {norm_.node(), norm_.input_place}, Order(), /*is_viewed=*/true);
     if (forward) miss(norm_.node()->output(0), *forward);
     while (!wanted_.empty() || !missing_.empty()) {
       const auto decline = wanted_.empty() ? go_on(take_first(missing_)) : go_back(take_last(wanted_));
@@ -70,6 +71,7 @@ class Search {
     algebra::Affine affine;
     jit::Use reader;             // that wants it; of a branch, which output of it
     std::optional<Order> order;  // of the norm's input as a view of the value; nothing behind a copy
+    bool is_viewed = false;      // whether the norm's input may be the memory of the value
   };
 
   struct Missing {
@@ -77,8 +79,9 @@ class Search {
     algebra::Affine affine;
   };
 
-  void want(jit::Value* value, const algebra::Affine& affine, const jit::Use& reader, const std::optional<Order>& order) {
-    wanted_.push_back({value, affine, reader, order});
+  void want(jit::Value* value, const algebra::Affine& affine, const jit::Use& reader, const std::optional<Order>& order,
+            bool is_viewed) {
+    wanted_.push_back({value, affine, reader, order, is_viewed});
   }
 
   // What is missing in a value was told for the value as it was. Scales may come in any order.
@@ -142,13 +145,17 @@ class Search {
       plan_.needs_contiguous |= batch_norm_would_reorder(*order);
       order = std::nullopt;
     }
-    return take(pass, {producer, step.value->offset()}, Way::backward, order);
+    if (step.is_viewed && pass.cuts) plan_.needs_copy |= is_order_visible(norm_.node()->output(0));
+    const bool is_viewed = step.is_viewed && operator_of(producer).storage != Storage::fresh;
+    return take(pass, {producer, step.value->offset()}, Way::backward, order, is_viewed);
   }
 
   // The other readers of a value that is to become affine(value) lack the inverse of that. Only a scale can be taken back: subtracting
   // a shift that is large beside the value leaves rounding errors in its place.
   std::optional<Decline> why_not_alone(const Wanted& step) {
-    const std::vector<jit::Use> readers = other_readers(step.value, step.reader);
+    std::vector<jit::Use> readers = other_readers(step.value, step.reader);
+    const auto reads_what_stays = [&](const jit::Use& use) { return is_untouched(use, step.affine); };
+    readers.erase(std::remove_if(readers.begin(), readers.end(), reads_what_stays), readers.end());
     if (readers.empty()) return std::nullopt;
     if (!rescales_ || algebra::has_shift(step.affine)) return is_read_by(readers.front(), step.value);
     if (algebra::has_zero_scale(step.affine)) {
@@ -161,6 +168,20 @@ class Search {
       if (const auto decline = go_into(use, {step.value, inverse})) return decline;
     }
     return std::nullopt;
+  }
+
+  // Whether a reader of a value that is to become affine(value) takes only a part of it that stays as it is.
+  bool is_untouched(const jit::Use& use, const algebra::Affine& affine) const {
+    const Rule* rule = rule_for(use.user);
+    if (rule == nullptr || rule->forward == nullptr || rule->family != "slice") return false;
+    const Answer answer = rule->forward({use.user, use.offset, affine, norm_.dtype, norm_.along_channels, known_, plan_.edits});
+    const auto* pass = std::get_if<Pass>(&answer);
+    return pass != nullptr && std::all_of(pass->moves.begin(), pass->moves.end(), [this](const Move& move) {
+             const auto& uses = move.value->uses();
+             return is_neutral(move.affine) || std::all_of(uses.begin(), uses.end(), [&](const jit::Use& next) {
+                      return reads_metadata_only(next.user, move.value) || is_untouched(next, move.affine);
+                    });
+           });
   }
 
   std::optional<Decline> go_on(const Missing& step) {
@@ -202,7 +223,7 @@ class Search {
       take(*absorb);
       return std::nullopt;
     }
-    return take(std::get<Pass>(answer), {node, use.offset}, Way::forward, std::nullopt);
+    return take(std::get<Pass>(answer), {node, use.offset}, Way::forward, std::nullopt, /*is_viewed=*/false);
   }
 
   void take(const Absorb& absorb) {
@@ -210,7 +231,8 @@ class Search {
     if (std::find(into_.begin(), into_.end(), absorb.into) == into_.end()) into_.push_back(absorb.into);
   }
 
-  std::optional<Decline> take(const Pass& pass, const jit::Use& passed, Way way, const std::optional<Order>& order) {
+  std::optional<Decline> take(const Pass& pass, const jit::Use& passed, Way way, const std::optional<Order>& order,
+                              bool is_viewed) {
     jit::Node* node = passed.user;
     passed_.push_back(node);
     if (!pass.edits.empty() && !edited_.insert(node).second) {
@@ -224,7 +246,7 @@ class Search {
         continue;
       }
       if (way == Way::forward) stretch_ = std::max(stretch_, algebra::stretch(move.affine));
-      want(move.value, move.affine, passed, order);
+      want(move.value, move.affine, passed, order, is_viewed);
     }
     return std::nullopt;
   }
@@ -250,6 +272,7 @@ class Search {
     for (const jit::Use& use : value->uses()) {
       if (use.user == reader.user || reads_metadata_only(use.user, value)) continue;
       if (read_by_norm && norm_.is_made_by(use.user)) continue;
+      if (makes_pieces(use.user) && reader.user->input(0)->node() == use.user) continue;  // its rule asks for the other pieces
       if (use.user->kind() == jit::prim::ListConstruct && only_concatenation(use.user) == reader.user) continue;
       const bool leaves_branch = use.user->kind() == jit::prim::Return && use.user->owningBlock()->owningNode() == reader.user;
       if (leaves_branch && use.offset == reader.offset) continue;

@@ -50,6 +50,7 @@ struct Pass {
   std::vector<Move> moves;
   std::vector<Edit> edits = {};
   std::vector<int64_t> order = {};  // that of permute, where the output is a permuted view
+  bool cuts = false;                // whether the output is a part of the input's memory, which is not dense
 };
 
 using Answer = std::variant<Absorb, Pass, Decline>;

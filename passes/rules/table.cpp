@@ -16,6 +16,8 @@ Answer activation_forward(const Site& site);
 Answer add_backward(const Site& site);
 Answer add_forward(const Site& site);
 Answer branch_backward(const Site& site);
+Answer cast_backward(const Site& site);
+Answer cast_forward(const Site& site);
 Answer channel_shuffle_backward(const Site& site);
 Answer channel_shuffle_forward(const Site& site);
 Answer concat_backward(const Site& site);
@@ -43,6 +45,7 @@ Answer pad_backward(const Site& site);
 Answer pad_forward(const Site& site);
 Answer permute_backward(const Site& site);
 Answer permute_forward(const Site& site);
+Answer piece_backward(const Site& site);
 Answer pixel_shuffle_backward(const Site& site);
 Answer pixel_shuffle_forward(const Site& site);
 Answer pixel_unshuffle_backward(const Site& site);
@@ -53,6 +56,7 @@ Answer reduce_backward(const Site& site);
 Answer reduce_forward(const Site& site);
 Answer reshape_backward(const Site& site);
 Answer reshape_forward(const Site& site);
+Answer slice_backward(const Site& site);
 Answer slice_forward(const Site& site);
 Answer split_forward(const Site& site);
 Answer squeeze_backward(const Site& site);
@@ -134,11 +138,12 @@ const std::vector<Rule>& rule_table() {
       {"flatten", {"aten::flatten.using_ints"}, flatten_backward, flatten_forward},
       {"squeeze", {"aten::squeeze", "aten::squeeze.dim"}, squeeze_backward, squeeze_forward},
       {"squeeze", {"aten::unsqueeze"}, unsqueeze_backward, unsqueeze_forward},
-      {"slice", {"aten::slice.Tensor"}, nullptr, slice_forward},
+      {"slice", {"aten::slice.Tensor", "aten::narrow", "aten::narrow.Tensor", "aten::select.int"}, slice_backward, slice_forward},
       {"slice",
        {"aten::chunk", "aten::split", "aten::split.Tensor", "aten::split.sizes", "aten::split_with_sizes"},
        nullptr,
        split_forward},
+      {"slice", {"prim::ListUnpack", "aten::__getitem__.t"}, piece_backward, nullptr},
       {"shuffle", {"aten::channel_shuffle"}, channel_shuffle_backward, channel_shuffle_forward},
       {"shuffle", {"aten::pixel_shuffle"}, pixel_shuffle_backward, pixel_shuffle_forward},
       {"shuffle", {"aten::pixel_unshuffle"}, pixel_unshuffle_backward, pixel_unshuffle_forward},
@@ -147,6 +152,11 @@ const std::vector<Rule>& rule_table() {
         "aten::contiguous", "aten::clone", "aten::detach", "aten::alias"},
        identity_backward,
        identity_forward},
+      {"cast",
+       {"aten::to.device", "aten::to.dtype", "aten::to.other", "aten::to.dtype_layout", "aten::to.prim_Device",
+        "aten::to.prim_dtype", "aten::to.prim_other", "aten::type_as"},
+       cast_backward,
+       cast_forward},
       {"branch", {"prim::If"}, branch_backward, nullptr},
   };
   return rules;

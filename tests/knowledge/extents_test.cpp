@@ -95,15 +95,18 @@ INSTANTIATE_TEST_SUITE_P(Joined, ExtentsOf,
                                            Case{"y.flatten(-3)", {unknown, unknown}},
                                            Case{"y.flatten(number)", {unknown, unknown}}));
 
-INSTANTIATE_TEST_SUITE_P(Cut, ExtentsOf,
-                         ::testing::Values(Case{"torch.constant_pad_nd(y, [1, 1])", {unknown, 4, unknown, unknown}},
-                                           Case{"torch.constant_pad_nd(y, [0, 0, 0, 0, 0, 1])",
-                                                {unknown, unknown, unknown, unknown}},
-                                           Case{"torch.constant_pad_nd(y, [number, 1])", {unknown, unknown, unknown, unknown}},
-                                           Case{"y.narrow(2, 0, 1)", {unknown, 4, unknown, unknown}},
-                                           Case{"y[:, 1:]", {unknown, unknown, unknown, unknown}},
-                                           Case{"y.narrow(-3, 0, 1)", {unknown, unknown, unknown, unknown}},
-                                           Case{"y.narrow(number, 0, 1)", {unknown, unknown, unknown, unknown}}));
+INSTANTIATE_TEST_SUITE_P(
+    Cut, ExtentsOf,
+    ::testing::Values(Case{"torch.constant_pad_nd(y, [1, 1])", {unknown, 4, unknown, unknown}},
+                      Case{"torch.constant_pad_nd(y, [0, 0, 0, 0, 0, 1])", {unknown, unknown, unknown, unknown}},
+                      Case{"torch.constant_pad_nd(y, [number, 1])", {unknown, unknown, unknown, unknown}},
+                      Case{"y.narrow(2, 0, 1)", {unknown, 4, unknown, unknown}}, Case{"y[:, 1:]", {unknown, 3, unknown, unknown}},
+                      Case{"y[:, -3:-1]", {unknown, 2, unknown, unknown}},
+                      Case{"y[:, number:]", {unknown, unknown, unknown, unknown}},
+                      Case{"y[:, ::2]", {unknown, unknown, unknown, unknown}}, Case{"y[:, :, 0]", {unknown, 4, unknown}},
+                      Case{"y[0]", {4, unknown, unknown}}, Case{"y.select(number, 0)", {unknown, unknown, unknown}},
+                      Case{"y.narrow(-3, 0, 1)", {unknown, 1, unknown, unknown}},
+                      Case{"y.narrow(number, 0, 1)", {unknown, unknown, unknown, unknown}}));
 
 INSTANTIATE_TEST_SUITE_P(Reduced, ExtentsOf,
                          ::testing::Values(Case{"torch.adaptive_avg_pool2d(y, [2, 5])", {unknown, 4, 2, 5}},
@@ -151,7 +154,11 @@ TEST(Extents, OfThePiecesOfAChunk) {
   EXPECT_EQ(Flattened("a, b = torch.chunk(y, 2, 2)\nreturn a").sizes(4), (Sizes{unknown, 4, unknown, unknown}));
   EXPECT_EQ(Flattened("a, b = torch.chunk(y, number, 1)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
   EXPECT_EQ(Flattened("a, b = torch.chunk(y, 2, number)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
-  EXPECT_EQ(Flattened("a, b = y.split(3, 1)\nreturn a").sizes(2), (Sizes{unknown, unknown}));
+  EXPECT_EQ(Flattened("a, b = y.split(3, 1)\nreturn b").sizes(2), (Sizes{unknown, 1}));
+  EXPECT_EQ(Flattened("a, b = y.split([1, 3], 1)\nreturn b").sizes(2), (Sizes{unknown, 3}));
+  EXPECT_EQ(Flattened("a, b = y.split([1, number], 1)\nreturn b").sizes(2), (Sizes{unknown, unknown}));
+  EXPECT_EQ(Flattened("return y.chunk(2, 1)[-1]").sizes(2), (Sizes{unknown, 2}));
+  EXPECT_EQ(Flattened("return y.chunk(2, 1)[number]").sizes(2), (Sizes{unknown, unknown}));
   EXPECT_EQ(Flattened("return torch.cat([y, y, y], 1).chunk(5, 1)[4]").sizes(4), (Sizes{unknown, unknown, unknown, unknown}));
 }
 
