@@ -11,6 +11,7 @@
 #include "graph/graph_walk.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
+#include "knowledge/norm_of_branches.h"
 #include "knowledge/static_values.h"
 
 namespace bnfold {
@@ -217,10 +218,32 @@ std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStor
   return norm;
 }
 
+// A product that is written into another tensor is memory that others see.
+bool is_norm_or_product(const jit::Node* node) {
+  return is_normalizing(node) || (node->kind() == jit::aten::mul && !has_argument(node, "out"));
+}
+
+bool has_norm_in_branches(const jit::Node* node) {
+  if (node->kind() != jit::prim::If || node->outputs().size() != 1) return false;
+  return std::any_of(node->blocks().begin(), node->blocks().end(), [](const jit::Block* branch) {
+    const auto nodes = const_cast<jit::Block*>(branch)->nodes();
+    return std::any_of(nodes.begin(), nodes.end(), is_norm_or_product);
+  });
+}
+
 }  // namespace
 
 bool Norm::is_made_by(const jit::Node* node) const {
-  return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+  return std::any_of(nodes.begin(), nodes.end(), [node](const jit::Node* own) {
+    const auto blocks = own->blocks();
+    return node == own || std::any_of(blocks.begin(), blocks.end(),
+                                      [node](const jit::Block* block) { return is_inside(node->owningBlock(), block); });
+  });
+}
+
+bool Norm::allows(std::optional<int64_t> rank) const {
+  if (!rank) return !only_rank && !never_rank;
+  return (!only_rank || rank == only_rank) && rank != never_rank;
 }
 
 algebra::Affine Norm::affine(int64_t rank) const {
@@ -235,9 +258,19 @@ bool is_normalizing(const jit::Node* node) {
 std::vector<jit::Node*> find_norms(const jit::Graph& graph) {
   std::vector<jit::Node*> nodes;
   for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
-    // A product that is written into another tensor is memory that others see.
-    if (is_normalizing(node) || (node->kind() == jit::aten::mul && !has_argument(node, "out"))) nodes.push_back(node);
+    if (is_norm_or_product(node) || has_norm_in_branches(node)) nodes.push_back(node);
   });
+  return nodes;
+}
+
+std::vector<jit::Node*> find_whole_norms(const jit::Graph& graph, const ParameterStore& store) {
+  std::vector<jit::Node*> nodes;
+  std::optional<Norm> outer;
+  for (jit::Node* node : find_norms(graph)) {
+    if (outer && outer->is_made_by(node)) continue;
+    nodes.push_back(node);
+    if (node->kind() == jit::prim::If) outer = read_branches(node, store);
+  }
   return nodes;
 }
 
@@ -246,6 +279,7 @@ std::optional<Norm> read_norm(jit::Node* node, const ParameterStore& store) {
     if (static_tensor(store, node->output(0))) return std::nullopt;  // it standardizes a weight
     return read_normalization(node, store);
   }
+  if (node->kind() == jit::prim::If) return read_branches(node, store);
   return read_constant_affine(node, store);
 }
 

@@ -210,9 +210,22 @@ class RankReader {
     for (const jit::Value* piece : node_->outputs()) classes_.tie(member(cut->input(0)), member(piece));
   }
 
+  // if dim(x) == rank: squeeze(f(unsqueeze(x, 0)), 0) else: f(x), where f usually gets a batch.
+  void read_missing_batch(const jit::Node* condition) {
+    const auto nodes = const_cast<jit::Block*>(node_->blocks().at(0))->nodes();
+    const jit::Node* dimension = condition->input(0)->node();
+    const auto rank = constant_int(condition->input(1));
+    const bool adds_batch = std::any_of(nodes.begin(), nodes.end(), [dimension](const jit::Node* node) {
+      return node->kind() == jit::aten::unsqueeze && node->input(0) == dimension->input() && constant_int(node->input(1)) == 0;
+    });
+    if (rank && adds_batch) classes_.learn(member(dimension->input()), *rank + 1, Strength::assumed);
+  }
+
   // if dim(x) != rank: raise, or assert dim(x) == rank.
   void read_check() {
     const jit::Node* condition = node_->input()->node();
+    if (condition->kind() == jit::aten::eq && condition->input(0)->node()->kind() == jit::aten::dim)
+      read_missing_batch(condition);
     const bool demands_rank = (condition->kind() == jit::aten::ne && raises(node_->blocks().at(0))) ||
                               (condition->kind() == jit::aten::eq && raises(node_->blocks().at(1)));
     if (!demands_rank) return;

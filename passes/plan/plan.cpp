@@ -152,6 +152,9 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   if (!rank && (ranks.has_hints() || !norm.along_channels)) {
     return refused({Reason::rank_unknown, norm.node(), "the ranks of the module's inputs don't tell that of the norm's input"});
   }
+  if (!norm.allows(rank)) {
+    return refused({Reason::rank_unknown, norm.node(), "its branches are one norm for other ranks of its input only"});
+  }
   if (is_convolution(norm.input()->node()) && ranks.is_unbatched(norm.input())) {
     // TorchScript takes the rank of a convolution's output for that with a batch; whoever asks for it behind the norm would be told so.
     return refused({Reason::input_not_batched, norm.node(), "the convolution before it has no batch dimension"});
