@@ -88,8 +88,9 @@ std::optional<int64_t> Extents::of(const jit::Value* value, int64_t dimension) c
   if (found != known_.end()) return found->second;
   if (depth_ == kDeepest) return std::nullopt;
   ++depth_;
-  const auto size = computed(value, dimension);
+  auto size = computed(value, dimension);
   --depth_;
+  if (!size) size = told_by_readers(value, dimension);
   return known_[key] = size;
 }
 
@@ -198,14 +199,53 @@ std::optional<int64_t> Extents::of_pooling(const jit::Node* node, int64_t dimens
   return sizes->at(place);
 }
 
+// The sizes of a weight; none where the operator has none there.
+std::optional<std::vector<int64_t>> Extents::shape_of_static(const jit::Node* node, size_t input) const {
+  jit::Value* value = const_cast<jit::Node*>(node)->input(input);
+  if (const auto tensor = store_.read(value)) return tensor->defined() ? tensor->sizes().vec() : std::vector<int64_t>();
+  const auto computed = static_tensor(store_, value);
+  return computed ? std::optional<std::vector<int64_t>>(computed->tensor.sizes().vec()) : std::nullopt;
+}
+
+std::optional<int64_t> Extents::last_of_linear(const jit::Node* linear) const {
+  const auto weight = shape_of_static(linear, 1);
+  return weight && weight->size() == 2 ? std::optional<int64_t>(weight->at(0)) : std::nullopt;
+}
+
+// What a layer that reads a value needs as its size along `dimension`, and raises an error otherwise.
+std::optional<int64_t> Extents::taken_by(const jit::Node* layer, int64_t dimension) const {
+  if (layer->kind() != jit::aten::linear && !is_convolution(layer)) return std::nullopt;
+  const auto weight = shape_of_static(layer, 1);
+  if (!weight) return std::nullopt;
+  if (layer->kind() == jit::aten::linear) {
+    const bool last = weight->size() == 2 && ranks_.of(layer->output()) == dimension + 1;
+    return last ? std::optional<int64_t>(weight->at(1)) : std::nullopt;
+  }
+  const auto transposed = is_transposed(layer);
+  const auto groups = has_argument(layer, "groups") ? constant_int(layer->namedInput("groups")) : std::nullopt;
+  if (dimension != 1 || !transposed || !groups) return std::nullopt;
+  if (ranks_.of(layer->output()) != static_cast<int64_t>(weight->size())) return std::nullopt;
+  return *transposed ? weight->at(0) : weight->at(1) * *groups;
+}
+
+// The size that the readers of a value need, those that run whenever it is made, behind what keeps it too.
+std::optional<int64_t> Extents::told_by_readers(const jit::Value* value, int64_t dimension) const {
+  if (depth_ == kDeepest) return std::nullopt;
+  ++depth_;
+  std::optional<int64_t> size;
+  for (const jit::Use& use : value->uses()) {
+    if (size || use.offset != 0 || use.user->owningBlock() != value->node()->owningBlock()) continue;
+    size = taken_by(use.user, dimension);
+    const bool keeps = operator_of(use.user).shape == Shape::same && !operator_of(use.user).in_place;
+    if (!size && keeps) size = told_by_readers(use.user->output(0), dimension);
+  }
+  --depth_;
+  return size;
+}
+
 // The channels that leave a layer or norm with static weights.
 std::optional<int64_t> Extents::of_weight(const jit::Node* node, int64_t dimension) const {
-  const auto shape = [&](size_t input) {
-    jit::Value* value = const_cast<jit::Node*>(node)->input(input);
-    if (const auto tensor = store_.read(value)) return tensor->defined() ? tensor->sizes().vec() : std::vector<int64_t>();
-    const auto computed = static_tensor(store_, value);
-    return computed ? computed->tensor.sizes().vec() : std::vector<int64_t>();
-  };
+  const auto shape = [&](size_t input) { return shape_of_static(node, input).value_or(std::vector<int64_t>()); };
   if (is_one_of(node, {"batch_norm", "instance_norm"})) {
     const auto mean = shape(3);
     return dimension == 1 && mean.size() == 1 ? std::optional<int64_t>(mean[0]) : std::nullopt;
@@ -214,6 +254,10 @@ std::optional<int64_t> Extents::of_weight(const jit::Node* node, int64_t dimensi
     const auto weight = shape(1);
     const auto rank = ranks_.of(node->output());
     return weight.size() == 2 && rank == dimension + 1 ? std::optional<int64_t>(weight[0]) : std::nullopt;
+  }
+  if (node->kind() == jit::aten::embedding) {
+    const auto weight = shape(0);
+    return weight.size() == 2 && ranks_.of(node->output()) == dimension + 1 ? std::optional<int64_t>(weight[1]) : std::nullopt;
   }
   if (!is_convolution(node) || dimension != 1) return std::nullopt;
   const auto weight = shape(1);

@@ -22,11 +22,17 @@ class Extents {
   // The size of `value` along `dimension`, which counts from the front; nothing where it is not known, or behind too many sums.
   std::optional<int64_t> of(const torch::jit::Value* value, int64_t dimension) const;
 
+  // The size of what a linear layer makes along the last dimension, whatever its rank.
+  std::optional<int64_t> last_of_linear(const torch::jit::Node* linear) const;
+
   // Whether `value` is known to have the rank of the affine, and its size along every dimension along which the affine varies. What has
   // not may be broadcast to them.
   bool fit(const torch::jit::Value* value, const algebra::Affine& affine) const;
 
  private:
+  std::optional<std::vector<int64_t>> shape_of_static(const torch::jit::Node* node, size_t input) const;
+  std::optional<int64_t> told_by_readers(const torch::jit::Value* value, int64_t dimension) const;
+  std::optional<int64_t> taken_by(const torch::jit::Node* layer, int64_t dimension) const;
   std::optional<int64_t> computed(const torch::jit::Value* value, int64_t dimension) const;
   bool stays(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<bool> is_reduced(const torch::jit::Node* node, int64_t dimension) const;

@@ -69,6 +69,7 @@ class RankReader {
     }
     if (node->kind() == jit::prim::If) read_check();
     if (node->kind() == jit::prim::ListUnpack || node->kind() == jit::aten::__getitem__) read_pieces();
+    if (node->kind() == jit::aten::unflatten) read_unflattened();
     read(operator_of(node).shape);
   }
 
@@ -181,6 +182,11 @@ class RankReader {
     if (*first >= 0 && *last < 0) return prove(output(), *first - *last);
     const bool from_one_end = (*first < 0) == (*last < 0);
     if (from_one_end && *last > *first) classes_.tie(input(), output(), *first - *last);
+  }
+
+  void read_unflattened() {
+    const auto parts = has_argument(node_, "sizes") ? length(node_->namedInput("sizes")) : std::nullopt;
+    if (parts) classes_.tie(input(), output(), *parts - 1);
   }
 
   // A vector without elements joins values of any rank.

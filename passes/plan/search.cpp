@@ -292,6 +292,7 @@ class Search {
   }
 
   std::optional<Decline> why_not_of_rank(const jit::Value* value, const algebra::Affine& affine) const {
+    if (affine.rank() == 1) return std::nullopt;  // along the last dimension, of whatever rank
     if (known_.ranks.allow(value, affine.rank())) return std::nullopt;
     return Decline{Reason::rank_unknown, value->node(),
                    fmt::format("a value of rank {} where {} was expected", *known_.ranks.of(value), affine.rank())};

@@ -34,8 +34,8 @@ class CastRule : public ::testing::Test {
 };
 
 TEST_F(CastRule, GoesBackBehindOneToTheSameDtype) {
-  for (const char* cast : {"y.to(x.dtype)", "y.to(y.dtype)", "y.to(7)", "y.double()", "y.type_as(x)", "y.to(x)",
-                           "y.to(x.device)", "y.to(x.device, 7)"}) {
+  for (const char* cast : {"y.to(x.dtype)", "y.to(y.dtype)", "y.to(7)", "y.double()", "y.type_as(x)", "y.to(x)", "y.to(x.device)",
+                           "y.to(x.device, 7)"}) {
     expect_folded(behind_conv(cast).module, {x}, "norm", "conv");
   }
 }
@@ -49,8 +49,7 @@ TEST_F(CastRule, DeclinesToGoBackBehindOneToAnotherDtype) {
 }
 
 TEST_F(CastRule, DeclinesWhereTheDtypeIsComputed) {
-  expect_kept(behind_conv("y.to(x.sum(dtype=7).dtype)").module, {x}, "norm", Reason::dtypes_differ,
-              "keeps the dtype");
+  expect_kept(behind_conv("y.to(x.sum(dtype=7).dtype)").module, {x}, "norm", Reason::dtypes_differ, "keeps the dtype");
 }
 
 TEST_F(CastRule, GoesOnThroughOneToTheSameDtypeOrAWiderOne) {
