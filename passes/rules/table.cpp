@@ -52,6 +52,7 @@ Answer pixel_unshuffle_backward(const Site& site);
 Answer pixel_unshuffle_forward(const Site& site);
 Answer pool_backward(const Site& site);
 Answer pool_forward(const Site& site);
+Answer recurrent_forward(const Site& site);
 Answer reduce_backward(const Site& site);
 Answer reduce_forward(const Site& site);
 Answer reshape_backward(const Site& site);
@@ -77,6 +78,10 @@ const std::vector<Rule>& rule_table() {
        conv_forward},
       {"linear", {"aten::linear"}, linear_backward, linear_forward},
       {"matmul", {"aten::addmm", "aten::mm", "aten::matmul"}, matmul_backward, matmul_forward},
+      {"recurrent",
+       {"aten::lstm.input", "aten::gru.input", "aten::rnn_tanh.input", "aten::rnn_relu.input"},
+       nullptr,
+       recurrent_forward},
       {"norm", {"aten::batch_norm", "aten::instance_norm"}, norm_backward, norm_forward},
 
       // arithmetic
@@ -117,7 +122,9 @@ const std::vector<Rule>& rule_table() {
       {"concat", {"aten::cat", "aten::concat"}, concat_backward, concat_forward},
       {"pool",
        {"aten::max_pool1d", "aten::max_pool2d", "aten::max_pool3d", "aten::avg_pool1d", "aten::avg_pool2d", "aten::avg_pool3d",
-        "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d"},
+        "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d", "aten::max_pool1d_with_indices",
+        "aten::max_pool2d_with_indices", "aten::max_pool3d_with_indices", "aten::adaptive_max_pool1d",
+        "aten::adaptive_max_pool2d", "aten::adaptive_max_pool3d"},
        pool_backward,
        pool_forward},
       {"reduce", {"aten::mean", "aten::mean.dim", "aten::sum", "aten::sum.dim_IntList"}, reduce_backward, reduce_forward},
