@@ -47,6 +47,7 @@ class Search {
 
   // Whether `backward`, wanted behind the norm's input, and `forward`, missing in its output, can all be absorbed.
   std::optional<Decline> run(const std::optional<algebra::Affine>& backward, const std::optional<algebra::Affine>& forward) {
+    if (backward) norm_rank_ = backward->rank();
     if (backward) want(norm_.input(), *backward, {norm_.node(), norm_.input_place}, Order(), /*is_viewed=*/true);
     if (forward) miss(norm_.node()->output(0), *forward);
     while (!wanted_.empty() || !missing_.empty()) {
@@ -145,15 +146,22 @@ class Search {
       plan_.needs_contiguous |= batch_norm_would_reorder(*order);
       order = std::nullopt;
     }
-    if (step.is_viewed && pass.cuts) plan_.needs_copy |= is_order_visible(norm_.node()->output(0));
+    if (step.is_viewed && pass.cuts && is_order_visible(norm_.node()->output(0))) copy_part();
     const bool is_viewed = step.is_viewed && operator_of(producer).storage != Storage::fresh;
     return take(pass, {producer, step.value->offset()}, Way::backward, order, is_viewed);
+  }
+
+  // batch_norm makes a dense tensor of a part, of four or five dimensions in the order that these have.
+  void copy_part() {
+    const bool in_order = norm_rank_ == 4 || norm_rank_ == 5;
+    (in_order ? plan_.needs_copy : plan_.needs_contiguous) = true;
   }
 
   // The other readers of a value that is to become affine(value) lack the inverse of that. Only a scale can be taken back: subtracting
   // a shift that is large beside the value leaves rounding errors in its place.
   std::optional<Decline> why_not_alone(const Wanted& step) {
     std::vector<jit::Use> readers = other_readers(step.value, step.reader);
+    if (!readers.empty() && is_along_last(step.value, step.affine)) return is_read_by(readers.front(), step.value);
     const auto reads_what_stays = [&](const jit::Use& use) { return is_untouched(use, step.affine); };
     readers.erase(std::remove_if(readers.begin(), readers.end(), reads_what_stays), readers.end());
     if (readers.empty()) return std::nullopt;
@@ -291,8 +299,13 @@ class Search {
             returned ? "it is also an output" : fmt::format("also read by {}", node->kind().toQualString())};
   }
 
+  // Whether the affine is for a linear layer that may be called on a value of any rank.
+  static bool is_along_last(const jit::Value* value, const algebra::Affine& affine) {
+    return affine.rank() == 1 && value->node()->kind() == jit::aten::linear;
+  }
+
   std::optional<Decline> why_not_of_rank(const jit::Value* value, const algebra::Affine& affine) const {
-    if (affine.rank() == 1) return std::nullopt;  // along the last dimension, of whatever rank
+    if (is_along_last(value, affine)) return std::nullopt;
     if (known_.ranks.allow(value, affine.rank())) return std::nullopt;
     return Decline{Reason::rank_unknown, value->node(),
                    fmt::format("a value of rank {} where {} was expected", *known_.ranks.of(value), affine.rank())};
@@ -320,6 +333,7 @@ class Search {
   std::vector<std::string> into_;
   std::vector<const jit::Node*> passed_;
   bool reads_forward_ = false;  // somebody reads what stands in the place of the norm's output, or what was rescaled
+  int64_t norm_rank_ = 0;       // of the norm's input
   double stretch_ = 1;          // the largest factor by which a value is rescaled
   std::unordered_set<const jit::Value*> went_back_;
   std::unordered_set<const jit::Value*> went_on_;

@@ -128,6 +128,16 @@ TEST_F(ReshapeRule, JoinsTheRowsOfALinearLayerOfAnyRank) {
   }
 }
 
+TEST_F(ReshapeRule, DeclinesALinearLayerOfUnknownRankThatOthersReadToo) {
+  for (const char* other : {"y.view([96, -1])", "y[3:]", "y.relu()"}) {
+    Model model;
+    model.layer("linear", {96, 5}, 96).norm("norm", 96);
+    model.forward(fmt::format("y = torch.linear(x, self.linear.weight, self.linear.bias)\nreturn {}, {}",
+                              batch_norm("norm", "y.reshape([-1, y.size(-1)])"), other));
+    expect_kept(model.module, {at::randn({4, 5}, at::kDouble)}, "norm", Reason::value_has_other_readers);
+  }
+}
+
 TEST_F(ReshapeRule, DeclinesAViewThatMixesTheRowsOfALinearLayer) {
   const at::Tensor x = at::randn({12, 5}, at::kDouble);
   for (const char* view : {"y.view(4, 8, 3, 4)", "y.view(-1, 8, 3, 4)", "y.view(-1, 8, 2, 3)"}) {

@@ -212,6 +212,14 @@ TEST_F(SliceRule, MakesACopyWhereTheOrderInMemoryIsSeen) {
   }
 }
 
+// Of a row of channels_last memory batch_norm makes what lies in order.
+TEST_F(SliceRule, MakesAContiguousCopyOfASelectedRow) {
+  for (const at::MemoryFormat format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast}) {
+    const Model model = behind("y.select(3, 0)", 5, "x.sum()", ".view([-1])");
+    expect_folded(model.module, {x.contiguous(format)}, "norm", "conv5");
+  }
+}
+
 TEST_F(SliceRule, MakesNoCopyWhereTheReadersMakeNewMemory) {
   const FoldResult result = expect_folded(behind("y[:, :, :, 1:]", 5, "x.sum()", ".relu()").module, {x}, "norm", "conv5");
   EXPECT_EQ(count_nodes(result.module, "aten::clone"), 0);
