@@ -59,7 +59,7 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
   for (bool moved = true; moved && !is_at_limit();) {
     moved = false;
     left.clear();
-    for (jit::Node* node : find_norms(graph)) {
+    for (jit::Node* node : find_whole_norms(graph, store)) {
       if (is_at_limit()) break;
       const auto norm = read_norm(node, store);
       if (!norm) continue;

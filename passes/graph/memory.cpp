@@ -349,6 +349,16 @@ bool is_dense(const jit::Value* value) {
   return order == Order::followed || order == Order::contiguous || order == Order::stated;
 }
 
+bool is_order_visible(const jit::Value* value) {
+  const auto sees = [value](const jit::Use& use) {
+    const jit::Node* node = use.user->kind() == jit::prim::ListConstruct ? only_concatenation(use.user) : use.user;
+    if (node == nullptr) return true;
+    const bool copies = node->kind() == jit::aten::contiguous || operator_of(node).storage == Storage::fresh;
+    return !copies && !reads_metadata_only(node, value);
+  };
+  return std::any_of(value->uses().begin(), value->uses().end(), sees);
+}
+
 jit::Node* only_concatenation(const jit::Node* list) {
   jit::Node* concatenation = nullptr;
   for (const jit::Use& use : list->output()->uses()) {

@@ -55,7 +55,8 @@ bool reads_metadata_only(const jit::Node* node, const jit::Value* value) {
       "aten::is_complex", "prim::dtype",        "prim::device",       "prim::layout", "prim::is_cuda",
       "prim::is_sparse",  "prim::is_quantized", "prim::requires_grad"};
   static const std::unordered_set<std::string> by_second = {"aten::reshape_as", "aten::view_as",   "aten::expand_as",
-                                                            "aten::zeros_like", "aten::ones_like", "aten::empty_like"};
+                                                            "aten::to",         "aten::type_as",   "aten::zeros_like",
+                                                            "aten::ones_like",  "aten::empty_like"};
   const std::string kind = node->kind().toQualString();
   if (readers.count(kind) != 0) return true;
   if (by_second.count(kind) == 0) return false;

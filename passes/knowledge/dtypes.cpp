@@ -6,12 +6,44 @@
 
 #include "graph/constants.h"
 #include "graph/operator_table.h"
+#include "graph/operators.h"
 
 namespace bnfold {
 
 namespace jit = torch::jit;
 
 namespace {
+
+bool is_cast(const jit::Node* node) {
+  return is_one_of(node, {"to", "type_as"});
+}
+
+bool is_none(const jit::Value* value) {
+  return value->type()->kind() == c10::TypeKind::NoneType;
+}
+
+// The value to whose dtype a cast goes; null where there is none.
+const jit::Value* model_of(const jit::Node* cast) {
+  if (has_argument(cast, "other")) return cast->namedInput("other");
+  const jit::Node* dtype = has_argument(cast, "dtype") ? cast->namedInput("dtype")->node() : nullptr;
+  return dtype != nullptr && dtype->kind() == jit::prim::dtype ? dtype->input() : nullptr;
+}
+
+// Whether it moves a value between devices only.
+bool keeps_dtype(const jit::Node* cast) {
+  return model_of(cast) == nullptr && (!has_argument(cast, "dtype") || is_none(cast->namedInput("dtype")));
+}
+
+// The first value of which `value` has the dtype, whatever that is.
+const jit::Value* source_of(const jit::Value* value) {
+  while (true) {
+    const jit::Node* node = value->node();
+    const Dtype dtype = operator_of(node).dtype;
+    const bool layer = dtype == Dtype::layer && (is_convolution(node) || node->kind() == jit::aten::linear);
+    if (dtype != Dtype::same && !layer) return value;
+    value = node->input(0);
+  }
+}
 
 class Walk {
  public:
@@ -144,6 +176,33 @@ std::vector<const jit::Value*> operands_of_layer(const jit::Node* node) {
 std::optional<at::ScalarType> stated_dtype(const jit::Node* node) {
   const auto number = has_argument(node, "dtype") ? constant_int(node->namedInput("dtype")) : std::nullopt;
   return number ? std::optional<at::ScalarType>(static_cast<at::ScalarType>(*number)) : std::nullopt;
+}
+
+namespace {
+
+// The widest dtype that `value` may have: a batch norm before it takes none that is wider than its parameters.
+std::optional<at::ScalarType> widest_of(const jit::Value* value, const ParameterStore& store) {
+  const jit::Node* node = value->node();
+  while (operator_of(node).dtype == Dtype::same && node->kind() != jit::aten::batch_norm) node = node->input(0)->node();
+  const auto mean = node->kind() == jit::aten::batch_norm ? store.read(node->namedInput("running_mean")) : std::nullopt;
+  return mean && mean->defined() ? std::optional<at::ScalarType>(mean->scalar_type()) : std::nullopt;
+}
+
+}  // namespace
+
+Cast cast_of(const jit::Node* node, const ParameterStore& store) {
+  const bool strided = !has_argument(node, "layout") || is_none(node->namedInput("layout")) ||
+                       constant_int(node->namedInput("layout")) == static_cast<int64_t>(at::kStrided);
+  if (!is_cast(node) || !strided) return Cast::unknown;
+  const jit::Value* value = node->input(0);
+  const jit::Value* model = model_of(node);
+  if (keeps_dtype(node) || (model != nullptr && source_of(model) == source_of(value))) return Cast::same;
+  const auto after = model != nullptr ? dtype_of(model, store) : stated_dtype(node);
+  if (!after || !at::isFloatingType(*after)) return Cast::unknown;
+  const auto before = dtype_of(value, store);
+  if (before == after) return Cast::same;
+  const auto most = before ? before : widest_of(value, store);
+  return most && at::promoteTypes(*most, *after) == *after ? Cast::wider : Cast::unknown;
 }
 
 std::optional<at::ScalarType> dtype_of(const jit::Value* value, const ParameterStore& store) {

@@ -1,10 +1,14 @@
 #include "knowledge/extents.h"
 
 #include <algorithm>
+#include <numeric>
+#include <string>
+#include <string_view>
 
 #include "graph/constants.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
+#include "knowledge/static_values.h"
 
 namespace bnfold {
 
@@ -33,16 +37,53 @@ std::optional<int64_t> dimension_before(const jit::Node* node, int64_t dimension
   return dimension;
 }
 
-std::optional<int64_t> size_of_piece(const jit::Node* split, size_t piece, std::optional<int64_t> whole) {
-  const auto numbers = constant_ints(split->input(1));
-  if (!numbers) return std::nullopt;
-  if (split->input(1)->type()->kind() == c10::TypeKind::ListType) {
-    return piece < numbers->size() ? std::optional<int64_t>(numbers->at(piece)) : std::nullopt;
+std::optional<CutRange> range_of_cut(const jit::Node* node, int64_t size) {
+  const auto bound = [&](const char* name, int64_t otherwise) -> std::optional<int64_t> {
+    const jit::Value* value = node->namedInput(name);
+    if (value->type()->kind() == c10::TypeKind::NoneType) return otherwise;
+    auto number = constant_int(value);
+    if (number && *number < 0) *number += size;
+    return number;
+  };
+  if (node->kind() == jit::aten::slice) {
+    const auto start = bound("start", 0);
+    const auto end = bound("end", size);
+    if (!start || !end || constant_int(node->namedInput("step")) != 1) return std::nullopt;
+    const int64_t first = std::clamp<int64_t>(*start, 0, size);
+    const int64_t last = std::clamp<int64_t>(*end, 0, size);
+    return last > first ? std::optional<CutRange>({first, last - first}) : std::nullopt;
   }
-  const int64_t number = numbers->front();
-  if (!whole || number <= 0) return std::nullopt;
-  const int64_t length = has_argument(split, "chunks") ? (*whole + number - 1) / number : number;
-  return std::clamp<int64_t>(*whole - length * static_cast<int64_t>(piece), 0, length);
+  const bool selects = node->kind() == jit::aten::select;
+  const auto start = bound(selects ? "index" : "start", 0);
+  const auto length = selects ? std::optional<int64_t>(1) : constant_int(node->namedInput("length"));
+  if (!start || !length || *start < 0 || *length < 1 || *start + *length > size) return std::nullopt;
+  return CutRange{*start, *length};
+}
+
+bool makes_pieces(const jit::Node* node) {
+  return operator_of(node).shape == Shape::pieces;
+}
+
+std::optional<std::vector<int64_t>> lengths_of_pieces(const jit::Node* cut, std::optional<int64_t> whole) {
+  if (cut->input(1)->type()->kind() == c10::TypeKind::ListType) {
+    auto lengths = constant_ints(cut->input(1));
+    if (lengths && whole && std::accumulate(lengths->begin(), lengths->end(), int64_t{0}) != *whole) return std::nullopt;
+    return lengths;
+  }
+  const auto number = constant_int(cut->input(1));
+  if (!whole || !number || *number <= 0) return std::nullopt;
+  const int64_t length = has_argument(cut, "chunks") ? (*whole + *number - 1) / *number : *number;
+  std::vector<int64_t> lengths;
+  for (int64_t rest = *whole; rest > 0; rest -= length) lengths.push_back(std::min(rest, length));
+  return lengths;
+}
+
+std::optional<int64_t> size_of_piece(const jit::Node* cut, int64_t piece, std::optional<int64_t> whole) {
+  const auto lengths = lengths_of_pieces(cut, whole);
+  if (!lengths) return std::nullopt;
+  const auto count = static_cast<int64_t>(lengths->size());
+  const int64_t index = piece < 0 ? piece + count : piece;
+  return index >= 0 && index < count ? std::optional<int64_t>(lengths->at(index)) : std::nullopt;
 }
 
 std::optional<int64_t> Extents::of(const jit::Value* value, int64_t dimension) const {
@@ -51,8 +92,9 @@ std::optional<int64_t> Extents::of(const jit::Value* value, int64_t dimension) c
   if (found != known_.end()) return found->second;
   if (depth_ == kDeepest) return std::nullopt;
   ++depth_;
-  const auto size = computed(value, dimension);
+  auto size = computed(value, dimension);
   --depth_;
+  if (!size) size = told_by_readers(value, dimension);
   return known_[key] = size;
 }
 
@@ -73,6 +115,7 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
     }
     const jit::Node* node = value->node();
     if (node->kind() == jit::prim::ListUnpack) return of_piece(node->input()->node(), value->offset(), dimension);
+    if (node->kind() == jit::aten::__getitem__) return of_piece(node->input(0)->node(), constant_int(node->input(1)), dimension);
     if (const auto size = of_weight(node, dimension)) return size;
     switch (operator_of(node).shape) {
       case Shape::concatenation:
@@ -93,6 +136,19 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
       case Shape::interpolated:
         if (is_spatial(node, dimension)) return std::nullopt;
         break;
+      case Shape::cut: {
+        const auto cut = constant_dimension(node->namedInput("dim"), ranks_.of(value));
+        if (!cut) return std::nullopt;
+        if (*cut == dimension) return of_part(node, dimension);
+        break;
+      }
+      case Shape::selected: {
+        const auto rank = ranks_.of(value);
+        const auto selected = rank ? constant_dimension(node->namedInput("dim"), *rank + 1) : std::nullopt;
+        if (!selected) return std::nullopt;
+        dimension += dimension >= *selected ? 1 : 0;
+        break;
+      }
       case Shape::permuted:
       case Shape::transposed: {
         const auto before = dimension_before(node, dimension, ranks_.of(value));
@@ -119,10 +175,6 @@ bool Extents::stays(const jit::Node* node, int64_t dimension) const {
     case Shape::padded: {
       const auto padding = constant_ints(node->input(1));
       return padding && dimension < rank().value_or(0) - static_cast<int64_t>(padding->size()) / 2;
-    }
-    case Shape::cut: {
-      const auto cut = constant_dimension(node->namedInput("dim"), rank());
-      return cut && *cut != dimension;
     }
     default:
       return false;
@@ -154,12 +206,53 @@ std::optional<int64_t> Extents::of_adaptive_pooling(const jit::Node* node, int64
   return sizes->at(place);
 }
 
+// The sizes of a weight; none where the operator has none there.
+std::optional<std::vector<int64_t>> Extents::shape_of_static(const jit::Node* node, size_t input) const {
+  jit::Value* value = const_cast<jit::Node*>(node)->input(input);
+  if (const auto tensor = store_.read(value)) return tensor->defined() ? tensor->sizes().vec() : std::vector<int64_t>();
+  const auto computed = static_tensor(store_, value);
+  return computed ? std::optional<std::vector<int64_t>>(computed->tensor.sizes().vec()) : std::nullopt;
+}
+
+std::optional<int64_t> Extents::last_of_linear(const jit::Node* linear) const {
+  const auto weight = shape_of_static(linear, 1);
+  return weight && weight->size() == 2 ? std::optional<int64_t>(weight->at(0)) : std::nullopt;
+}
+
+// What a layer that reads a value needs as its size along `dimension`, and raises an error otherwise.
+std::optional<int64_t> Extents::taken_by(const jit::Node* layer, int64_t dimension) const {
+  if (layer->kind() != jit::aten::linear && !is_convolution(layer)) return std::nullopt;
+  const auto weight = shape_of_static(layer, 1);
+  if (!weight) return std::nullopt;
+  if (layer->kind() == jit::aten::linear) {
+    const bool last = weight->size() == 2 && ranks_.of(layer->output()) == dimension + 1;
+    return last ? std::optional<int64_t>(weight->at(1)) : std::nullopt;
+  }
+  const auto transposed = is_transposed(layer);
+  const auto groups = has_argument(layer, "groups") ? constant_int(layer->namedInput("groups")) : std::nullopt;
+  if (dimension != 1 || !transposed || !groups) return std::nullopt;
+  if (ranks_.of(layer->output()) != static_cast<int64_t>(weight->size())) return std::nullopt;
+  return *transposed ? weight->at(0) : weight->at(1) * *groups;
+}
+
+// The size that the readers of a value need, those that run whenever it is made, behind what keeps it too.
+std::optional<int64_t> Extents::told_by_readers(const jit::Value* value, int64_t dimension) const {
+  if (depth_ == kDeepest) return std::nullopt;
+  ++depth_;
+  std::optional<int64_t> size;
+  for (const jit::Use& use : value->uses()) {
+    if (size || use.offset != 0 || use.user->owningBlock() != value->node()->owningBlock()) continue;
+    size = taken_by(use.user, dimension);
+    const bool keeps = operator_of(use.user).shape == Shape::same && !operator_of(use.user).in_place;
+    if (!size && keeps) size = told_by_readers(use.user->output(0), dimension);
+  }
+  --depth_;
+  return size;
+}
+
 // The channels that leave a layer or norm with static weights.
 std::optional<int64_t> Extents::of_weight(const jit::Node* node, int64_t dimension) const {
-  const auto shape = [&](size_t input) {
-    const auto tensor = store_.read(node->input(input));
-    return tensor && tensor->defined() ? tensor->sizes().vec() : std::vector<int64_t>();
-  };
+  const auto shape = [&](size_t input) { return shape_of_static(node, input).value_or(std::vector<int64_t>()); };
   const Shape kind = operator_of(node).shape;
   if (kind == Shape::normalized) {
     const auto mean = shape(3);
@@ -169,6 +262,10 @@ std::optional<int64_t> Extents::of_weight(const jit::Node* node, int64_t dimensi
     const auto weight = shape(1);
     const auto rank = ranks_.of(node->output());
     return weight.size() == 2 && rank == dimension + 1 ? std::optional<int64_t>(weight[0]) : std::nullopt;
+  }
+  if (node->kind() == jit::aten::embedding) {
+    const auto weight = shape(0);
+    return weight.size() == 2 && ranks_.of(node->output()) == dimension + 1 ? std::optional<int64_t>(weight[1]) : std::nullopt;
   }
   if (!is_convolution(node) || dimension != 1) return std::nullopt;
   const auto weight = shape(1);
@@ -205,13 +302,21 @@ std::optional<int64_t> Extents::of_broadcast(const jit::Node* node, int64_t dime
   return std::nullopt;
 }
 
+// What slice or narrow take along the cut.
+std::optional<int64_t> Extents::of_part(const jit::Node* node, int64_t dimension) const {
+  const auto whole = of(node->input(0), dimension);
+  const auto range = whole ? range_of_cut(node, *whole) : std::nullopt;
+  return range ? std::optional<int64_t>(range->length) : std::nullopt;
+}
+
 // An element of the list that chunk or split return.
-std::optional<int64_t> Extents::of_piece(const jit::Node* node, size_t output, int64_t dimension) const {
-  if (operator_of(node).shape != Shape::pieces) return std::nullopt;
+std::optional<int64_t> Extents::of_piece(const jit::Node* node, std::optional<int64_t> place, int64_t dimension) const {
+  if (!makes_pieces(node)) return std::nullopt;
   const auto cut = constant_dimension(node->namedInput("dim"), ranks_.of(node->input(0)));
   if (!cut) return std::nullopt;
   const auto whole = of(node->input(0), dimension);
-  return *cut == dimension ? size_of_piece(node, output, whole) : whole;
+  if (*cut != dimension) return whole;
+  return place ? size_of_piece(node, *place, whole) : std::nullopt;
 }
 
 }  // namespace bnfold

@@ -9,6 +9,9 @@
 #include "algebra/kernel.h"
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
+#include "graph/operator_table.h"
+#include "graph/operators.h"
+#include "knowledge/norm_of_branches.h"
 #include "knowledge/static_values.h"
 
 namespace bnfold {
@@ -154,6 +157,39 @@ jit::Node* sum_behind(const jit::Node* product) {
   return constant_number(uses[0].user->namedInput("alpha")) == 1.0 ? uses[0].user : nullptr;
 }
 
+// What `value` is a view of.
+jit::Node* producer_of(jit::Value* value) {
+  jit::Node* node = value->node();
+  while (operator_of(node).storage == Storage::view) node = node->input(0)->node();
+  return node;
+}
+
+bool divides_by_computed(jit::Node* node, const ParameterStore& store) {
+  if (!is_one_of(node, {"div", "div_"})) return false;
+  jit::Value* divisor = node->input(1);
+  return divisor->type()->kind() == c10::TypeKind::TensorType && !static_tensor(store, divisor);
+}
+
+// Whether `value` was normalized by statistics of its own, by an operator or written out: as a quotient by what the module computes, or as a
+// product with an inverse. Then the affine behind it belongs to a layer norm, a global response norm or their like.
+bool is_normalized_by_its_own(jit::Value* value, const ParameterStore& store) {
+  jit::Node* node = producer_of(value);
+  if (is_one_of(node, {"layer_norm", "group_norm", "rms_norm"})) return true;
+  if (is_normalizing(node)) return why_not_in_eval_mode(node).has_value();
+  if (divides_by_computed(node, store)) return true;
+  if (!is_one_of(node, {"mul", "mul_"})) return false;
+  const auto inputs = node->inputs();
+  return std::any_of(inputs.begin(), inputs.end(), [&](jit::Value* factor) {
+    jit::Node* producer = producer_of(factor);
+    return is_one_of(producer, {"rsqrt", "rsqrt_", "reciprocal", "reciprocal_"}) || divides_by_computed(producer, store);
+  });
+}
+
+// A norm has a scale for each channel, and its statistics are constants. One number for all values scales an output.
+bool is_of_a_norm(const algebra::Affine& affine, jit::Value* input, const ParameterStore& store) {
+  return affine.scale.numel() > 1 && !is_normalized_by_its_own(input, store);
+}
+
 // x * scale, and x * scale + shift, with constants that vary along one dimension: layer scales and frozen batch norms.
 std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStore& store) {
   const auto factor = constant_operand(product, store);
@@ -173,7 +209,7 @@ std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStor
     const bool fits = addend && addend->constant.tensor.sizes() == scale.sizes() &&
                       addend->constant.tensor.scalar_type() == factor->constant.tensor.scalar_type();
     if (fits) {
-      norm.kind = Norm::batch_norm;
+      if (is_of_a_norm(affine, norm.input(), store)) norm.kind = Norm::batch_norm;
       norm.nodes.push_back(sum);
       affine.shift = addend->constant.tensor.to(at::kDouble);
     }
@@ -182,10 +218,32 @@ std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStor
   return norm;
 }
 
+// A product that is written into another tensor is memory that others see.
+bool is_norm_or_product(const jit::Node* node) {
+  return is_normalizing(node) || (node->kind() == jit::aten::mul && !has_argument(node, "out"));
+}
+
+bool has_norm_in_branches(const jit::Node* node) {
+  if (node->kind() != jit::prim::If || node->outputs().size() != 1) return false;
+  return std::any_of(node->blocks().begin(), node->blocks().end(), [](const jit::Block* branch) {
+    const auto nodes = const_cast<jit::Block*>(branch)->nodes();
+    return std::any_of(nodes.begin(), nodes.end(), is_norm_or_product);
+  });
+}
+
 }  // namespace
 
 bool Norm::is_made_by(const jit::Node* node) const {
-  return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+  return std::any_of(nodes.begin(), nodes.end(), [node](const jit::Node* own) {
+    const auto blocks = own->blocks();
+    return node == own || std::any_of(blocks.begin(), blocks.end(),
+                                      [node](const jit::Block* block) { return is_inside(node->owningBlock(), block); });
+  });
+}
+
+bool Norm::allows(std::optional<int64_t> rank) const {
+  if (!rank) return !only_rank && !never_rank;
+  return (!only_rank || rank == only_rank) && rank != never_rank;
 }
 
 algebra::Affine Norm::affine(int64_t rank) const {
@@ -200,9 +258,19 @@ bool is_normalizing(const jit::Node* node) {
 std::vector<jit::Node*> find_norms(const jit::Graph& graph) {
   std::vector<jit::Node*> nodes;
   for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
-    // A product that is written into another tensor is memory that others see.
-    if (is_normalizing(node) || (node->kind() == jit::aten::mul && !has_argument(node, "out"))) nodes.push_back(node);
+    if (is_norm_or_product(node) || has_norm_in_branches(node)) nodes.push_back(node);
   });
+  return nodes;
+}
+
+std::vector<jit::Node*> find_whole_norms(const jit::Graph& graph, const ParameterStore& store) {
+  std::vector<jit::Node*> nodes;
+  std::optional<Norm> outer;
+  for (jit::Node* node : find_norms(graph)) {
+    if (outer && outer->is_made_by(node)) continue;
+    nodes.push_back(node);
+    if (node->kind() == jit::prim::If) outer = read_branches(node, store);
+  }
   return nodes;
 }
 
@@ -211,6 +279,7 @@ std::optional<Norm> read_norm(jit::Node* node, const ParameterStore& store) {
     if (static_tensor(store, node->output(0))) return std::nullopt;  // it standardizes a weight
     return read_normalization(node, store);
   }
+  if (node->kind() == jit::prim::If) return read_branches(node, store);
   return read_constant_affine(node, store);
 }
 

@@ -68,7 +68,8 @@ class RankReader {
       }
     }
     if (node->kind() == jit::prim::If) read_check();
-    if (node->kind() == jit::prim::ListUnpack) read_pieces();
+    if (node->kind() == jit::prim::ListUnpack || node->kind() == jit::aten::__getitem__) read_pieces();
+    if (node->kind() == jit::aten::unflatten) read_unflattened();
     read(operator_of(node).shape);
   }
 
@@ -203,6 +204,11 @@ class RankReader {
     if (from_one_end && *last > *first) classes_.tie(input(), output(), *first - *last);
   }
 
+  void read_unflattened() {
+    const auto parts = has_argument(node_, "sizes") ? length(node_->namedInput("sizes")) : std::nullopt;
+    if (parts) classes_.tie(input(), output(), *parts - 1);
+  }
+
   // A vector without elements joins values of any rank.
   void read_joined() {
     const jit::Node* list = node_->input(0)->node();
@@ -225,16 +231,29 @@ class RankReader {
   }
 
   void read_pieces() {
-    const jit::Node* cut = node_->input()->node();
+    const jit::Node* cut = node_->input(0)->node();
     const Shape shape = operator_of(cut).shape;
     if (shape != Shape::pieces && shape != Shape::unbound) return;
     const int64_t difference = shape == Shape::unbound ? -1 : 0;
     for (const jit::Value* piece : node_->outputs()) classes_.tie(member(cut->input(0)), member(piece), difference);
   }
 
+  // if dim(x) == rank: squeeze(f(unsqueeze(x, 0)), 0) else: f(x), where f usually gets a batch.
+  void read_missing_batch(const jit::Node* condition) {
+    const auto nodes = const_cast<jit::Block*>(node_->blocks().at(0))->nodes();
+    const jit::Node* dimension = condition->input(0)->node();
+    const auto rank = constant_int(condition->input(1));
+    const bool adds_batch = std::any_of(nodes.begin(), nodes.end(), [dimension](const jit::Node* node) {
+      return node->kind() == jit::aten::unsqueeze && node->input(0) == dimension->input() && constant_int(node->input(1)) == 0;
+    });
+    if (rank && adds_batch) classes_.learn(member(dimension->input()), *rank + 1, Strength::assumed);
+  }
+
   // if dim(x) != rank: raise, or assert dim(x) == rank.
   void read_check() {
     const jit::Node* condition = node_->input()->node();
+    if (condition->kind() == jit::aten::eq && condition->input(0)->node()->kind() == jit::aten::dim)
+      read_missing_batch(condition);
     const bool demands_rank = (condition->kind() == jit::aten::ne && raises(node_->blocks().at(0))) ||
                               (condition->kind() == jit::aten::eq && raises(node_->blocks().at(1)));
     if (!demands_rank) return;

@@ -2,6 +2,7 @@
 
 #include <torch/csrc/jit/ir/constants.h>
 
+#include "graph/graph_walk.h"
 #include "graph/operators.h"
 
 namespace bnfold {
@@ -17,8 +18,26 @@ jit::Value* insert(jit::Graph* graph, jit::NodeKind kind, at::ArrayRef<jit::Valu
 
 // A later value may get the address of one that is gone.
 void destroy(jit::Node* node, Ranks& ranks) {
+  for (const jit::Block* block : node->blocks()) {
+    for_each_node(block, [&ranks](const jit::Node* inner) {
+      for (const jit::Value* output : inner->outputs()) ranks.forget(output);
+    });
+  }
   for (const jit::Value* output : node->outputs()) ranks.forget(output);
   node->destroy();
+}
+
+// Reads attributes before `condition` instead of in its branches: the new values stand beside those of the norm, and the store knows them.
+void read_attributes_before(jit::Node* condition) {
+  for (const jit::Block* branch : condition->blocks()) {
+    std::vector<jit::Node*> reads;
+    for_each_node(branch, [&reads](jit::Node* node) {
+      if (node->kind() == jit::prim::GetAttr) reads.push_back(node);
+    });
+    for (jit::Node* read : reads) {
+      if (!is_inside(read->input()->node()->owningBlock(), branch)) read->moveBefore(condition);
+    }
+  }
 }
 
 class Applier {
@@ -91,6 +110,7 @@ class Applier {
 
 void apply(const Plan& plan, const Norm& norm, ParameterStore& store, Ranks& ranks) {
   for (const RankCheck& check : plan.checks) insert(check, ranks);
+  if (norm.reader != nullptr) read_attributes_before(norm.node());
   Applier applier(norm, store, ranks);
   for (const Edit& edit : plan.edits) std::visit(applier, edit);
   jit::Value* replacement = norm.input();  // an edit may have put a sum in its place
@@ -99,6 +119,13 @@ void apply(const Plan& plan, const Norm& norm, ParameterStore& store, Ranks& ran
     const jit::WithInsertPoint before(norm.node());
     jit::Value* format = graph->insertConstant(static_cast<int64_t>(at::MemoryFormat::Contiguous));
     replacement = insert(graph, jit::aten::contiguous, {replacement, format}, c10::TensorType::get());
+    ranks.adopt(replacement, norm.input());
+  } else if (plan.needs_copy) {
+    // Of what is not dense, clone makes a dense copy in the same order, as batch_norm does.
+    jit::Graph* graph = norm.node()->owningGraph();
+    const jit::WithInsertPoint before(norm.node());
+    jit::Value* same_order = graph->insertConstant(c10::IValue());
+    replacement = insert(graph, jit::aten::clone, {replacement, same_order}, c10::TensorType::get());
     ranks.adopt(replacement, norm.input());
   }
   store.memory().adopt(replacement, norm.node()->output(0));

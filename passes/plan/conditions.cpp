@@ -45,7 +45,12 @@ std::optional<Decline> why_not_reached(const jit::Value* value, const jit::Node*
                  fmt::format("%{} comes from outside", value->debugName())};
 }
 
+bool is_along_last(const jit::Value* value, const algebra::Affine& affine) {
+  return affine.rank() == 1 && value->node()->kind() == jit::aten::linear;
+}
+
 std::optional<Decline> why_not_of_rank(const jit::Value* value, const algebra::Affine& affine, const Knowledge& known) {
+  if (is_along_last(value, affine)) return std::nullopt;
   if (known.ranks.allow(value, affine.rank())) return std::nullopt;
   return Decline{Reason::rank_unknown, value->node(),
                  fmt::format("a value of rank {} where {} was expected", *known.ranks.of(value), affine.rank())};

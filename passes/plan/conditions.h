@@ -17,6 +17,9 @@ std::optional<Decline> why_not_written(const torch::jit::Value* value, const Par
 // An affine goes back from `reader` only to what is made beside it, and not by the norm.
 std::optional<Decline> why_not_reached(const torch::jit::Value* value, const torch::jit::Node* reader, const Norm& norm);
 
+// Whether the affine is for a linear layer that may be called on a value of any rank.
+bool is_along_last(const torch::jit::Value* value, const algebra::Affine& affine);
+
 std::optional<Decline> why_not_of_rank(const torch::jit::Value* value, const algebra::Affine& affine, const Knowledge& known);
 
 // batch_norm makes a permuted or sliced input dense, as view needs it.

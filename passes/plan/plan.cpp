@@ -150,7 +150,7 @@ std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal
 }  // namespace
 
 int64_t Plan::added_nodes() const {
-  int64_t count = needs_contiguous ? 1 : 0;
+  int64_t count = needs_contiguous || needs_copy ? 1 : 0;
   for (const Edit& edit : edits) {
     if (std::holds_alternative<AddToOutput>(edit)) ++count;
     if (std::holds_alternative<Replace>(edit)) --count;
@@ -184,6 +184,9 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   // Rank 2 is the one at which a linear layer can take a norm. Where an example was given it may be another in that very run.
   if (!rank && (ranks.has_hints() || !norm.along_channels)) {
     return refused({Reason::rank_unknown, norm.node(), "the ranks of the module's inputs don't tell that of the norm's input"});
+  }
+  if (!norm.allows(rank)) {
+    return refused({Reason::rank_unknown, norm.node(), "its branches are one norm for other ranks of its input only"});
   }
   if (is_convolution(norm.input()->node()) && ranks.is_unbatched(norm.input())) {
     // TorchScript takes the rank of a convolution's output for that with a batch; whoever asks for it behind the norm would be told so.

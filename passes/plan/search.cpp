@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include "graph/operator_table.h"
 #include "graph/operators.h"
 #include "plan/conditions.h"
 #include "plan/dimension_order.h"
 #include "plan/readers.h"
+#include "plan/steps.h"
 
 namespace bnfold {
 
@@ -25,7 +27,8 @@ class Search {
 
   // Whether `backward`, wanted behind the norm's input, and `forward`, missing in its output, can all be absorbed.
   std::optional<Decline> run(const std::optional<algebra::Affine>& backward, const std::optional<algebra::Affine>& forward) {
-    if (backward) want(norm_.input(), *backward, {norm_.node(), norm_.input_place}, DimensionOrder());
+    if (backward) norm_rank_ = backward->rank();
+    if (backward) want(norm_.input(), *backward, {norm_.node(), norm_.input_place}, DimensionOrder(), /*is_viewed=*/true);
     if (forward) miss(norm_.node()->output(0), *forward);
     while (!wanted_.empty() || !missing_.empty()) {
       const auto decline = wanted_.empty() ? go_on(take_first(missing_)) : go_back(take_last(wanted_));
@@ -43,21 +46,9 @@ class Search {
   std::optional<Decline> otherwise() const { return otherwise_; }
 
  private:
-  struct Wanted {
-    jit::Value* value;
-    algebra::Affine affine;
-    jit::Use reader;                      // that wants it; of a branch, which output of it
-    std::optional<DimensionOrder> order;  // of the norm's input as a view of the value; nothing behind a copy
-  };
-
-  struct Missing {
-    jit::Value* value;
-    algebra::Affine affine;
-  };
-
-  void want(jit::Value* value, const algebra::Affine& affine, const jit::Use& reader,
-            const std::optional<DimensionOrder>& order) {
-    wanted_.push_back({value, affine, reader, order});
+  void want(jit::Value* value, const algebra::Affine& affine, const jit::Use& reader, const std::optional<DimensionOrder>& order,
+            bool is_viewed) {
+    wanted_.push_back({value, affine, reader, order, is_viewed});
   }
 
   // What is missing in a value was told for the value as it was. Scales may come in any order.
@@ -73,22 +64,6 @@ class Search {
     if (same == missing_.end()) return missing_.push_back({value, affine});
     same->affine = algebra::composed(affine, same->affine);
     if (algebra::is_neutral(same->affine)) missing_.erase(same);
-  }
-
-  static Wanted take_last(std::vector<Wanted>& all) {
-    const Wanted last = std::move(all.back());
-    all.pop_back();
-    return last;
-  }
-
-  static Missing take_first(std::vector<Missing>& all) {
-    const auto first = std::min_element(all.begin(), all.end(), [](const Missing& one, const Missing& other) {
-      const jit::Node* node = one.value->node();
-      return node == other.value->node() ? one.value->offset() < other.value->offset() : node->isBefore(other.value->node());
-    });
-    const Missing taken = std::move(*first);
-    all.erase(first);
-    return taken;
   }
 
   std::optional<Decline> go_back(const Wanted& step) {
@@ -121,13 +96,24 @@ class Search {
       plan_.needs_contiguous |= batch_norm_would_reorder(*order);
       order = std::nullopt;
     }
-    return take(pass, {producer, step.value->offset()}, Way::backward, order);
+    if (step.is_viewed && pass.cuts && is_order_visible(norm_.node()->output(0))) copy_part();
+    const bool is_viewed = step.is_viewed && operator_of(producer).storage != Storage::fresh;
+    return take(pass, {producer, step.value->offset()}, Way::backward, order, is_viewed);
+  }
+
+  // batch_norm makes a dense tensor of a part, of four or five dimensions in the order that these have.
+  void copy_part() {
+    const bool in_order = norm_rank_ == 4 || norm_rank_ == 5;
+    (in_order ? plan_.needs_copy : plan_.needs_contiguous) = true;
   }
 
   // The other readers of a value that is to become affine(value) lack the inverse of that. Only a scale can be taken back: subtracting
   // a shift that is large beside the value leaves rounding errors in its place.
   std::optional<Decline> why_not_alone(const Wanted& step) {
-    const std::vector<jit::Use> readers = other_readers(norm_, step.value, step.reader);
+    std::vector<jit::Use> readers = other_readers(norm_, step.value, step.reader);
+    if (!readers.empty() && is_along_last(step.value, step.affine)) return read_by(readers.front(), step.value);
+    const auto reads_what_stays = [&](const jit::Use& use) { return is_untouched(use, step.affine, norm_, known_, plan_.edits); };
+    readers.erase(std::remove_if(readers.begin(), readers.end(), reads_what_stays), readers.end());
     if (readers.empty()) return std::nullopt;
     if (!rescales_ || algebra::has_shift(step.affine)) return read_by(readers.front(), step.value);
     if (algebra::has_zero_scale(step.affine)) {
@@ -181,7 +167,7 @@ class Search {
       take(*absorb);
       return std::nullopt;
     }
-    return take(way_of(answer), {node, use.offset}, Way::forward, std::nullopt);
+    return take(way_of(answer), {node, use.offset}, Way::forward, std::nullopt, /*is_viewed=*/false);
   }
 
   const Pass& way_of(const Answer& answer) {
@@ -197,7 +183,8 @@ class Search {
     if (std::find(plan_.into.begin(), plan_.into.end(), absorb.into) == plan_.into.end()) plan_.into.push_back(absorb.into);
   }
 
-  std::optional<Decline> take(const Pass& pass, const jit::Use& passed, Way way, const std::optional<DimensionOrder>& order) {
+  std::optional<Decline> take(const Pass& pass, const jit::Use& passed, Way way, const std::optional<DimensionOrder>& order,
+                              bool is_viewed) {
     jit::Node* node = passed.user;
     passed_.push_back(node);
     if (!pass.edits.empty() && !edited_.insert(node).second) {
@@ -211,7 +198,7 @@ class Search {
         continue;
       }
       if (way == Way::forward) stretch_ = std::max(stretch_, algebra::stretch(move.affine));
-      want(move.value, move.affine, passed, order);
+      want(move.value, move.affine, passed, order, is_viewed);
     }
     return std::nullopt;
   }
@@ -227,6 +214,7 @@ class Search {
   std::vector<Missing> missing_;
   std::vector<const jit::Node*> passed_;
   bool reads_forward_ = false;  // somebody reads what stands in the place of the norm's output, or what was rescaled
+  int64_t norm_rank_ = 0;       // of the norm's input
   double stretch_ = 1;          // the largest factor by which a value is rescaled
   std::unordered_set<const jit::Value*> went_back_;
   std::unordered_set<const jit::Value*> went_on_;

@@ -8,7 +8,8 @@
 //             and one of a value of this rank                              rank_unknown
 //             the affine is constant along it, or the sizes of the parts
 //             are known                                                    sizes_unknown
-//             before it: the sizes of all parts are known                  sizes_unknown
+//             before it: the sizes of all parts are known, or those on one
+//             side of the part and, by a layer behind, that of all         sizes_unknown
 //             behind it: the parts have no more channels than the affine   channels_differ
 #include <fmt/format.h>
 
@@ -45,7 +46,16 @@ std::optional<std::vector<int64_t>> sizes_of(const Site& site, at::ArrayRef<jit:
   return sizes;
 }
 
-std::variant<Parts, Decline> parts_of(const Site& site, int64_t total) {
+Decline unknown_sizes(const Site& site) {
+  return {Reason::sizes_unknown, site.node, "the channels of its parts are not known"};
+}
+
+struct List {
+  std::vector<jit::Value*> values;
+  int64_t dimension;
+};
+
+std::variant<List, Decline> list_of(const Site& site) {
   jit::Node* list = site.node->input(0)->node();
   if (list->kind() != jit::prim::ListConstruct || site.node->input(0)->uses().size() != 1) {
     return Decline{Reason::list_not_visible, site.node, "its list is built elsewhere"};
@@ -57,9 +67,16 @@ std::variant<Parts, Decline> parts_of(const Site& site, int64_t total) {
   if (!dimension) {
     return Decline{Reason::rank_unknown, site.node, fmt::format("its dimension does not fit rank {}", site.affine.rank())};
   }
-  const auto sizes = sizes_of(site, list->inputs(), *dimension, total < 0 ? -1 : site.affine.size_along(*dimension));
-  if (!sizes) return Decline{Reason::sizes_unknown, site.node, "the channels of its parts are not known"};
-  return Parts{list->inputs().vec(), *sizes, *dimension};
+  return List{list->inputs().vec(), *dimension};
+}
+
+std::variant<Parts, Decline> parts_of(const Site& site) {
+  const auto read = list_of(site);
+  if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
+  const auto& [values, dimension] = std::get<List>(read);
+  const auto sizes = sizes_of(site, values, dimension, site.affine.size_along(dimension));
+  if (!sizes) return unknown_sizes(site);
+  return Parts{values, *sizes, dimension};
 }
 
 bool is_constant_along_it(const Site& site) {
@@ -76,7 +93,7 @@ Answer concat_backward(const Site& site) {
     for (jit::Value* value : list->inputs()) pass.moves.push_back({value, site.affine, Way::backward});
     return pass;
   }
-  const auto read = parts_of(site, 0);
+  const auto read = parts_of(site);
   if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
   const Parts& parts = std::get<Parts>(read);
   Pass pass;
@@ -92,16 +109,31 @@ Answer concat_backward(const Site& site) {
 }
 
 Answer concat_forward(const Site& site) {
-  const auto read = parts_of(site, -1);
-  if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
-  const Parts& parts = std::get<Parts>(read);
+  const auto checked = list_of(site);
+  if (const auto* decline = std::get_if<Decline>(&checked)) return *decline;
+  const auto& [values, dimension] = std::get<List>(checked);
+  int64_t sum = 0;
   int64_t start = 0;
-  int64_t total = 0;
-  for (size_t i = 0; i < parts.sizes.size(); ++i) {
-    if (i < site.place) start += parts.sizes[i];
-    total += parts.sizes[i];
+  int64_t unknown_before = 0;
+  int64_t unknown = 0;
+  int64_t own = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const int64_t varying = i == site.place ? site.affine.size_along(dimension) : 1;
+    const auto size = varying != 1 ? std::optional<int64_t>(varying) : site.known.extents.of(values[i], dimension);
+    if (i == site.place) {
+      start = sum;
+      unknown_before = unknown;
+      own = size.value_or(0);
+    }
+    unknown += size ? 0 : 1;
+    sum += size.value_or(0);
   }
-  return to_output(site, algebra::as_part(site.affine, parts.dimension, start, parts.sizes.at(site.place), total));
+  const auto total = unknown == 0 ? std::optional<int64_t>(sum) : site.known.extents.of(site.node->output(), dimension);
+  const bool behind_known = unknown_before == unknown;
+  if (!total || own == 0 || (unknown_before != 0 && !behind_known)) return unknown_sizes(site);
+  if (unknown_before != 0) start += *total - sum;
+  if (start < 0 || start + own > *total) return unknown_sizes(site);
+  return to_output(site, algebra::as_part(site.affine, dimension, start, own, *total));
 }
 
 }  // namespace bnfold

@@ -4,7 +4,9 @@
 //
 // Formula     The affine is flattened as the value is: channel c of [C,H,W] becomes the channels c*H*W + i, each with its scale and shift.
 // Conditions  the dimensions are constants                                              operand_not_constant
-//             on: the sizes that are joined with a channel's are known                  sizes_unknown
+//             on: the sizes that are joined with a channel's are known, or all
+//             that are not stand on one side of the channels and a layer behind tells
+//             their product                                                             sizes_unknown
 //             back: the affine is constant along the joined dimension, or the sizes
 //             before are known and their product is the number of channels              affine_varies_elsewhere
 #include <algorithm>
@@ -28,6 +30,22 @@ std::optional<Flattened> flattened(const Site& site, std::optional<int64_t> rank
   return Flattened{*first, *last};
 }
 
+// The sizes that are not known, -1, on one side of the channels are together what the reader of the output needs.
+void fill_rest(std::vector<int64_t>& sizes, const Site& site, const Flattened& dimensions) {
+  const auto whole = site.known.extents.of(site.node->output(), dimensions.first);
+  const auto first = std::find(sizes.begin(), sizes.end(), -1);
+  if (!whole || first == sizes.end()) return;
+  int64_t known = 1;
+  for (auto size = sizes.begin(); size != sizes.end(); ++size) {
+    const bool varies = site.affine.size_along(dimensions.first + (size - sizes.begin())) != 1;
+    if (varies && size > first && std::find(size, sizes.end(), -1) != sizes.end()) return;
+    known *= *size > 0 ? *size : 1;
+  }
+  if (known <= 0 || *whole % known != 0) return;
+  std::replace(first, sizes.end(), int64_t{-1}, int64_t{1});
+  *first = *whole / known;
+}
+
 }  // namespace
 
 Answer flatten_forward(const Site& site) {
@@ -44,6 +62,7 @@ Answer flatten_forward(const Site& site) {
     sizes.push_back(size != 1 ? size : site.known.extents.of(site.node->input(0), d).value_or(-1));
   }
   if (!varies) std::fill(sizes.begin(), sizes.end(), 1);
+  fill_rest(sizes, site, *dimensions);
   if (std::find(sizes.begin(), sizes.end(), -1) == sizes.end()) {
     return to_output(site, algebra::behind_merge(site.affine, dimensions->first, sizes));
   }

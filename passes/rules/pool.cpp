@@ -3,10 +3,12 @@
 //   before   x --> pool --> norm(scale, shift) --> y          after   norm(scale, shift) of x --> pool --> y, and the other way round
 //
 // Formula     An average of scale * x + shift is scale * average + shift, as its weights sum to 1; a maximum likewise where scale >= 0.
+//             The maximum of a single pixel is that pixel.
 // Conditions  the affine is constant along the pooled dimensions            affine_varies_elsewhere
 //             average: a shift only where the weights sum to 1: padding is
 //             not counted and the divisor not overridden                   shift_at_padding
-//             maximum: scale >= 0                                          scale_not_positive
+//             maximum: scale >= 0, or each window is one pixel             scale_not_positive
+//             whose place nobody asks for                                  value_has_other_readers
 #include <string_view>
 
 #include "graph/constants.h"
@@ -27,6 +29,10 @@ bool weights_sum_to_one(const jit::Node* node) {
   return is_list_of(node->namedInput("padding"), 0) || constant_bool(node->namedInput("count_include_pad")) == false;
 }
 
+bool takes_single_pixels(const jit::Node* node) {
+  return has_argument(node, "kernel_size") && is_list_of(node->namedInput("kernel_size"), 1);
+}
+
 std::optional<Decline> why_not(const Site& site) {
   const std::string_view operation = site.node->kind().toUnqualString();
   for (int64_t dimension = site.affine.rank() - spatial_dimensions(site.node); dimension < site.affine.rank(); ++dimension) {
@@ -35,7 +41,10 @@ std::optional<Decline> why_not(const Site& site) {
     }
   }
   if (operation.find("max") != std::string_view::npos) {
-    if (algebra::is_monotonic(site.affine)) return std::nullopt;
+    if (site.node->outputs().size() == 2 && !site.node->output(1)->uses().empty()) {
+      return Decline{Reason::value_has_other_readers, site.node, "the places of its maxima are read, too"};
+    }
+    if (algebra::is_monotonic(site.affine) || takes_single_pixels(site.node)) return std::nullopt;
     return Decline{Reason::scale_not_positive, site.node, "under a negative scale, its maximum becomes a minimum"};
   }
   if (!algebra::has_shift(site.affine) || weights_sum_to_one(site.node)) return std::nullopt;

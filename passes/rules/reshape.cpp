@@ -1,11 +1,17 @@
 // A view with other sizes lets an affine pass whose channels it keeps, splits, or joins with dimensions of known size.
 //
 //   before   x [N,C,H,W] --> view [N,g,C/g,H,W] --> norm --> y        after   norm of x --> view --> y, and the other way round
+//            x [N,C,H,W] --> norm --> view [N,F] --> linear           after   x --> view [N,F] --> norm, repeated F/C times --> linear
+//            x [N,F] --> view [-1,C,h,w] --> norm --> y               after   norm, repeated h*w times, of x --> view --> y
+//            x [N*T,C,H,W] --> view [N,T,C,H,W] --> norm --> y        after   norm of x --> view --> y
 //
-// Formula     The affine is viewed as the value is: a dimension of C channels becomes dimensions whose product is C, or the other way.
+// Formula     The affine is viewed as the value is. A size is a product of numbers and of sizes that are not known. What stands in front of the
+//             channels, on both sides, is equal as such a product, or else what begins with them is; then both sides describe the same elements
+//             from there on. A dimension of C channels becomes dimensions whose product is C, or the other way, together with as many of the
+//             dimensions beside it as it takes. One unknown size among known ones is what the known ones leave.
 // Conditions  before it: the value is its input, not what tells the sizes                                          operand_not_constant
-//             the sizes before and after can be matched, from the front: equal dimensions first, then the channels' dimension, against
-//             dimensions of known size, then the others, along which the affine is constant                        sizes_unknown
+//             the sizes before and after can be matched in that way                                                sizes_unknown
+//             behind it: the rank before is known, or a linear layer makes the value and takes all of the channels sizes_unknown
 #include <algorithm>
 #include <string_view>
 
@@ -19,208 +25,351 @@ namespace jit = torch::jit;
 
 namespace {
 
-// A size: a number, or the size of `value` along `dimension`, or what is left (-1).
-struct Extent {
-  std::optional<int64_t> number;
-  const jit::Value* value = nullptr;
-  int64_t dimension = 0;
+// A size that is not known: of `value` along `dimension`, the number `value` itself, or all sizes of `value` but the last one.
+using Unknown = std::pair<const jit::Value*, int64_t>;
+constexpr int64_t kNumber = -1;
+constexpr int64_t kRows = -2;
+
+// A size: a number times sizes that are not known.
+struct Size {
+  int64_t number = 1;
+  std::vector<Unknown> unknowns = {};  // in order
+
+  bool is_known() const { return unknowns.empty(); }
+  bool operator==(const Size& other) const { return number == other.number && unknowns == other.unknowns; }
 };
 
-bool same(const Extent& a, const Extent& b) {
-  if (a.number && b.number) return *a.number == *b.number && *a.number != -1;
-  return a.value != nullptr && a.value == b.value && a.dimension == b.dimension;
+using Sizes = std::vector<Size>;
+
+Size operator*(const Size& one, const Size& other) {
+  Size product{one.number * other.number};
+  std::merge(one.unknowns.begin(), one.unknowns.end(), other.unknowns.begin(), other.unknowns.end(),
+             std::back_inserter(product.unknowns));
+  return product;
 }
 
-Extent extent_of(const jit::Value* element, const Site& site);
+std::optional<Size> operator/(const Size& whole, const Size& part) {
+  const bool contains = std::includes(whole.unknowns.begin(), whole.unknowns.end(), part.unknowns.begin(), part.unknowns.end());
+  if (part.number <= 0 || whole.number % part.number != 0 || !contains) return std::nullopt;
+  Size quotient{whole.number / part.number};
+  std::set_difference(whole.unknowns.begin(), whole.unknowns.end(), part.unknowns.begin(), part.unknowns.end(),
+                      std::back_inserter(quotient.unknowns));
+  return quotient;
+}
 
-// The size of `value` along `dimension`: a number, or where it comes from.
-Extent origin(const jit::Value* value, int64_t dimension, const Site& site) {
-  while (true) {
-    if (const auto number = site.known.extents.of(value, dimension)) return {number};
-    const jit::Node* node = value->node();
-    const std::string_view operation = node->kind().is_aten() ? node->kind().toUnqualString() : "";
-    const bool reorders = operation == "permute" || operation == "transpose" || operation == "t";
+Size product(Sizes::const_iterator begin, Sizes::const_iterator end) {
+  Size result;
+  for (; begin != end; ++begin) result = result * *begin;
+  return result;
+}
+
+Size product(const Sizes& sizes) {
+  return product(sizes.begin(), sizes.end());
+}
+
+// Reads the sizes that values have and views are given.
+class SizeReader {
+ public:
+  explicit SizeReader(const Knowledge& known) : known_(known) {}
+
+  // The sizes of a value of `rank` dimensions.
+  Sizes of_value(const jit::Value* value, int64_t rank) {
+    Sizes sizes;
+    for (int64_t dimension = 0; dimension < rank; ++dimension) sizes.push_back(of(value, dimension));
+    return sizes;
+  }
+
+  // Those that view and its kind make of a value of sizes `before`, of which -1 is what the others leave. Nothing where the list is built elsewhere.
+  std::optional<Sizes> of_view(const jit::Node* node, const std::optional<Sizes>& before) {
+    if (node->kind() == jit::aten::reshape_as || node->kind() == jit::aten::view_as) {
+      const auto rank = known_.ranks.of(node->input(1));
+      return rank ? std::optional<Sizes>(of_value(node->input(1), *rank)) : std::nullopt;
+    }
+    auto sizes = listed(node->input(1));
+    if (!sizes) return std::nullopt;
+    for (size_t i = 0; i < sizes->size(); ++i) {
+      Size& size = sizes->at(i);
+      const bool open = size.number == -1 && size.is_known();
+      const auto known = open ? known_.extents.of(node->output(), static_cast<int64_t>(i)) : std::nullopt;
+      if (open) size = known ? Size{*known} : rest_of(*sizes, i, before).value_or(Size{1, {{node->output(), i}}});
+      if (size.number <= 0) size = {1, {{node->output(), i}}};
+    }
+    return sizes;
+  }
+
+  // Those of unflatten, likewise.
+  std::optional<Sizes> of_unflatten(const jit::Node* node, const Sizes& before) {
+    const auto dimension = constant_dimension(node->namedInput("dim"), static_cast<int64_t>(before.size()));
+    auto parts = listed(node->namedInput("sizes"));
+    if (!dimension || !parts) return std::nullopt;
+    for (size_t i = 0; i < parts->size(); ++i) {
+      const int64_t place = *dimension + static_cast<int64_t>(i);
+      Size& size = parts->at(i);
+      const bool open = size.number == -1 && size.is_known();
+      if (open) size = rest_of(*parts, i, Sizes{before.at(*dimension)}).value_or(Size{1, {{node->output(), place}}});
+      if (size.number <= 0) size = {1, {{node->output(), place}}};
+    }
+    Sizes sizes = before;
+    sizes.erase(sizes.begin() + *dimension);
+    sizes.insert(sizes.begin() + *dimension, parts->begin(), parts->end());
+    return sizes;
+  }
+
+ private:
+  std::optional<Sizes> listed(const jit::Value* list) {
+    Sizes sizes;
+    if (const auto numbers = constant_ints(list)) {
+      for (const int64_t number : *numbers) sizes.push_back({number});
+      return sizes;
+    }
+    if (list->node()->kind() != jit::prim::ListConstruct) return std::nullopt;
+    for (const jit::Value* element : list->node()->inputs()) sizes.push_back(of_number(element));
+    return sizes;
+  }
+
+  static std::optional<Size> rest_of(const Sizes& sizes, size_t open, const std::optional<Sizes>& whole) {
+    if (!whole) return std::nullopt;
+    const auto place = sizes.begin() + static_cast<int64_t>(open);
+    return product(*whole) / (product(sizes.begin(), place) * product(place + 1, sizes.end()));
+  }
+
+  // The size of `value` along `dimension`, where it comes from.
+  Size of(const jit::Value* value, int64_t dimension) {
+    while (--steps_ > 0) {
+      const auto number = known_.extents.of(value, dimension);
+      if (number && *number > 0) return {*number};
+      const jit::Node* node = value->node();
+      if (is_one_of(node, {"view", "reshape"})) {
+        const auto rank = known_.ranks.of(node->input(0));
+        const auto sizes = of_view(node, rank ? std::optional<Sizes>(of_value(node->input(0), *rank)) : std::nullopt);
+        return sizes && dimension < static_cast<int64_t>(sizes->size()) ? sizes->at(dimension) : Size{1, {{value, dimension}}};
+      }
+      if (is_one_of(node, {"flatten"})) return of_flattened(node, dimension);
+      if (is_one_of(node, {"unflatten"})) {
+        const auto rank = known_.ranks.of(node->input(0));
+        const auto sizes = rank ? of_unflatten(node, of_value(node->input(0), *rank)) : std::nullopt;
+        return sizes && dimension < static_cast<int64_t>(sizes->size()) ? sizes->at(dimension) : Size{1, {{value, dimension}}};
+      }
+      if (is_one_of(node, {"permute", "transpose", "t"})) {
+        const auto before = dimension_before(node, dimension, known_.ranks.of(value));
+        if (!before) break;
+        dimension = *before;
+      } else if (!keeps(node, value, dimension)) {
+        break;
+      }
+      value = node->input(0);
+    }
+    return {1, {{value, dimension}}};
+  }
+
+  bool keeps(const jit::Node* node, const jit::Value* value, int64_t dimension) const {
+    if (keeps_sizes(node)) return true;
+    if (node->kind() == jit::aten::linear) return known_.ranks.of(value).value_or(0) > dimension + 1;
     const auto batched = batched_rank(node);
-    const bool keeps_batch = keeps_channels(node) || (batched && site.known.ranks.of(value) == batched);
-    if (operation == "view" || operation == "reshape") {
-      const jit::Node* list = node->input(1)->node();
-      if (list->kind() != jit::prim::ListConstruct || dimension >= static_cast<int64_t>(list->inputs().size())) break;
-      const Extent extent = extent_of(list->inputs()[dimension], site);
-      return extent.number == -1 ? Extent{std::nullopt, value, dimension} : extent;
+    return dimension == 0 && (keeps_channels(node) || (batched && known_.ranks.of(value) == batched));
+  }
+
+  Size of_flattened(const jit::Node* node, int64_t dimension) {
+    const jit::Value* before = node->input(0);
+    const auto rank = known_.ranks.of(before);
+    const auto first = constant_dimension(node->namedInput("start_dim"), rank);
+    const auto last = constant_dimension(node->namedInput("end_dim"), rank);
+    if (!first || !last || *first > *last) return {1, {{node->output(), dimension}}};
+    if (dimension != *first) return of(before, dimension < *first ? dimension : dimension + *last - *first);
+    Size merged;
+    for (int64_t part = *first; part <= *last; ++part) merged = merged * of(before, part);
+    return merged;
+  }
+
+  // One element of the list of sizes that view is given.
+  Size of_number(const jit::Value* element) {
+    if (const auto number = constant_int(element)) return {*number};
+    const jit::Node* node = element->node();
+    const jit::Value* source = nullptr;
+    std::optional<int64_t> dimension;
+    if (node->kind() == jit::aten::size && node->inputs().size() == 2) {
+      source = node->input(0);
+      dimension = constant_int(node->input(1));
+    } else if (node->kind() == jit::aten::__getitem__ && node->input(0)->node()->kind() == jit::aten::size) {
+      source = node->input(0)->node()->input(0);
+      dimension = constant_int(node->input(1));
+    } else if (node->kind() == jit::prim::ListUnpack && node->input()->node()->kind() == jit::aten::size) {
+      source = node->input()->node()->input(0);
+      dimension = static_cast<int64_t>(element->offset());
+    } else if (node->kind() == jit::aten::floordiv || node->kind() == jit::aten::div) {
+      const auto quotient = of_number(node->input(0)) / of_number(node->input(1));
+      if (quotient && quotient->is_known()) return *quotient;
+    } else if (node->kind() == jit::aten::mul) {
+      return of_number(node->input(0)) * of_number(node->input(1));
+    } else if (node->kind() == jit::aten::Int || node->kind().toQualString() == std::string_view("prim::NumToTensor")) {
+      return of_number(node->input(0));
     }
-    if (reorders) {
-      const auto before = dimension_before(node, dimension, site.known.ranks.of(value));
-      if (!before) break;
-      dimension = *before;
-    } else if (!keeps_sizes(node) && (!keeps_batch || dimension != 0)) {
-      break;
-    }
-    value = node->input(0);
+    const auto rank = source != nullptr ? known_.ranks.of(source) : std::nullopt;
+    if (source == nullptr || !dimension || (*dimension < 0 && !rank)) return {1, {{element, kNumber}}};
+    return of(source, *dimension < 0 ? *dimension + *rank : *dimension);
   }
-  return {std::nullopt, value, dimension};
-}
 
-// One element of the list of sizes that view is given.
-Extent extent_of(const jit::Value* element, const Site& site) {
-  if (const auto number = constant_int(element)) return {number};
-  const jit::Node* node = element->node();
-  const jit::Value* source = nullptr;
-  std::optional<int64_t> dimension;
-  if (node->kind() == jit::aten::size && node->inputs().size() == 2) {
-    source = node->input(0);
-    dimension = constant_int(node->input(1));
-  } else if (node->kind() == jit::aten::__getitem__ && node->input(0)->node()->kind() == jit::aten::size) {
-    source = node->input(0)->node()->input(0);
-    dimension = constant_int(node->input(1));
-  } else if (node->kind() == jit::prim::ListUnpack && node->input()->node()->kind() == jit::aten::size) {
-    source = node->input()->node()->input(0);
-    dimension = static_cast<int64_t>(element->offset());
-  } else if (node->kind() == jit::aten::floordiv || node->kind() == jit::aten::div) {
-    const Extent whole = extent_of(node->input(0), site);
-    const auto divisor = constant_int(node->input(1));
-    if (whole.number && divisor && *divisor > 0 && *whole.number % *divisor == 0) return {*whole.number / *divisor};
-    return {};
-  } else if (node->kind() == jit::aten::mul) {
-    const Extent one = extent_of(node->input(0), site);
-    const Extent other = extent_of(node->input(1), site);
-    if (one.number && other.number) return {*one.number * *other.number};
-    return {};
-  } else if (node->kind() == jit::aten::Int || node->kind().toQualString() == std::string_view("prim::NumToTensor")) {
-    return extent_of(node->input(0), site);
-  }
-  if (source == nullptr || !dimension) return {};
-  const auto rank = site.known.ranks.of(source);
-  if (*dimension < 0 && !rank) return {};
-  return origin(source, *dimension < 0 ? *dimension + *rank : *dimension, site);
-}
+  const Knowledge& known_;
+  int steps_ = 4096;  // since a size may be reached on many ways
+};
 
-std::vector<Extent> extents_of_value(const jit::Value* value, int64_t rank, const Site& site) {
-  std::vector<Extent> extents;
-  extents.reserve(rank);
-  for (int64_t dimension = 0; dimension < rank; ++dimension) {
-    extents.push_back(origin(value, dimension, site));
-  }
-  return extents;
-}
-
-// The first dimension along which the affine varies, and how many there are up to the last one; none where it is constant.
+// The dimensions of the affine from the first along which it varies to the last one; none where it is constant.
 struct Range {
   int64_t first = 0;
-  int64_t count = 0;
+  int64_t end = 0;
 };
 
 Range varying_dimensions(const algebra::Affine& affine) {
   Range range;
   for (int64_t dimension = 0; dimension < affine.rank(); ++dimension) {
     if (affine.size_along(dimension) == 1) continue;
-    if (range.count == 0) range.first = dimension;
-    range.count = dimension - range.first + 1;
+    if (range.end == 0) range.first = dimension;
+    range.end = dimension + 1;
   }
   return range;
 }
 
-std::optional<int64_t> product(std::vector<Extent>::const_iterator begin, std::vector<Extent>::const_iterator end) {
-  int64_t result = 1;
-  for (; begin != end; ++begin) {
-    if (!begin->number || *begin->number < 0) return std::nullopt;
-    result *= *begin->number;
+// Matches dimensions of two views of the same elements.
+class Matching {
+ public:
+  Matching(const algebra::Affine& affine, Sizes from, Sizes to)
+      : affine_(affine), from_(std::move(from)), to_(std::move(to)), varying_(varying_dimensions(affine)) {
+    for (int64_t d = varying_.first; d < varying_.end; ++d) {
+      if (affine.size_along(d) != 1) from_.at(d) = {affine.size_along(d)};
+    }
   }
-  return result;
-}
 
-// What -1 in `sizes` stands for, in a view of a value of sizes `other`, where the sizes from `channel` on describe the same elements.
-void fill_open_size(std::vector<Extent>& sizes, const std::vector<Extent>& other, int64_t channel) {
-  const auto open = std::find_if(sizes.begin(), sizes.end(), [](const Extent& extent) { return extent.number == -1; });
-  if (open == sizes.end() || channel >= static_cast<int64_t>(std::min(sizes.size(), other.size()))) return;
-  auto end = sizes.end();
-  auto other_end = other.end();
-  while (end - 1 != open && end - 1 > sizes.begin() + channel && other_end - 1 > other.begin() + channel &&
-         same(*(end - 1), *(other_end - 1))) {
-    --end;
-    --other_end;
+  // The affine, which belongs to the view of sizes `from`, for that of sizes `to`.
+  std::optional<algebra::Affine> matched() {
+    const auto rank = static_cast<int64_t>(to_.size());
+    if (varying_.end == 0) return algebra::broadcast_to_rank({affine_.scale.flatten(), affine_.shift.flatten()}, rank);
+    for (int64_t first = varying_.first; first >= 0; --first) {
+      for (int64_t other = 0; other < rank; ++other) {
+        if (!begin_together(first, other)) continue;
+        if (auto affine = matched_from(first, other)) return affine;
+      }
+    }
+    return std::nullopt;
   }
-  const auto whole = product(other.begin() + channel, other_end);
-  if (!whole) return;
-  if (open - sizes.begin() < channel) {
-    if (product(sizes.begin() + channel, end) == whole) *open = other[open - sizes.begin()];
-    return;
-  }
-  const auto before = product(sizes.begin() + channel, open);
-  const auto behind = product(open + 1, end);
-  if (before && behind && *before * *behind > 0) open->number = *whole / (*before * *behind);
-}
 
-// The affine behind a view from sizes `before` to sizes `after`.
-std::optional<algebra::Affine> behind_view(const algebra::Affine& affine, const std::vector<Extent>& before,
-                                           const std::vector<Extent>& after) {
-  const Range varying = varying_dimensions(affine);
-  const auto rank_after = static_cast<int64_t>(after.size());
-  if (varying.count == 0) return algebra::broadcast_to_rank({affine.scale.flatten(), affine.shift.flatten()}, rank_after);
-  for (int64_t dimension = 0; dimension < varying.first; ++dimension) {
-    if (dimension >= rank_after || !same(before[dimension], after[dimension])) return std::nullopt;
+ private:
+  // Whether both describe the same elements from these dimensions on.
+  bool begin_together(int64_t first, int64_t other) const {
+    return product(from_.begin(), from_.begin() + first) == product(to_.begin(), to_.begin() + other) ||
+           product(from_.begin() + first, from_.end()) == product(to_.begin() + other, to_.end());
   }
-  // From here on both describe the same number of elements, the channels first.
-  std::vector<int64_t> full(affine.rank(), 1);
-  int64_t channels = 1;
-  for (int64_t d = varying.first; d < varying.first + varying.count; ++d) {
-    const int64_t size = affine.size_along(d);
-    const auto known = size != 1 ? std::optional<int64_t>(size) : before[d].number;
-    if (!known || *known < 1) return std::nullopt;
-    full[d] = *known;
-    channels *= *known;
+
+  std::optional<algebra::Affine> matched_from(int64_t first, int64_t other) {
+    Sizes from(from_.begin() + first, from_.end());
+    Sizes to(to_.begin() + other, to_.end());
+    if (!fill_rest(from, to) && !fill_rest(to, from)) fill_block(from, varying_.first - first, varying_.end - first, to);
+    const int64_t needed = varying_.end - first;
+    int64_t i = 0;
+    int64_t j = 0;
+    int64_t taken = 1;
+    int64_t covered = 1;
+    const auto count = [](const Sizes& sizes) { return static_cast<int64_t>(sizes.size()); };
+    while (i < needed || taken != covered) {
+      const bool behind = i < needed ? taken <= covered : taken < covered;
+      Sizes& sizes = behind ? from : to;
+      int64_t& place = behind ? i : j;
+      if (place == count(sizes) || !sizes[place].is_known() || sizes[place].number > kMost) return std::nullopt;
+      (behind ? taken : covered) *= sizes[place++].number;
+      if (std::max(taken, covered) > kMost) return std::nullopt;
+    }
+    std::vector<int64_t> full(affine_.rank(), 1);
+    for (int64_t d = 0; d < i; ++d) full[first + d] = from[d].number;
+    std::vector<int64_t> shape(to_.size(), 1);
+    for (int64_t d = 0; d < j; ++d) shape[other + d] = to[d].number;
+    return algebra::Affine{affine_.scale.expand(full).reshape(shape), affine_.shift.expand(full).reshape(shape)};
   }
-  std::vector<int64_t> shape(rank_after, 1);
-  int64_t product = 1;
-  for (int64_t d = varying.first; d < rank_after && product < channels && after[d].number && *after[d].number > 0; ++d) {
-    shape[d] = *after[d].number;
-    product *= shape[d];
+
+  // The only unknown size in `sizes`, where the others tell it.
+  static bool fill_rest(Sizes& sizes, const Sizes& others) {
+    const Size whole = product(others);
+    const auto is_unknown = [](const Size& size) { return !size.is_known(); };
+    if (!whole.is_known() || std::count_if(sizes.begin(), sizes.end(), is_unknown) != 1) return false;
+    const auto open = std::find_if(sizes.begin(), sizes.end(), is_unknown);
+    const auto rest = whole / (product(sizes.begin(), open) * product(open + 1, sizes.end()));
+    if (!rest || rest->number < 1) return false;
+    *open = *rest;
+    return true;
   }
-  if (product != channels) return std::nullopt;
-  return algebra::Affine{affine.scale.expand(full).reshape(shape), affine.shift.expand(full).reshape(shape)};
-}
+
+  // The dimensions on one side of the channels, along which the affine is constant, may be any whose product is right.
+  static void fill_block(Sizes& from, int64_t first, int64_t end, const Sizes& to) {
+    const Size whole = product(to);
+    const Size head = product(from.begin(), from.begin() + first);
+    const Size tail = product(from.begin() + end, from.end());
+    if (!whole.is_known() || head.is_known() == tail.is_known()) return;
+    const auto channels = product(from.begin() + first, from.begin() + end);
+    const auto rest = whole / (channels * (head.is_known() ? head : tail));
+    if (!rest || !rest->is_known() || rest->number < 1) return;
+    const auto begin = head.is_known() ? from.begin() + end : from.begin();
+    const auto behind = head.is_known() ? from.end() : from.begin() + first;
+    std::fill(begin, behind, Size{1});
+    *begin = *rest;
+  }
+
+  static constexpr int64_t kMost = int64_t{1} << 24;  // elements of an affine
+
+  const algebra::Affine& affine_;
+  Sizes from_;
+  Sizes to_;
+  const Range varying_;
+};
 
 Decline not_matched(const Site& site) {
   return {Reason::sizes_unknown, site.node, "its sizes can't be matched with the norm's channels"};
 }
 
-// The sizes that view, reshape or reshape_as is given, in the extents of `input`.
-std::optional<std::vector<Extent>> target(const Site& site) {
-  const jit::Node* node = site.node;
-  std::vector<Extent> sizes;
-  if (node->kind() == jit::aten::reshape_as || node->kind() == jit::aten::view_as) {
-    const auto rank = site.known.ranks.of(node->input(1));
-    if (!rank) return std::nullopt;
-    return extents_of_value(node->input(1), *rank, site);
-  }
-  if (const auto numbers = constant_ints(node->input(1))) {
-    for (const int64_t number : *numbers) sizes.push_back({number});
-    return sizes;
-  }
-  if (node->input(1)->node()->kind() != jit::prim::ListConstruct) return std::nullopt;
-  for (const jit::Value* element : node->input(1)->node()->inputs()) sizes.push_back(extent_of(element, site));
-  return sizes;
+bool is_unflatten(const jit::Node* node) {
+  return node->kind() == jit::aten::unflatten;
+}
+
+// The rank of the input, where that of the output tells it.
+std::optional<int64_t> rank_before(const Site& site) {
+  if (!is_unflatten(site.node)) return site.known.ranks.of(site.node->input(0));
+  const jit::Value* list = site.node->namedInput("sizes");
+  const auto numbers = constant_ints(list);
+  const bool built = list->node()->kind() == jit::prim::ListConstruct;
+  if (!numbers && !built) return std::nullopt;
+  return site.affine.rank() + 1 - static_cast<int64_t>(numbers ? numbers->size() : list->node()->inputs().size());
+}
+
+// A linear layer with as many outputs as the view takes for what begins with the channels may be called on a value of any rank.
+Answer into_linear(const Site& site, const Sizes& after) {
+  jit::Value* made = site.node->input(0);
+  const auto outputs = made->node()->kind() == jit::aten::linear ? site.known.extents.last_of_linear(made->node()) : std::nullopt;
+  if (!outputs) return not_matched(site);
+  const Size rows{1, {{made, kRows}}};
+  const auto affine = Matching(site.affine, after, {rows, Size{*outputs}}).matched();
+  if (!affine || affine->size_along(0) != 1 || affine->size_along(1) != *outputs) return not_matched(site);
+  return to_input(site, algebra::without_dimension(*affine, 0));
 }
 
 }  // namespace
 
 Answer reshape_forward(const Site& site) {
   if (site.place != 0) return Decline{Reason::operand_not_constant, site.node, "the normalized value tells its sizes"};
-  auto after = target(site);
-  if (!after) return not_matched(site);
-  const auto before = extents_of_value(site.node->input(0), site.affine.rank(), site);
-  fill_open_size(*after, before, varying_dimensions(site.affine).first);
-  const auto affine = behind_view(site.affine, before, *after);
+  SizeReader reader(site.known);
+  const Sizes before = reader.of_value(site.node->input(0), site.affine.rank());
+  const auto after = is_unflatten(site.node) ? reader.of_unflatten(site.node, before) : reader.of_view(site.node, before);
+  const auto affine = after ? Matching(site.affine, before, *after).matched() : std::nullopt;
   if (!affine) return not_matched(site);
   return to_output(site, *affine);
 }
 
 Answer reshape_backward(const Site& site) {
-  const auto rank = site.known.ranks.of(site.node->input(0));
-  auto after = target(site);
-  if (!rank || !after || static_cast<int64_t>(after->size()) != site.affine.rank()) return not_matched(site);
-  const auto before = extents_of_value(site.node->input(0), *rank, site);
-  fill_open_size(*after, before, varying_dimensions(site.affine).first);
-  const auto affine = behind_view(site.affine, *after, before);
+  SizeReader reader(site.known);
+  const auto rank = rank_before(site);
+  if (rank && *rank < 1) return not_matched(site);
+  const auto before = rank ? std::optional<Sizes>(reader.of_value(site.node->input(0), *rank)) : std::nullopt;
+  const auto after =
+      is_unflatten(site.node) && before ? reader.of_unflatten(site.node, *before) : reader.of_view(site.node, before);
+  if (!after || static_cast<int64_t>(after->size()) != site.affine.rank()) return not_matched(site);
+  if (!before) return into_linear(site, *after);
+  const auto affine = Matching(site.affine, *after, *before).matched();
   if (!affine) return not_matched(site);
   return to_input(site, *affine);
 }

@@ -1,14 +1,22 @@
-// A part of a value, cut along a dimension, has a part of its affine.
+// A part of a value, cut along a dimension, has a part of its affine, and what is wanted of the part is wanted of the whole.
 //
 //   before   x --> norm(scale, shift) --> chunk --> y1, y2          after   x --> chunk --> norm(scale_1, shift_1), norm(scale_2, shift_2)
+//            x --> x[:, :, :-2] --> norm(scale, shift) --> y        after   norm(scale, shift) of x --> x[:, :, :-2] --> y
+//            x --> x[:, :c] --> norm(scale, shift) --> y            after   norm([scale, 1], [shift, 0]) of x --> x[:, :c] --> y
 //
-// Conditions  where it is cut is constant                              operand_not_constant
-//             the list of the parts is taken apart at once             value_in_container
-//             along the channels: the size of x there is known         sizes_unknown
-// Backward    no rule: a norm makes its output dense, and a part in its place may lie in memory as no view behind it can take.
+// Formula     Along a dimension along which the affine is constant every part has the affine of the whole. Along the channels the part from
+//             `start` on has the part of the affine from `start` on, and behind it the other channels have scale 1 and shift 0.
+// Conditions  the dimension is a constant, and so are, along the channels, the
+//             bounds, with a step of 1                                     operand_not_constant
+//             the list of the parts is taken apart at once                 value_in_container
+//             along the channels: the size of x there is known             sizes_unknown
+//             behind a part of a list: no other reader has the same one,
+//             nor, where the affine is constant along the cut, any other   value_has_other_readers
+// Memory      A part is not dense, as what a norm makes is: where its order in memory could be seen, a copy takes the place of the norm.
 #include <algorithm>
 
 #include "graph/constants.h"
+#include "knowledge/extents.h"
 #include "rules/rule.h"
 
 namespace bnfold {
@@ -17,8 +25,8 @@ namespace jit = torch::jit;
 
 namespace {
 
-std::optional<int64_t> cut_dimension(const Site& site) {
-  return constant_dimension(site.node->namedInput("dim"), site.affine.rank());
+std::optional<int64_t> cut_dimension(const jit::Node* node, int64_t rank) {
+  return constant_dimension(node->namedInput("dim"), rank);
 }
 
 Decline not_constant(const Site& site) {
@@ -29,64 +37,136 @@ Decline unknown_size(const Site& site) {
   return {Reason::sizes_unknown, site.node, "the number of channels that are cut is not known"};
 }
 
-// The node that takes apart the list of parts, null where something else does.
-jit::Node* unpacking(const jit::Node* node) {
-  const auto& uses = node->output()->uses();
-  return uses.size() == 1 && uses[0].user->kind() == jit::prim::ListUnpack ? uses[0].user : nullptr;
+// The readers of the list that chunk or split make, where they only take it apart.
+std::optional<std::vector<jit::Node*>> takers_of(const jit::Node* cut) {
+  std::vector<jit::Node*> takers;
+  for (const jit::Use& use : cut->output()->uses()) takers.push_back(use.user);
+  const bool unpacked = takers.size() == 1 && takers[0]->kind() == jit::prim::ListUnpack;
+  const auto picks = [](const jit::Node* taker) { return taker->kind() == jit::aten::__getitem__; };
+  if (!unpacked && !std::all_of(takers.begin(), takers.end(), picks)) return std::nullopt;
+  return takers;
 }
 
-// The lengths of the parts of chunk and split along the cut.
-std::optional<std::vector<int64_t>> lengths_of(const jit::Node* node, int64_t size, size_t parts) {
-  if (node->input(1)->type()->kind() == c10::TypeKind::ListType) return constant_ints(node->input(1));
-  const auto number = constant_int(node->input(1));
-  if (!number || *number <= 0) return std::nullopt;
-  const int64_t length = node->kind() == jit::aten::chunk ? (size + *number - 1) / *number : *number;
-  std::vector<int64_t> lengths;
-  for (int64_t rest = size; rest > 0; rest -= length) lengths.push_back(std::min(rest, length));
-  if (lengths.size() != parts) return std::nullopt;
-  return lengths;
+// Which part of the list `value` is, of `parts`; nothing where that is computed.
+std::optional<size_t> place_of(const jit::Value* value, size_t parts) {
+  if (value->node()->kind() == jit::prim::ListUnpack) return value->offset();
+  auto place = constant_int(value->node()->input(1));
+  if (place && *place < 0) *place += static_cast<int64_t>(parts);
+  if (!place || *place < 0 || *place >= static_cast<int64_t>(parts)) return std::nullopt;
+  return static_cast<size_t>(*place);
+}
+
+std::vector<CutRange> ranges_of(const std::vector<int64_t>& lengths) {
+  std::vector<CutRange> ranges;
+  int64_t start = 0;
+  for (const int64_t length : lengths) {
+    ranges.push_back({start, length});
+    start += length;
+  }
+  return ranges;
+}
+
+// Where the parts of a list lie in `size` channels.
+std::optional<std::vector<CutRange>> ranges_of(const jit::Node* cut, int64_t size, const std::vector<jit::Node*>& takers) {
+  const auto lengths = lengths_of_pieces(cut, size);
+  if (!lengths) return std::nullopt;
+  const bool unpacked = !takers.empty() && takers[0]->kind() == jit::prim::ListUnpack;
+  if (unpacked && takers[0]->outputs().size() != lengths->size()) return std::nullopt;
+  return ranges_of(*lengths);
+}
+
+Pass wanted_of_the_whole(jit::Value* whole, const algebra::Affine& affine) {
+  Pass pass{{{whole, affine, Way::backward}}};
+  pass.cuts = true;
+  return pass;
 }
 
 }  // namespace
 
 Answer slice_forward(const Site& site) {
-  const auto dimension = cut_dimension(site);
+  if (site.place != 0) return not_constant(site);
+  const auto dimension = cut_dimension(site.node, site.affine.rank());
   if (!dimension) return not_constant(site);
   const int64_t size = site.affine.size_along(*dimension);
-  if (size == 1) return to_output(site, site.affine);
-  if (site.known.extents.of(site.node->input(0), *dimension).value_or(size) != size) return unknown_size(site);
-  const auto bound = [&](const char* name, int64_t otherwise) -> std::optional<int64_t> {
-    const jit::Value* value = site.node->namedInput(name);
-    if (value->type()->kind() == c10::TypeKind::NoneType) return otherwise;
-    auto number = constant_int(value);
-    if (number && *number < 0) *number += size;
-    if (number) *number = std::clamp<int64_t>(*number, 0, size);
-    return number;
+  const bool selects = site.node->kind() == jit::aten::select;
+  const auto without = [&](const algebra::Affine& part) {
+    return to_output(site, selects ? algebra::without_dimension(part, *dimension) : part);
   };
-  const auto start = bound("start", 0);
-  const auto end = bound("end", size);
-  if (!start || !end || *end <= *start || constant_int(site.node->namedInput("step")) != 1) return not_constant(site);
-  return to_output(site, algebra::part(site.affine, *dimension, *start, *end - *start));
+  if (size == 1) return without(site.affine);
+  if (site.known.extents.of(site.node->input(0), *dimension).value_or(size) != size) return unknown_size(site);
+  const auto range = range_of_cut(site.node, size);
+  if (!range) return not_constant(site);
+  return without(algebra::part(site.affine, *dimension, range->start, range->length));
+}
+
+Answer slice_backward(const Site& site) {
+  const bool selects = site.node->kind() == jit::aten::select;
+  const auto dimension = cut_dimension(site.node, site.affine.rank() + (selects ? 1 : 0));
+  if (!dimension) return not_constant(site);
+  const algebra::Affine affine = selects ? algebra::with_dimension(site.affine, *dimension) : site.affine;
+  jit::Value* whole = site.node->input(0);
+  if (affine.size_along(*dimension) == 1) return wanted_of_the_whole(whole, affine);
+  const auto size = site.known.extents.of(whole, *dimension);
+  if (!size) return unknown_size(site);
+  const auto range = range_of_cut(site.node, *size);
+  if (!range) return not_constant(site);
+  if (range->length != affine.size_along(*dimension)) return unknown_size(site);
+  return wanted_of_the_whole(whole, algebra::as_part(affine, *dimension, range->start, range->length, *size));
 }
 
 Answer split_forward(const Site& site) {
-  const auto dimension = cut_dimension(site);
+  const auto dimension = cut_dimension(site.node, site.affine.rank());
   if (!dimension) return not_constant(site);
-  jit::Node* parts = unpacking(site.node);
-  if (parts == nullptr) return Decline{Reason::value_in_container, site.node, "the list of its parts is not taken apart at once"};
+  const auto takers = takers_of(site.node);
+  if (!takers) return Decline{Reason::value_in_container, site.node, "the list of its parts is not taken apart at once"};
+  std::vector<jit::Value*> parts;
+  for (jit::Node* taker : *takers) parts.insert(parts.end(), taker->outputs().begin(), taker->outputs().end());
   Pass pass;
   if (site.affine.size_along(*dimension) == 1) {
-    for (jit::Value* part : parts->outputs()) pass.moves.push_back({part, site.affine, Way::forward});
+    for (jit::Value* part : parts) pass.moves.push_back({part, site.affine, Way::forward});
     return pass;
   }
-  const auto lengths = lengths_of(site.node, site.affine.size_along(*dimension), parts->outputs().size());
-  if (!lengths) return unknown_size(site);
-  int64_t start = 0;
-  for (size_t i = 0; i < lengths->size(); ++i) {
-    pass.moves.push_back({parts->outputs()[i], algebra::part(site.affine, *dimension, start, lengths->at(i)), Way::forward});
-    start += lengths->at(i);
+  const auto ranges = ranges_of(site.node, site.affine.size_along(*dimension), *takers);
+  if (!ranges) return unknown_size(site);
+  for (jit::Value* part : parts) {
+    const auto place = place_of(part, ranges->size());
+    if (!place) return not_constant(site);
+    const CutRange& range = ranges->at(*place);
+    pass.moves.push_back({part, algebra::part(site.affine, *dimension, range.start, range.length), Way::forward});
   }
   return pass;
+}
+
+Answer piece_backward(const Site& site) {
+  jit::Node* cut = site.node->input(0)->node();
+  if (!makes_pieces(cut)) return Decline{Reason::value_in_container, site.node, "it takes a list apart that is built elsewhere"};
+  const auto takers = takers_of(cut);
+  if (!takers) return Decline{Reason::value_in_container, cut, "the list of its parts is not taken apart at once"};
+  const auto dimension = cut_dimension(cut, site.affine.rank());
+  if (!dimension) return not_constant(site);
+  const jit::Value* own = site.node->output(site.place);
+  std::vector<const jit::Value*> others;
+  for (const jit::Node* taker : *takers) {
+    std::copy_if(taker->outputs().begin(), taker->outputs().end(), std::back_inserter(others),
+                 [own](const jit::Value* part) { return part != own && !part->uses().empty(); });
+  }
+  const Decline is_shared{Reason::value_has_other_readers, cut, "another part of it has no norm behind it"};
+  if (site.affine.size_along(*dimension) == 1) {
+    if (!others.empty()) return is_shared;
+    return wanted_of_the_whole(cut->input(0), site.affine);
+  }
+  const auto size = site.known.extents.of(cut->input(0), *dimension);
+  const auto ranges = size ? ranges_of(cut, *size, *takers) : std::nullopt;
+  if (!ranges) return unknown_size(site);
+  const auto place = place_of(own, ranges->size());
+  if (!place) return not_constant(site);
+  for (const jit::Value* other : others) {
+    const auto its = place_of(other, ranges->size());
+    if (!its || its == place) return is_shared;
+  }
+  const CutRange& range = ranges->at(*place);
+  if (range.length != site.affine.size_along(*dimension)) return unknown_size(site);
+  return wanted_of_the_whole(cut->input(0), algebra::as_part(site.affine, *dimension, range.start, range.length, *size));
 }
 
 }  // namespace bnfold

@@ -16,6 +16,8 @@ Answer activation_forward(const Site& site);
 Answer add_backward(const Site& site);
 Answer add_forward(const Site& site);
 Answer branch_backward(const Site& site);
+Answer cast_backward(const Site& site);
+Answer cast_forward(const Site& site);
 Answer channel_shuffle_backward(const Site& site);
 Answer channel_shuffle_forward(const Site& site);
 Answer concat_backward(const Site& site);
@@ -43,16 +45,19 @@ Answer pad_backward(const Site& site);
 Answer pad_forward(const Site& site);
 Answer permute_backward(const Site& site);
 Answer permute_forward(const Site& site);
+Answer piece_backward(const Site& site);
 Answer pixel_shuffle_backward(const Site& site);
 Answer pixel_shuffle_forward(const Site& site);
 Answer pixel_unshuffle_backward(const Site& site);
 Answer pixel_unshuffle_forward(const Site& site);
 Answer pool_backward(const Site& site);
 Answer pool_forward(const Site& site);
+Answer recurrent_forward(const Site& site);
 Answer reduce_backward(const Site& site);
 Answer reduce_forward(const Site& site);
 Answer reshape_backward(const Site& site);
 Answer reshape_forward(const Site& site);
+Answer slice_backward(const Site& site);
 Answer slice_forward(const Site& site);
 Answer split_forward(const Site& site);
 Answer squeeze_backward(const Site& site);
@@ -73,6 +78,10 @@ const std::vector<Rule>& rule_table() {
        conv_forward},
       {"linear", {"aten::linear"}, linear_backward, linear_forward},
       {"matmul", {"aten::addmm", "aten::mm", "aten::matmul"}, matmul_backward, matmul_forward},
+      {"recurrent",
+       {"aten::lstm.input", "aten::gru.input", "aten::rnn_tanh.input", "aten::rnn_relu.input"},
+       nullptr,
+       recurrent_forward},
       {"norm", {"aten::batch_norm", "aten::instance_norm"}, norm_backward, norm_forward},
 
       // arithmetic
@@ -113,7 +122,9 @@ const std::vector<Rule>& rule_table() {
       {"concat", {"aten::cat", "aten::concat"}, concat_backward, concat_forward},
       {"pool",
        {"aten::max_pool1d", "aten::max_pool2d", "aten::max_pool3d", "aten::avg_pool1d", "aten::avg_pool2d", "aten::avg_pool3d",
-        "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d"},
+        "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d", "aten::max_pool1d_with_indices",
+        "aten::max_pool2d_with_indices", "aten::max_pool3d_with_indices", "aten::adaptive_max_pool1d",
+        "aten::adaptive_max_pool2d", "aten::adaptive_max_pool3d"},
        pool_backward,
        pool_forward},
       {"reduce", {"aten::mean", "aten::mean.dim", "aten::sum", "aten::sum.dim_IntList"}, reduce_backward, reduce_forward},
@@ -130,15 +141,19 @@ const std::vector<Rule>& rule_table() {
        pad_backward,
        pad_forward},
       {"permute", {"aten::permute", "aten::transpose.int", "aten::t"}, permute_backward, permute_forward},
-      {"reshape", {"aten::view", "aten::reshape", "aten::reshape_as", "aten::view_as"}, reshape_backward, reshape_forward},
+      {"reshape",
+       {"aten::view", "aten::reshape", "aten::reshape_as", "aten::view_as", "aten::unflatten.int"},
+       reshape_backward,
+       reshape_forward},
       {"flatten", {"aten::flatten.using_ints"}, flatten_backward, flatten_forward},
       {"squeeze", {"aten::squeeze", "aten::squeeze.dim"}, squeeze_backward, squeeze_forward},
       {"squeeze", {"aten::unsqueeze"}, unsqueeze_backward, unsqueeze_forward},
-      {"slice", {"aten::slice.Tensor"}, nullptr, slice_forward},
+      {"slice", {"aten::slice.Tensor", "aten::narrow", "aten::narrow.Tensor", "aten::select.int"}, slice_backward, slice_forward},
       {"slice",
        {"aten::chunk", "aten::split", "aten::split.Tensor", "aten::split.sizes", "aten::split_with_sizes"},
        nullptr,
        split_forward},
+      {"slice", {"prim::ListUnpack", "aten::__getitem__.t"}, piece_backward, nullptr},
       {"shuffle", {"aten::channel_shuffle"}, channel_shuffle_backward, channel_shuffle_forward},
       {"shuffle", {"aten::pixel_shuffle"}, pixel_shuffle_backward, pixel_shuffle_forward},
       {"shuffle", {"aten::pixel_unshuffle"}, pixel_unshuffle_backward, pixel_unshuffle_forward},
@@ -147,6 +162,11 @@ const std::vector<Rule>& rule_table() {
         "aten::contiguous", "aten::clone", "aten::detach", "aten::alias"},
        identity_backward,
        identity_forward},
+      {"cast",
+       {"aten::to.device", "aten::to.dtype", "aten::to.other", "aten::to.dtype_layout", "aten::to.prim_Device",
+        "aten::to.prim_dtype", "aten::to.prim_other", "aten::type_as"},
+       cast_backward,
+       cast_forward},
       {"branch", {"prim::If"}, branch_backward, nullptr},
   };
   return rules;

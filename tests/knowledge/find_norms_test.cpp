@@ -139,6 +139,38 @@ TEST_F(FindNorms, FindsNoStaticFactorOfWhichAPartIsWrittenInPlace) {
   EXPECT_EQ(result.report.scales.size() + result.report.folded.size() + result.report.kept.size(), 0U);
 }
 
+// conv --> `normalized`, an expression of y --> scale and shift of `sizes`
+FoldResult with_affine_behind(const std::string& normalized, at::IntArrayRef sizes, const at::Tensor& x) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).parameter("scale", at::rand(sizes, at::kDouble) + 0.5);
+  model.parameter("shift", at::randn(sizes, at::kDouble));
+  model.forward(fmt::format("y = {}\nreturn {} * self.scale + self.shift", conv("conv", "x"), normalized));
+  return expect_unharmed(model.module, {x});
+}
+
+TEST_F(FindNorms, KeepsAnAffineOfEachChannelAsANorm) {
+  EXPECT_EQ(with_affine_behind("torch.tanh(y)", {4, 1, 1}, x).report.kept.size(), 1U);
+  EXPECT_EQ(with_affine_behind("(torch.tanh(y) / 3.0)", {4, 1, 1}, x).report.kept.size(), 1U);
+  EXPECT_EQ(with_affine_behind("(torch.tanh(y) * torch.sigmoid(y))", {4, 1, 1}, x).report.kept.size(), 1U);
+}
+
+TEST_F(FindNorms, FindsNoNormInOneNumberForAllChannels) {
+  EXPECT_EQ(with_affine_behind("torch.tanh(y)", {1}, x).report.kept.size(), 0U);
+  EXPECT_EQ(with_affine_behind("torch.tanh(y)", {1, 1, 1}, x).report.kept.size(), 0U);
+  const FoldResult result = with_affine_behind("y", {1}, x);
+  EXPECT_EQ(result.report.scales.size(), 1U);
+  EXPECT_EQ(count_nodes(result.module, "aten::mul"), 0);
+}
+
+TEST_F(FindNorms, FindsNoNormInTheAffineOfALayerNorm) {
+  for (const char* normalized :
+       {"(y / torch.sqrt(y.var([1], True, True) + 0.1))", "(y * torch.rsqrt(y.pow(2).mean([1], True) + 0.1))",
+        "(y * (y.norm(2, [2, 3], True) / y.norm(2, [1, 2, 3], True)))", "torch.layer_norm(y, [4, 4])",
+        "torch.div(y, y.norm(2, [1], True)).permute([0, 1, 3, 2])"}) {
+    EXPECT_EQ(with_affine_behind(normalized, {4, 1, 1}, x).report.kept.size(), 0U) << normalized;
+  }
+}
+
 TEST_F(FindNorms, DeclinesNanAndInfiniteMeans) {
   for (const double value : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     const Model model = conv_then_norm();

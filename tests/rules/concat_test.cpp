@@ -86,8 +86,8 @@ TEST_F(ConcatRule, DeclinesADimensionThatIsComputed) {
 }
 
 TEST_F(ConcatRule, DeclinesPartsOfUnknownSizes) {
-  const std::string half = "x[:, :x.size(1) // 2]";
-  expect_kept(behind(fmt::format("torch.cat([torch.sigmoid(x + {0}), {0}, u, x], 1)", half), 9).module, {x}, "norm",
+  const std::string half = "x.repeat([1, 1, 1, 1])[:, :x.size(1) // 2]";
+  expect_kept(behind(fmt::format("torch.cat([torch.sigmoid(x * {0}), {0}, u, {0}, {0}], 1)", half), 8).module, {x}, "norm",
               Reason::sizes_unknown, "channels of its parts");
 }
 
@@ -96,14 +96,36 @@ TEST_F(ConcatRule, JoinsTheAffineOfAPartWithNothingForTheOthers) {
   expect_folded(before("torch.cat([u, torch.sigmoid(u), y], 1)", 7).module, {x}, "norm", "conv");
 }
 
+TEST_F(ConcatRule, KnowsWhereThePartBeginsByTheLayerBehind) {
+  const std::string part = "x.repeat([1, 2, 1, 1])[:, x.size(1) - 1:]";  // 4 channels, which nothing tells
+  for (const char* parts : {"[y, {0}]", "[{0}, y]", "[u, y, {0}]", "[{0}, y, u]"}) {
+    const bool has_u = std::string(parts).find('u') != std::string::npos;
+    const std::string list = fmt::format(fmt::runtime(parts), part);
+    expect_folded(before("torch.cat(" + list + ", 1)", has_u ? 9 : 7).module, {x}, "norm", "conv", with_rank(4));
+  }
+}
+
+TEST_F(ConcatRule, DeclinesUnknownPartsOnBothSides) {
+  const std::string part = "x.repeat([1, 2, 1, 1])[:, x.size(1) - 1:]";
+  expect_stopped(before(fmt::format("torch.cat([{0}, y, {0}], 1)", part), 11).module, {x}, "norm", "forward",
+                 Reason::sizes_unknown, "channels of its parts", with_rank(4));
+}
+
+TEST_F(ConcatRule, JoinsAnEmbeddingWithNothing) {
+  Model model;
+  model.parameter("table", at::randn({9, 3}, at::kDouble)).layer("linear", {5, 7}, 5).norm("norm", 4);
+  model.define(
+      fmt::format("def forward(self, x, i):\n  e = torch.embedding(self.table, i)\n  y = torch.cat([e, {}], 1)\n"
+                  "  return torch.linear(y, self.linear.weight, self.linear.bias)\n",
+                  batch_norm("norm", "x")));
+  Options options;
+  options.input_ranks = {2, 1};
+  expect_folded(model.module, {at::randn({6, 4}, at::kDouble), at::arange(6)}, "norm", "linear", options);
+}
+
 TEST_F(ConcatRule, JoinsTheAffineOfEveryPart) {
   expect_folded(before("torch.cat([y, u, y], 1)", 8).module, {x}, "norm", "conv");
   expect_folded(before("torch.cat([torch.cat([u, y], 1), y], 1)", 8).module, {x}, "norm", "conv");
-}
-
-TEST_F(ConcatRule, DeclinesToJoinPartsOfUnknownSizes) {
-  expect_stopped(before("torch.cat([y, x], 1)", 6).module, {x}, "norm", "forward", Reason::sizes_unknown,
-                 "channels of its parts");
 }
 
 TEST_F(ConcatRule, DeclinesToJoinAlongTheWidth) {

@@ -66,8 +66,21 @@ TEST_F(FlattenRule, RepeatsTheAffineForJoinedDimensionsOfKnownSize) {
   expect_folded(before("torch.adaptive_avg_pool2d(y, [2, 3]).flatten(1)", 18).module, {image}, "norm", "linear", with_rank(4));
 }
 
+TEST_F(FlattenRule, RepeatsTheAffineAsOftenAsTheLinearLayerTells) {
+  for (const char* flat : {"y.flatten(1)", "torch.relu(y).flatten(1)", "torch.dropout(y.flatten(1), 0.5, False)",
+                           "y.permute([0, 2, 3, 1]).flatten(1)", "y.transpose(1, 3).flatten(1, -1)"}) {
+    expect_folded(before(flat, 108).module, {image}, "norm", "linear", with_rank(4));
+  }
+}
+
+TEST_F(FlattenRule, DeclinesUnknownSizesOnBothSidesOfTheChannels) {
+  expect_stopped(before("y.transpose(1, 2).flatten(1)", 108).module, {image}, "norm", "forward", Reason::sizes_unknown, "joins",
+                 with_rank(4));
+}
+
 TEST_F(FlattenRule, DeclinesJoinedDimensionsOfUnknownSize) {
-  expect_stopped(before("y.flatten(1)", 108).module, {image}, "norm", "forward", Reason::sizes_unknown, "joins", with_rank(4));
+  expect_stopped(before("y.flatten(1).repeat([1, 1])", 108).module, {image}, "norm", "forward", Reason::sizes_unknown, "joins",
+                 with_rank(4));
 }
 
 TEST_F(FlattenRule, JoinsDimensionsBesideTheChannels) {

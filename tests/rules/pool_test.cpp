@@ -56,6 +56,31 @@ class PoolRule : public ::testing::Test {
   const at::Tensor x = at::randn({2, 3, 7, 7}, at::kDouble);
 };
 
+TEST_F(PoolRule, LetsTheAffinePassMaximaOfSinglePixels) {
+  for (const char* pooled : {"torch.max_pool2d(y, [1, 1], [2, 2])", "torch.max_pool2d(y, 1, 2, 0, 1, True)",
+                             "torch.max_pool2d_with_indices(y, [1, 1], [3, 2])[0]"}) {
+    expect_folded(behind(pooled).module, {x}, "norm", "conv");
+    expect_folded(before(pooled).module, {x}, "norm", "conv", with_rank(4));
+  }
+  expect_kept(behind("torch.max_pool2d(y, [1, 2], [2, 2])").module, {x}, "norm", Reason::scale_not_positive, "minimum");
+}
+
+TEST_F(PoolRule, LetsAPositiveScalePassAdaptiveMaxima) {
+  for (const char* pooled : {"torch.adaptive_max_pool2d(y, [2, 3])[0]", "torch.max_pool2d_with_indices(y, [2, 2])[0]"}) {
+    Model model = behind(pooled);
+    expect_folded(with_positive_scale(model).module, {x}, "norm", "conv");
+    expect_kept(behind(pooled).module, {x}, "norm", Reason::scale_not_positive, "minimum");
+  }
+}
+
+TEST_F(PoolRule, DeclinesMaximaWhosePlacesAreRead) {
+  Model places;
+  places.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 4);
+  places.forward(
+      fmt::format("y, i = torch.adaptive_max_pool2d({}, [2, 3])\nreturn {}, i", conv("conv", "x"), batch_norm("norm", "y")));
+  expect_kept(with_positive_scale(places).module, {x}, "norm", Reason::value_has_other_readers, "places");
+}
+
 TEST_F(PoolRule, LetsTheAffinePassAverages) {
   for (const std::string& pooled : averages) {
     expect_folded(behind(pooled).module, {x}, "norm", "conv");
@@ -93,11 +118,6 @@ TEST_F(PoolRule, DeclinesNegativeScalesThroughMaxima) {
     expect_kept(behind(pooled).module, {x}, "norm", Reason::scale_not_positive, "minimum");
     expect_stopped(before(pooled).module, {x}, "norm", "forward", Reason::scale_not_positive, "minimum");
   }
-}
-
-TEST_F(PoolRule, DeclinesMaximaThatTellTheirPlaces) {
-  Model model = behind("torch.max_pool2d_with_indices(y, [2, 2])[0]");
-  expect_kept(with_positive_scale(model).module, {}, "norm", Reason::no_rule_for_operator);
 }
 
 TEST_F(PoolRule, PassesPoolsOfOneDimension) {

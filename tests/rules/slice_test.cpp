@@ -14,8 +14,27 @@ class SliceRule : public ::testing::Test {
   // y is the norm of x, conv1 with 2 inputs and conv2 with 3 of its parts
   static Model before(const std::string& statements) {
     Model model;
-    model.layer("conv1", {4, 2, 3, 3}, 4).layer("conv2", {4, 3, 3, 3}, 4).layer("conv5", {4, 5, 3, 3}, 4).norm("norm", 5);
+    model.layer("conv1", {4, 2, 3, 3}, 4)
+        .layer("conv2", {4, 3, 3, 3}, 4)
+        .layer("conv5", {4, 5, 3, 3}, 4)
+        .layer("linear", {4, 5})
+        .norm("norm", 5);
     return model.forward(fmt::format("y = {}\n{}", batch_norm("norm", "x"), statements));
+  }
+
+  // y is conv5 of x; the norm reads `part` of it, and `other` is added to what is made of its output
+  static Model behind(const std::string& part, int64_t channels, const std::string& other = "x.sum()",
+                      const std::string& end = "") {
+    return piece("part = " + part, "part", channels, other, end);
+  }
+
+  // likewise, behind `statements`
+  static Model piece(const std::string& statements, const std::string& part, int64_t channels, const std::string& other,
+                     const std::string& end = "") {
+    Model model;
+    model.layer("conv5", {5, 5, 3, 3}, 5).norm("norm", channels);
+    return model.forward(
+        fmt::format("y = {}\n{}\nreturn {}{}, {}", conv("conv5", "x"), statements, batch_norm("norm", part), end, other));
   }
 
   static int64_t folded(const Model& model, const at::Tensor& x) {
@@ -46,13 +65,6 @@ TEST_F(SliceRule, DeclinesACutThatIsComputed) {
                  Reason::operand_not_constant, "cut");
 }
 
-TEST_F(SliceRule, DeclinesToGoBackBehindACut) {
-  Model model;
-  model.layer("conv", {5, 5, 3, 3}, 5).norm("norm", 3);
-  model.forward(fmt::format("y = {}[:, :3]\nreturn {}", conv("conv", "x"), batch_norm("norm", "y")));
-  expect_kept(model.module, {x}, "norm", Reason::no_rule_for_operator, "aten::slice");
-}
-
 TEST_F(SliceRule, GivesEachPieceItsPart) {
   const std::string convs = "return " + conv("conv2", "a") + " + " + conv("conv1", "b");
   EXPECT_EQ(folded(before("a, b = torch.chunk(y, 2, 1)\n" + convs), x), 1);
@@ -79,8 +91,144 @@ TEST_F(SliceRule, DeclinesWhereOnePieceGoesElsewhere) {
 }
 
 TEST_F(SliceRule, DeclinesAListThatIsKept) {
-  expect_stopped(before("l = torch.chunk(y, 2, 1)\nreturn " + conv("conv2", "l[0]")).module, {x}, "norm", "forward",
-                 Reason::value_in_container, "taken apart");
+  expect_stopped(before("l = torch.chunk(y, 2, 1)\nreturn " + conv("conv2", "l[0]") + ", torch.cat(l, 1)").module, {x}, "norm",
+                 "forward", Reason::value_in_container, "taken apart");
+}
+
+TEST_F(SliceRule, CutsTheAffineWithNarrowAndSelect) {
+  EXPECT_EQ(folded(before("return " + conv("conv2", "y.narrow(1, 1, 3)")), x), 1);
+  EXPECT_EQ(folded(before("return " + conv("conv5", "y.narrow(2, x.size(0), 3)")), x), 1);
+  EXPECT_EQ(folded(before("return torch.linear(y.select(-1, 2).permute([0, 2, 1]), self.linear.weight)"), x), 1);
+}
+
+TEST_F(SliceRule, DeclinesANarrowFromAComputedChannelOn) {
+  expect_stopped(before("return " + conv("conv2", "y.narrow(1, x.size(0), 3)")).module, {x}, "norm", "forward",
+                 Reason::operand_not_constant, "cut");
+}
+
+TEST_F(SliceRule, GivesThePartsThatAreTakenByTheirPlace) {
+  EXPECT_EQ(folded(before("l = torch.chunk(y, 2, 1)\nreturn " + conv("conv2", "l[0]") + " + " + conv("conv1", "l[-1]")), x), 1);
+}
+
+TEST_F(SliceRule, DeclinesAPlaceThatIsComputed) {
+  expect_stopped(before("l = torch.chunk(y, 5, 1)\nreturn " + conv("conv1", "torch.cat([l[x.size(0)], l[0]], 1)")).module, {x},
+                 "norm", "forward", Reason::operand_not_constant, "cut");
+}
+
+TEST_F(SliceRule, GoesBackBehindACutAlongOtherDimensions) {
+  for (const char* part : {"y[:, :, :-2]", "y.narrow(-1, x.size(0), 2)", "y[1:, :, ::2, 1:-1]", "y[..., 2:]"}) {
+    expect_folded(behind(part, 5).module, {x}, "norm", "conv5");
+  }
+}
+
+TEST_F(SliceRule, GoesBackBehindASelectedFrame) {
+  for (const char* part : {"y.select(2, 0)", "y[:, :, :, -1]", "y.select(-1, x.size(0))"}) {
+    expect_folded(behind(part, 5).module, {x}, "norm", "conv5");
+  }
+}
+
+TEST_F(SliceRule, DeclinesToGoBackWhereAnotherReaderTakesTheSameChannels) {
+  expect_kept(behind("y[:, :, :-2]", 5, "y[:, :, -2:].sum()").module, {x}, "norm", Reason::value_has_other_readers,
+              "aten::slice");
+}
+
+TEST_F(SliceRule, DeclinesACutAlongAComputedDimension) {
+  expect_kept(behind("y.narrow(x.size(0), 0, 2)", 5).module, {x}, "norm", Reason::operand_not_constant, "cut", with_rank(4));
+}
+
+TEST_F(SliceRule, GoesBackToSomeOfTheChannels) {
+  for (const char* part : {"y[:, :3]", "y[:, -4:-1]", "y.narrow(1, 2, 3)"}) {
+    expect_folded(behind(part, 3).module, {x}, "norm", "conv5");
+  }
+}
+
+TEST_F(SliceRule, LeavesTheOtherChannelsAsTheyAre) {
+  for (const char* other : {"y[:, 3:].tanh().sum()", "y.select(1, 4).exp().sum()", "y[:, 3:, 1:].sum() + y[:, -1].sum()"}) {
+    expect_folded(behind("y[:, :3]", 3, other).module, {x}, "norm", "conv5");
+  }
+}
+
+TEST_F(SliceRule, DeclinesWhereAnotherReaderTakesSomeOfItsChannels) {
+  for (const char* other : {"y[:, 2:].tanh().sum()", "y.tanh().sum()", "y[:, ::4].sum()"}) {
+    expect_kept(behind("y[:, :3]", 3, other).module, {x}, "norm", Reason::value_has_other_readers);
+  }
+}
+
+TEST_F(SliceRule, DeclinesEverySecondChannelBackward) {
+  expect_kept(behind("y[:, ::2]", 3).module, {x}, "norm", Reason::operand_not_constant, "cut");
+}
+
+TEST_F(SliceRule, DeclinesSomeOfAnUnknownNumberOfChannels) {
+  Model model;
+  model.layer("conv", {5, 5, 3, 3}, 5).norm("norm", 3);
+  model.forward(fmt::format("y = torch.cat([{}, x.flip([1])[:, :, 1:-1, 1:-1]], 1)[:, :3]\nreturn {}", conv("conv", "x"),
+                            batch_norm("norm", "y")));
+  expect_kept(model.module, {x}, "norm", Reason::sizes_unknown, "number of channels");
+}
+
+TEST_F(SliceRule, GoesBackBehindAPiece) {
+  for (const char* pieces : {"a, b = torch.chunk(y, 2, 1)", "a, b = torch.split(y, 3, 1)", "a, b = torch.split(y, [3, 2], -3)",
+                             "l = y.chunk(2, 1)\na = l[0]\nb = l[-1]", "a, b = torch.split_with_sizes(y, [3, 2], 1)"}) {
+    expect_folded(piece(pieces, "a", 3, "b.tanh().sum()").module, {x}, "norm", "conv5");
+    expect_folded(piece(pieces, "b", 2, "a.tanh().sum()").module, {x}, "norm", "conv5");
+  }
+}
+
+TEST_F(SliceRule, DeclinesAPieceThatIsTakenTwice) {
+  expect_kept(piece("l = y.chunk(2, 1)", "l[0]", 3, "l[-2].sum()").module, {x}, "norm", Reason::value_has_other_readers,
+              "another part");
+}
+
+TEST_F(SliceRule, DeclinesAPieceOfOtherDimensionsBesideAnother) {
+  expect_folded(piece("a, b = torch.chunk(y, 2, 2)", "a", 5, "x.sum()").module, {x}, "norm", "conv5");
+  expect_kept(piece("a, b = torch.chunk(y, 2, 2)", "a", 5, "b.sum()").module, {x}, "norm", Reason::value_has_other_readers,
+              "another part");
+}
+
+TEST_F(SliceRule, DeclinesPiecesOfAComputedLength) {
+  expect_kept(piece("a, b = torch.split(y, x.size(0) + 1, 1)", "a", 3, "b.sum()").module, {x}, "norm", Reason::sizes_unknown,
+              "number of channels");
+}
+
+TEST_F(SliceRule, DeclinesAPieceOfAListThatIsKept) {
+  expect_kept(piece("l = y.chunk(2, 1)", "l[0]", 3, "torch.cat(l, 1).sum()").module, {x}, "norm", Reason::value_in_container,
+              "taken apart");
+}
+
+TEST_F(SliceRule, DeclinesAPieceOfAListThatIsBuiltElsewhere) {
+  expect_kept(piece("l = [y, y]", "l[x.size(0)- 1]", 5, "y.sum()").module, {x}, "norm", Reason::value_in_container, "elsewhere");
+}
+
+// What stands in the place of the norm is a part of memory, and view takes none.
+TEST_F(SliceRule, MakesACopyWhereTheOrderInMemoryIsSeen) {
+  for (const at::MemoryFormat format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast}) {
+    for (const char* seen : {".view([-1])", ".permute([0, 2, 3, 1]).view([-1])"}) {
+      const bool in_order = (format == at::MemoryFormat::Contiguous) == (std::string(seen) == ".view([-1])");
+      if (!in_order) continue;
+      const Model model = behind("y[:, :, :, 1:]", 5, "x.sum()", seen);
+      const FoldResult result = expect_folded(model.module, {x.contiguous(format)}, "norm", "conv5");
+      EXPECT_EQ(count_nodes(result.module, "aten::clone"), 1);
+    }
+  }
+}
+
+// Of a row of channels_last memory batch_norm makes what lies in order.
+TEST_F(SliceRule, MakesAContiguousCopyOfASelectedRow) {
+  for (const at::MemoryFormat format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast}) {
+    const Model model = behind("y.select(3, 0)", 5, "x.sum()", ".view([-1])");
+    expect_folded(model.module, {x.contiguous(format)}, "norm", "conv5");
+  }
+}
+
+TEST_F(SliceRule, MakesNoCopyWhereTheReadersMakeNewMemory) {
+  const FoldResult result = expect_folded(behind("y[:, :, :, 1:]", 5, "x.sum()", ".relu()").module, {x}, "norm", "conv5");
+  EXPECT_EQ(count_nodes(result.module, "aten::clone"), 0);
+}
+
+TEST_F(SliceRule, OverwritesNoPartThatWouldBeViewed) {
+  const FoldResult result =
+      expect_folded(behind("y[:, :, :, 1:]", 5, "x.sum()", ".relu_().view([-1])").module, {x}, "norm", "conv5");
+  EXPECT_EQ(count_nodes(result.module, "aten::relu_"), 0);
 }
 
 TEST_F(SliceRule, DeclinesALengthThatIsComputed) {

@@ -1,0 +1,35 @@
+// What an attempt to fold a norm has yet to do.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <optional>
+#include <vector>
+
+#include "algebra/affine.h"
+#include "plan/dimension_order.h"
+
+namespace bnfold {
+
+// An affine that is wanted behind a value.
+struct Wanted {
+  torch::jit::Value* value;
+  algebra::Affine affine;
+  torch::jit::Use reader;               // that wants it; of a branch, which output of it
+  std::optional<DimensionOrder> order;  // of the norm's input as a view of the value; nothing behind a copy
+  bool is_viewed = false;               // whether the norm's input may be the memory of the value
+};
+
+// An affine that is missing in a value.
+struct Missing {
+  torch::jit::Value* value;
+  algebra::Affine affine;
+};
+
+// Takes the last of them away.
+Wanted take_last(std::vector<Wanted>& all);
+
+// Takes away the first of them in the order of the graph.
+Missing take_first(std::vector<Missing>& all);
+
+}  // namespace bnfold
