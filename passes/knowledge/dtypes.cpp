@@ -178,31 +178,15 @@ std::optional<at::ScalarType> stated_dtype(const jit::Node* node) {
   return number ? std::optional<at::ScalarType>(static_cast<at::ScalarType>(*number)) : std::nullopt;
 }
 
-namespace {
-
-// The widest dtype that `value` may have: a batch norm before it takes none that is wider than its parameters.
-std::optional<at::ScalarType> widest_of(const jit::Value* value, const ParameterStore& store) {
-  const jit::Node* node = value->node();
-  while (operator_of(node).dtype == Dtype::same && node->kind() != jit::aten::batch_norm) node = node->input(0)->node();
-  const auto mean = node->kind() == jit::aten::batch_norm ? store.read(node->namedInput("running_mean")) : std::nullopt;
-  return mean && mean->defined() ? std::optional<at::ScalarType>(mean->scalar_type()) : std::nullopt;
-}
-
-}  // namespace
-
-Cast cast_of(const jit::Node* node, const ParameterStore& store) {
+bool is_cast_to_same(const jit::Node* node, const ParameterStore& store) {
   const bool strided = !has_argument(node, "layout") || is_none(node->namedInput("layout")) ||
                        constant_int(node->namedInput("layout")) == static_cast<int64_t>(at::kStrided);
-  if (!is_cast(node) || !strided) return Cast::unknown;
+  if (!is_cast(node) || !strided) return false;
   const jit::Value* value = node->input(0);
   const jit::Value* model = model_of(node);
-  if (keeps_dtype(node) || (model != nullptr && source_of(model) == source_of(value))) return Cast::same;
+  if (keeps_dtype(node) || (model != nullptr && source_of(model) == source_of(value))) return true;
   const auto after = model != nullptr ? dtype_of(model, store) : stated_dtype(node);
-  if (!after || !at::isFloatingType(*after)) return Cast::unknown;
-  const auto before = dtype_of(value, store);
-  if (before == after) return Cast::same;
-  const auto most = before ? before : widest_of(value, store);
-  return most && at::promoteTypes(*most, *after) == *after ? Cast::wider : Cast::unknown;
+  return after && at::isFloatingType(*after) && dtype_of(value, store) == after;
 }
 
 std::optional<at::ScalarType> dtype_of(const jit::Value* value, const ParameterStore& store) {

@@ -23,13 +23,7 @@ std::optional<at::ScalarType> stated_dtype(const torch::jit::Node* node);
 // The dtype of `value`, from the layers that it comes from, or from one that reads it; nothing where they don't tell it, or differ.
 std::optional<at::ScalarType> dtype_of(const torch::jit::Value* value, const ParameterStore& store);
 
-// What is known of a cast, `to` or type_as, from the value in its first input to its output.
-enum class Cast {
-  unknown,  // or to a narrower dtype
-  same,     // to the dtype that the value has
-  wider,    // to a floating one that holds every number of the one that the value has, or to the same
-};
-
-Cast cast_of(const torch::jit::Node* node, const ParameterStore& store);
+// Whether `node` is a cast, `to` or type_as, to the floating dtype that its first input surely has.
+bool is_cast_to_same(const torch::jit::Node* node, const ParameterStore& store);
 
 }  // namespace bnfold

@@ -20,6 +20,11 @@ bool standardizes(const jit::Node* node) {
   return node->kind() == jit::aten::batch_norm && is_none("running_mean") && is_none("running_var");
 }
 
+bool is_generator(const c10::TypePtr& type) {
+  const auto optional = type->cast<c10::OptionalType>();
+  return (optional ? optional->getElementType() : type)->kind() == c10::TypeKind::GeneratorType;
+}
+
 // What makes other values in each run, or reads memory that nobody wrote.
 bool is_arbitrary(const jit::Node* node) {
   const std::string_view name = node->kind().toUnqualString();
@@ -27,8 +32,7 @@ bool is_arbitrary(const jit::Node* node) {
   if (has("rand") || has("dropout") || has("empty") || node->isNondeterministic() || node->inputs().empty()) return true;
   const auto& arguments = node->schema().arguments();
   return std::any_of(arguments.begin(), arguments.end(), [](const c10::Argument& argument) {
-    return argument.type()->str().find("Generator") != std::string::npos || argument.name() == "train" ||
-           argument.name() == "dropout_p";
+    return is_generator(argument.type()) || argument.name() == "train" || argument.name() == "dropout_p";
   });
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "graph/graph_walk.h"
 #include "graph/operators.h"
 #include "plan/conditions.h"
 #include "plan/search.h"
@@ -75,6 +76,15 @@ struct Subject {
   const std::vector<AskedRanks::Need> needs;  // without which `affine` is not what the norm computes
 };
 
+// instance_norm makes contiguous memory of every order, and its branches with it.
+bool makes_contiguous(const Norm& norm) {
+  bool found = norm.node()->kind() == jit::aten::instance_norm;
+  for (const jit::Block* block : norm.node()->blocks()) {
+    for_each_node(block, [&found](const jit::Node* node) { found |= node->kind() == jit::aten::instance_norm; });
+  }
+  return found;
+}
+
 // The plan with the checks of what nothing proves, or why that can't be done.
 std::variant<Plan, Decline> checked(const Subject& subject, Plan found, Direction direction, const Asked& asked) {
   std::vector<AskedRanks::Need> all = subject.needs;
@@ -83,6 +93,7 @@ std::variant<Plan, Decline> checked(const Subject& subject, Plan found, Directio
   if (const auto* decline = std::get_if<Decline>(&checks)) return *decline;
   found.checks = std::get<std::vector<RankCheck>>(std::move(checks));
   found.direction = direction;
+  found.needs_contiguous |= makes_contiguous(subject.norm);
   return found;
 }
 

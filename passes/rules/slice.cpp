@@ -10,12 +10,14 @@
 //             bounds, with a step of 1                                     operand_not_constant
 //             the list of the parts is taken apart at once                 value_in_container
 //             along the channels: the size of x there is known             sizes_unknown
+//             behind it: a step of 1, unless there are three dimensions at most   memory_order_unknown
 //             behind a part of a list: no other reader has the same one,
 //             nor, where the affine is constant along the cut, any other   value_has_other_readers
 // Memory      A part is not dense, as what a norm makes is: where its order in memory could be seen, a copy takes the place of the norm.
 #include <algorithm>
 
 #include "graph/constants.h"
+#include "graph/operators.h"
 #include "knowledge/extents.h"
 #include "rules/rule.h"
 
@@ -27,6 +29,10 @@ namespace {
 
 std::optional<int64_t> cut_dimension(const jit::Node* node, int64_t rank) {
   return constant_dimension(node->namedInput("dim"), rank);
+}
+
+bool skips(const jit::Node* cut) {
+  return has_argument(cut, "step") && constant_int(cut->namedInput("step")) != 1;
 }
 
 Decline not_constant(const Site& site) {
@@ -105,7 +111,10 @@ Answer slice_backward(const Site& site) {
   if (!dimension) return not_constant(site);
   const algebra::Affine affine = selects ? algebra::with_dimension(site.affine, *dimension) : site.affine;
   jit::Value* whole = site.node->input(0);
-  if (affine.size_along(*dimension) == 1) return wanted_of_the_whole(whole, affine);
+  if (affine.size_along(*dimension) == 1) {
+    if (!skips(site.node) || site.affine.rank() <= 3) return wanted_of_the_whole(whole, affine);
+    return Decline{Reason::memory_order_unknown, site.node, "a norm lays out what skips rows in another order than a copy does"};
+  }
   const auto size = site.known.extents.of(whole, *dimension);
   if (!size) return unknown_size(site);
   const auto range = range_of_cut(site.node, *size);

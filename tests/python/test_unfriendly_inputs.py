@@ -366,3 +366,29 @@ def test_what_it_is_made_for_is_not_refused(spelling):
         module, inputs = module_of(name, spelling)
         for example in (None, inputs):
             bnfold.fold(module, example).module(*inputs)
+
+
+class ViewedInstanceNorm(nn.Module):
+    """instance_norm makes contiguous memory, which a view needs, of an image in channels_last."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.behind = nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True, track_running_stats=True), nn.Conv2d(4, 4, 1)
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        z = self.behind(y)
+        return y.view(y.shape[0], -1), z.view(z.shape[0], -1)
+
+
+def test_what_an_instance_norm_made_is_viewed():
+    torch.manual_seed(0)
+    original = torch.jit.script(ViewedInstanceNorm().eval().double())
+    result = bnfold.fold(original)
+    assert not result.report.kept
+    for batch in (1, 2):
+        x = torch.randn(batch, 3, 6, 6, dtype=torch.float64).to(memory_format=torch.channels_last)
+        for expected, actual in zip(original(x), result.module(x)):
+            torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12 * float(expected.abs().max()))

@@ -116,9 +116,13 @@ TEST_F(SliceRule, DeclinesAPlaceThatIsComputed) {
 }
 
 TEST_F(SliceRule, GoesBackBehindACutAlongOtherDimensions) {
-  for (const char* part : {"y[:, :, :-2]", "y.narrow(-1, x.size(0), 2)", "y[1:, :, ::2, 1:-1]", "y[..., 2:]"}) {
+  for (const char* part : {"y[:, :, :-2]", "y.narrow(-1, x.size(0), 2)", "y[1:, :, 2:, 1:-1]", "y[..., 2:]"}) {
     expect_folded(behind(part, 5).module, {x}, "norm", "conv5");
   }
+}
+
+TEST_F(SliceRule, DeclinesToGoBackBehindEverySecondRow) {
+  expect_kept(behind("y[:, :, ::2]", 5).module, {x}, "norm", Reason::memory_order_unknown, "skips rows");
 }
 
 TEST_F(SliceRule, GoesBackBehindASelectedFrame) {
