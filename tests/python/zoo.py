@@ -182,7 +182,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("visformer_tiny", "timm", 28, side=224, kept_scripted=3),
     Architecture("botnet26t_256", "timm", 31, kept=3, side=256),
     Architecture("halonet26t", "timm", 31, side=256),
-    Architecture("lambda_resnet26t", "timm", 37, kept=6),
+    Architecture("lambda_resnet26t", "timm", 37),
 )
 
 ZOO: dict[str, Architecture] = {architecture.name: architecture for architecture in ARCHITECTURES}
