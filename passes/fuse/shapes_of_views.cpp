@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "fuse/shape_reader.h"
 #include "graph/constants.h"
@@ -102,20 +101,16 @@ SizeList ShapeReader::cut(const jit::Node* node) {
 
 // What a slice leaves of a size.
 SizeId ShapeReader::sliced(const jit::Node* node, SizeId size, size_t dimension) {
-  constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
-  const auto place = [&](const char* name, int64_t otherwise) {
-    return is_left_out(node, name) ? std::optional<int64_t>(otherwise) : constant_int(node->namedInput(name));
-  };
-  const auto start = place("start", 0);
-  const auto end = place("end", kEnd);
+  const auto bounds = slice_bounds(node);
   const auto step = constant_int(node->namedInput("step"));
-  if (!start || !end || !step || *step <= 0) return ints_.unknown_size(node->output(), dimension);
+  if (!bounds || !step || *step <= 0) return ints_.unknown_size(node->output(), dimension);
+  const auto [start, end] = *bounds;
   if (const auto whole = sizes_.number(size)) {
-    const auto [first, last] = sliced_places(*start, *end, *whole);
+    const auto [first, last] = sliced_places(start, end, *whole);
     return sizes_.constant((last - first + *step - 1) / *step);
   }
-  if (*start == 0 && *end == kEnd) return sizes_.quotient(sizes_.scaled(size, 1, *step - 1), *step);
-  return sizes_.unknown(fmt::format("slice {} {} {}", *start, *end, *step), {size});
+  if (start == 0 && end == kSliceEnd) return sizes_.quotient(sizes_.scaled(size, 1, *step - 1), *step);
+  return sizes_.unknown(fmt::format("slice {} {} {}", start, end, *step), {size});
 }
 
 SizeList ShapeReader::selected(const jit::Node* node) {

@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "graph/constants.h"
 #include "graph/operators.h"
+#include "knowledge/extents.h"
 
 namespace bnfold {
 
@@ -16,11 +16,6 @@ bool is_only_read(const jit::Value* list) {
   return std::all_of(list->uses().begin(), list->uses().end(), [list](const jit::Use& use) {
     return use.user->kind() == jit::prim::ListUnpack || (use.user->kind().is_aten() && !writes_into(use.user, list));
   });
-}
-
-std::pair<int64_t, int64_t> sliced_places(int64_t start, int64_t end, int64_t length) {
-  const auto bounded = [length](int64_t place) { return std::clamp<int64_t>(place < 0 ? place + length : place, 0, length); };
-  return {bounded(start), std::max(bounded(start), bounded(end))};
 }
 
 std::string SymbolicInts::name_of(const jit::Value* value) {
@@ -141,15 +136,10 @@ SizeList SymbolicInts::construct(const jit::Node* node) {
 }
 
 SizeList SymbolicInts::slice(const jit::Node* node) {
-  const auto place = [&](size_t input, int64_t otherwise) {
-    const bool left_out = node->input(input)->type()->kind() == c10::TypeKind::NoneType;
-    return left_out ? std::optional<int64_t>(otherwise) : constant_int(node->input(input));
-  };
   const auto elements = list(node->input(0));
-  const auto start = place(1, 0);
-  const auto end = place(2, std::numeric_limits<int64_t>::max());
-  if (!elements || !start || !end || constant_int(node->input(3)) != 1) return std::nullopt;
-  const auto [first, last] = sliced_places(*start, *end, static_cast<int64_t>(elements->size()));
+  const auto bounds = slice_bounds(node);
+  if (!elements || !bounds || constant_int(node->namedInput("step")) != 1) return std::nullopt;
+  const auto [first, last] = sliced_places(bounds->first, bounds->second, static_cast<int64_t>(elements->size()));
   return SizeList(std::in_place, elements->begin() + first, elements->begin() + last);
 }
 

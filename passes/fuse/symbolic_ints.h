@@ -55,7 +55,4 @@ class SymbolicInts {
 // Whether nothing writes into a list, nor takes it where something could.
 bool is_only_read(const torch::jit::Value* list);
 
-// Which places of `length` a slice from `start` to `end` has, both of which may count from the end.
-std::pair<int64_t, int64_t> sliced_places(int64_t start, int64_t end, int64_t length);
-
 }  // namespace bnfold

@@ -18,10 +18,6 @@ bool is_cast(const jit::Node* node) {
   return is_one_of(node, {"to", "type_as"});
 }
 
-bool is_none(const jit::Value* value) {
-  return value->type()->kind() == c10::TypeKind::NoneType;
-}
-
 // The value to whose dtype a cast goes; null where there is none.
 const jit::Value* model_of(const jit::Node* cast) {
   if (has_argument(cast, "other")) return cast->namedInput("other");
@@ -31,7 +27,7 @@ const jit::Value* model_of(const jit::Node* cast) {
 
 // Whether it moves a value between devices only.
 bool keeps_dtype(const jit::Node* cast) {
-  return model_of(cast) == nullptr && (!has_argument(cast, "dtype") || is_none(cast->namedInput("dtype")));
+  return model_of(cast) == nullptr && is_left_out(cast, "dtype");
 }
 
 // The first value of which `value` has the dtype, whatever that is.
@@ -179,8 +175,8 @@ std::optional<at::ScalarType> stated_dtype(const jit::Node* node) {
 }
 
 bool is_cast_to_same(const jit::Node* node, const ParameterStore& store) {
-  const bool strided = !has_argument(node, "layout") || is_none(node->namedInput("layout")) ||
-                       constant_int(node->namedInput("layout")) == static_cast<int64_t>(at::kStrided);
+  const bool strided =
+      is_left_out(node, "layout") || constant_int(node->namedInput("layout")) == static_cast<int64_t>(at::kStrided);
   if (!is_cast(node) || !strided) return false;
   const jit::Value* value = node->input(0);
   const jit::Value* model = model_of(node);

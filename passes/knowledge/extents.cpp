@@ -37,24 +37,30 @@ std::optional<int64_t> dimension_before(const jit::Node* node, int64_t dimension
   return dimension;
 }
 
-std::optional<CutRange> range_of_cut(const jit::Node* node, int64_t size) {
-  const auto bound = [&](const char* name, int64_t otherwise) -> std::optional<int64_t> {
-    const jit::Value* value = node->namedInput(name);
-    if (value->type()->kind() == c10::TypeKind::NoneType) return otherwise;
-    auto number = constant_int(value);
-    if (number && *number < 0) *number += size;
-    return number;
+std::optional<std::pair<int64_t, int64_t>> slice_bounds(const jit::Node* slice) {
+  const auto bound = [slice](const char* name, int64_t otherwise) {
+    return is_left_out(slice, name) ? std::optional<int64_t>(otherwise) : constant_int(slice->namedInput(name));
   };
+  const auto start = bound("start", 0);
+  const auto end = bound("end", kSliceEnd);
+  return start && end ? std::optional(std::make_pair(*start, *end)) : std::nullopt;
+}
+
+std::pair<int64_t, int64_t> sliced_places(int64_t start, int64_t end, int64_t length) {
+  const auto bounded = [length](int64_t place) { return std::clamp<int64_t>(place < 0 ? place + length : place, 0, length); };
+  return {bounded(start), std::max(bounded(start), bounded(end))};
+}
+
+std::optional<CutRange> range_of_cut(const jit::Node* node, int64_t size) {
   if (node->kind() == jit::aten::slice) {
-    const auto start = bound("start", 0);
-    const auto end = bound("end", size);
-    if (!start || !end || constant_int(node->namedInput("step")) != 1) return std::nullopt;
-    const int64_t first = std::clamp<int64_t>(*start, 0, size);
-    const int64_t last = std::clamp<int64_t>(*end, 0, size);
+    const auto bounds = slice_bounds(node);
+    if (!bounds || constant_int(node->namedInput("step")) != 1) return std::nullopt;
+    const auto [first, last] = sliced_places(bounds->first, bounds->second, size);
     return last > first ? std::optional<CutRange>({first, last - first}) : std::nullopt;
   }
   const bool selects = node->kind() == jit::aten::select;
-  const auto start = bound(selects ? "index" : "start", 0);
+  auto start = constant_int(node->namedInput(selects ? "index" : "start"));
+  if (start && *start < 0) *start += size;
   const auto length = selects ? std::optional<int64_t>(1) : constant_int(node->namedInput("length"));
   if (!start || !length || *start < 0 || *length < 1 || *start + *length > size) return std::nullopt;
   return CutRange{*start, *length};

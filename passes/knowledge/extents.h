@@ -4,8 +4,10 @@
 #include <torch/csrc/jit/ir/ir.h>
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "algebra/affine.h"
@@ -49,6 +51,15 @@ class Extents {
   mutable std::map<std::pair<const torch::jit::Value*, int64_t>, std::optional<int64_t>> known_;
   mutable int depth_ = 0;  // of the calls of `of` in one another
 };
+
+// The end of a slice that is given none.
+constexpr int64_t kSliceEnd = std::numeric_limits<int64_t>::max();
+
+// The start and the end that a slice of a tensor or list is given; nothing where one is computed.
+std::optional<std::pair<int64_t, int64_t>> slice_bounds(const torch::jit::Node* slice);
+
+// Where a slice with these bounds begins and ends, of `length` elements.
+std::pair<int64_t, int64_t> sliced_places(int64_t start, int64_t end, int64_t length);
 
 // The elements from `start` on, along a dimension.
 struct CutRange {

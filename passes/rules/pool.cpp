@@ -22,9 +22,7 @@ namespace jit = torch::jit;
 namespace {
 
 bool weights_sum_to_one(const jit::Node* node) {
-  if (has_argument(node, "divisor_override") && node->namedInput("divisor_override")->type()->kind() != c10::TypeKind::NoneType) {
-    return false;
-  }
+  if (!is_left_out(node, "divisor_override")) return false;
   if (!has_argument(node, "count_include_pad")) return true;
   return is_list_of(node->namedInput("padding"), 0) || constant_bool(node->namedInput("count_include_pad")) == false;
 }

@@ -204,9 +204,8 @@ class SizeReader {
     } else if (node->kind() == jit::aten::Int || node->kind().toQualString() == std::string_view("prim::NumToTensor")) {
       return of_number(node->input(0));
     }
-    const auto rank = source != nullptr ? known_.ranks.of(source) : std::nullopt;
-    if (source == nullptr || !dimension || (*dimension < 0 && !rank)) return {1, {{element, kNumber}}};
-    return of(source, *dimension < 0 ? *dimension + *rank : *dimension);
+    const auto place = dimension ? from_front(*dimension, known_.ranks.of(source)) : std::nullopt;
+    return place ? of(source, *place) : Size{1, {{element, kNumber}}};
   }
 
   const Knowledge& known_;
