@@ -114,7 +114,8 @@ SizeList ShapeReader::of_interpolation(const jit::Node* node) {
 
 SizeList ShapeReader::of_scaling(const jit::Node* node) {
   SizeList sizes = input(node);
-  const auto constant = has_argument(node, "scale_factors") ? jit::toIValue(node->namedInput("scale_factors")) : std::nullopt;
+  if (!has_argument(node, "scale_factors")) return ints_.unknown_sizes(node->output(), sizes->size());
+  const auto constant = jit::toIValue(node->namedInput("scale_factors"));
   if (!constant || !constant->isDoubleList() || constant->toDoubleVector().size() + 2 != sizes->size()) {
     return ints_.unknown_sizes(node->output(), sizes->size());
   }

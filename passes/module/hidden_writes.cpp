@@ -65,7 +65,7 @@ std::vector<bool> left_by_elimination(jit::Graph& graph) {
 void insert_read(jit::Node* writer, jit::Value* value) {
   jit::Graph& graph = *writer->owningGraph();
   const jit::WithInsertPoint behind(writer->next());
-  jit::Value* elements = graph.insert(jit::aten::numel, {value});
+  jit::Value* elements = graph.insert(c10::Symbol::fromQualString("aten::numel"), {value});
   insert_raise_if(graph, graph.insert(jit::aten::lt, {elements, 0}), "a tensor has a negative number of elements");
 }
 
