@@ -94,7 +94,7 @@ class Evaluation {
     if (--steps_ < 0 || store_.memory().may_be_written(value)) return std::nullopt;
     jit::Node* node = value->node();
     if (node->kind() == jit::prim::ListUnpack) return element(node->input(), value->offset());
-    if (node->kind() != jit::prim::ListConstruct && !is_pure(node)) return std::nullopt;
+    // The operands first: most values hang on an input of the graph, and that is cheaper to see than what an operator is.
     jit::Stack stack;
     for (jit::Value* input : node->inputs()) {
       const auto operand = of(input);
@@ -102,6 +102,7 @@ class Evaluation {
       stack.push_back(*operand);
     }
     if (node->kind() == jit::prim::ListConstruct) return list_of(stack, node->output()->type()->containedType(0));
+    if (!is_pure(node)) return std::nullopt;
     try {
       node->getOperation()(stack);
     } catch (const std::exception&) {

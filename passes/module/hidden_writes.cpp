@@ -31,8 +31,17 @@ bool is_unannounced(const jit::Value* value) {
   return value->offset() < returns.size() && returns[value->offset()].alias_info() == nullptr;
 }
 
+bool has_unannounced(const jit::Graph& graph) {
+  bool found = false;
+  for_each_node(graph.block(), [&found](const jit::Node* node) {
+    found = found || std::any_of(node->outputs().begin(), node->outputs().end(), is_unannounced);
+  });
+  return found;
+}
+
 // The nodes that write, with what they write into.
 std::vector<std::pair<jit::Node*, jit::Value*>> hidden_writes(const jit::Graph& graph) {
+  if (!has_unannounced(graph)) return {};
   const Memory memory(graph);
   std::vector<std::pair<jit::Node*, jit::Value*>> writes;
   for_each_node(graph.block(), [&](jit::Node* node) {
