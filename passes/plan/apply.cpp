@@ -106,6 +106,16 @@ class Applier {
   Ranks& ranks_;
 };
 
+// clone keeps the order of what is not dense.
+jit::Value* insert_layout(Layout layout, jit::Value* value, jit::Node* before) {
+  jit::Graph* graph = before->owningGraph();
+  const jit::WithInsertPoint here(before);
+  const bool dense = layout == Layout::dense;
+  jit::Value* format =
+      graph->insertConstant(dense ? c10::IValue() : c10::IValue(static_cast<int64_t>(at::MemoryFormat::Contiguous)));
+  return insert(graph, dense ? jit::aten::clone : jit::aten::contiguous, {value, format}, c10::TensorType::get());
+}
+
 }  // namespace
 
 void apply(const Plan& plan, const Norm& norm, ParameterStore& store, Ranks& ranks) {
@@ -114,18 +124,8 @@ void apply(const Plan& plan, const Norm& norm, ParameterStore& store, Ranks& ran
   Applier applier(norm, store, ranks);
   for (const Edit& edit : plan.edits) std::visit(applier, edit);
   jit::Value* replacement = norm.input();  // an edit may have put a sum in its place
-  if (plan.needs_contiguous) {
-    jit::Graph* graph = norm.node()->owningGraph();
-    const jit::WithInsertPoint before(norm.node());
-    jit::Value* format = graph->insertConstant(static_cast<int64_t>(at::MemoryFormat::Contiguous));
-    replacement = insert(graph, jit::aten::contiguous, {replacement, format}, c10::TensorType::get());
-    ranks.adopt(replacement, norm.input());
-  } else if (plan.needs_copy) {
-    // Of what is not dense, clone makes a dense copy in the same order, as batch_norm does.
-    jit::Graph* graph = norm.node()->owningGraph();
-    const jit::WithInsertPoint before(norm.node());
-    jit::Value* same_order = graph->insertConstant(c10::IValue());
-    replacement = insert(graph, jit::aten::clone, {replacement, same_order}, c10::TensorType::get());
+  if (plan.layout != Layout::same) {
+    replacement = insert_layout(plan.layout, replacement, norm.node());
     ranks.adopt(replacement, norm.input());
   }
   store.memory().adopt(replacement, norm.node()->output(0));

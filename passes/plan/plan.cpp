@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "graph/graph_walk.h"
 #include "graph/operators.h"
 #include "plan/conditions.h"
 #include "plan/search.h"
@@ -76,15 +75,6 @@ struct Subject {
   const std::vector<AskedRanks::Need> needs;  // without which `affine` is not what the norm computes
 };
 
-// instance_norm makes contiguous memory of every order, and its branches with it.
-bool makes_contiguous(const Norm& norm) {
-  bool found = norm.node()->kind() == jit::aten::instance_norm;
-  for (const jit::Block* block : norm.node()->blocks()) {
-    for_each_node(block, [&found](const jit::Node* node) { found |= node->kind() == jit::aten::instance_norm; });
-  }
-  return found;
-}
-
 // The plan with the checks of what nothing proves, or why that can't be done.
 std::variant<Plan, Decline> checked(const Subject& subject, Plan found, Direction direction, const Asked& asked) {
   std::vector<AskedRanks::Need> all = subject.needs;
@@ -93,7 +83,7 @@ std::variant<Plan, Decline> checked(const Subject& subject, Plan found, Directio
   if (const auto* decline = std::get_if<Decline>(&checks)) return *decline;
   found.checks = std::get<std::vector<RankCheck>>(std::move(checks));
   found.direction = direction;
-  found.needs_contiguous |= makes_contiguous(subject.norm);
+  found.layout = std::max(found.layout, layout_made_by(subject.norm));
   return found;
 }
 
@@ -161,7 +151,7 @@ std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal
 }  // namespace
 
 int64_t Plan::added_nodes() const {
-  int64_t count = needs_contiguous || needs_copy ? 1 : 0;
+  int64_t count = layout == Layout::same ? 0 : 1;
   for (const Edit& edit : edits) {
     if (std::holds_alternative<AddToOutput>(edit)) ++count;
     if (std::holds_alternative<Replace>(edit)) --count;

@@ -7,6 +7,7 @@
 
 #include "knowledge/find_norms.h"
 #include "plan/checks.h"
+#include "plan/layout.h"
 #include "rules/rule.h"
 
 namespace bnfold {
@@ -16,9 +17,8 @@ struct Plan {
   std::vector<Edit> edits;
   Direction direction;
   std::vector<std::string> into;  // dotted paths
-  bool needs_contiguous = false;  // what takes the norm's place is laid out in another order than the norm's output was
   std::vector<RankCheck> checks;  // of the ranks that the fold rests on and nothing proves
-  bool needs_copy = false;        // what takes the norm's place is a part of memory, and the norm's output was dense
+  Layout layout = Layout::same;   // that is given to what takes the norm's place
 
   // How many nodes the fold adds to the graph, the norm not counted.
   int64_t added_nodes() const;

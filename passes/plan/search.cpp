@@ -8,7 +8,7 @@
 #include "graph/operator_table.h"
 #include "graph/operators.h"
 #include "plan/conditions.h"
-#include "plan/dimension_order.h"
+#include "plan/layout.h"
 #include "plan/readers.h"
 #include "plan/steps.h"
 
@@ -85,7 +85,7 @@ class Search {
         rule->backward({producer, step.value->offset(), step.affine, norm_.dtype, norm_.along_channels, known_, plan_.edits});
     if (const auto* decline = std::get_if<Decline>(&answer)) return *decline;
     if (const auto* absorb = std::get_if<Absorb>(&answer)) {
-      if (step.order) plan_.needs_contiguous |= batch_norm_would_reorder(*step.order);
+      lay_out(layout_behind_view(step.order));
       take(*absorb);
       return std::nullopt;
     }
@@ -93,19 +93,15 @@ class Search {
     std::optional<DimensionOrder> order = step.order;
     if (order && !pass.order.empty()) order = composed(pass.order, *order);
     if (order && pass.moves.size() != 1) {
-      plan_.needs_contiguous |= batch_norm_would_reorder(*order);
+      lay_out(layout_behind_view(order));
       order = std::nullopt;
     }
-    if (step.is_viewed && pass.cuts && is_order_visible(norm_.node()->output(0))) copy_part();
+    if (step.is_viewed && pass.cuts && is_order_visible(norm_.node()->output(0))) lay_out(layout_behind_cut(norm_rank_));
     const bool is_viewed = step.is_viewed && operator_of(producer).storage != Storage::fresh;
     return take(pass, {producer, step.value->offset()}, Way::backward, order, is_viewed);
   }
 
-  // batch_norm makes a dense tensor of a part, of four or five dimensions in the order that these have.
-  void copy_part() {
-    const bool in_order = norm_rank_ == 4 || norm_rank_ == 5;
-    (in_order ? plan_.needs_copy : plan_.needs_contiguous) = true;
-  }
+  void lay_out(Layout layout) { plan_.layout = std::max(plan_.layout, layout); }
 
   // The other readers of a value that is to become affine(value) lack the inverse of that. Only a scale can be taken back: subtracting
   // a shift that is large beside the value leaves rounding errors in its place.

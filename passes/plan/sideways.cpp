@@ -122,7 +122,7 @@ std::optional<Plan> plan_sideways(const Norm& norm, const algebra::Affine& affin
     const Answer answer = absorb_beside({conv, 0, added, norm.dtype, norm.along_channels, known, planned});
     const auto* absorb = std::get_if<Absorb>(&answer);
     if (absorb == nullptr) continue;
-    Plan plan{absorb->edits, Direction::sideways, {absorb->into}, false, {}};
+    Plan plan{absorb->edits, Direction::sideways, {absorb->into}, {}};
     for (jit::Node* sum : sums.of_numbers) plan.edits.push_back(Replace{sum, norm.node()->output(0)});
     plan.edits.push_back(*sums.removal);
     return plan;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "algebra/affine.h"
-#include "plan/dimension_order.h"
+#include "plan/layout.h"
 
 namespace bnfold {
 

@@ -1,0 +1,41 @@
+// How what takes a norm's place lies in memory, beside what the norm made there.
+//
+//   permute, conv                    a view, in its own order         batch_norm      the order that its input suggests, dense
+//   x[:, :, :-2]                     a part of larger memory          batch_norm      dense
+//   any order                        that order                       instance_norm   contiguous
+//
+// A fold takes the norm away, so where its reader may see a difference the plan says what has to be made anew.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "knowledge/find_norms.h"
+
+namespace bnfold {
+
+// What is made of the value that takes the norm's place; a later one does what those before it do.
+enum class Layout {
+  same,        // nothing, it lies as the norm's output did
+  dense,       // a copy without gaps, in the order that it has
+  contiguous,  // contiguous memory
+};
+
+// Dimension i of the view is dimension order[i] of the value; empty where the value is no permuted view.
+using DimensionOrder = std::vector<int64_t>;
+
+// The order of a view that is permuted by `inner` first and by `outer` then.
+DimensionOrder composed(const DimensionOrder& inner, DimensionOrder outer);
+
+// Of a permuted view: batch_norm gives its output the memory format that its input suggests, channels_last for a contiguous [N, H, W, C] that
+// was permuted to [N, C, H, W], contiguous for every other order.
+Layout layout_behind_view(const std::optional<DimensionOrder>& order);
+
+// Of a part of the memory: batch_norm makes a dense tensor of it, of four or five dimensions in the order that these have.
+Layout layout_behind_cut(int64_t rank);
+
+// instance_norm makes contiguous memory of every order, and a norm that branches over it.
+Layout layout_made_by(const Norm& norm);
+
+}  // namespace bnfold
