@@ -132,22 +132,35 @@ struct ConstantOperand {
   size_t other_place;
 };
 
-std::optional<ConstantOperand> constant_operand(jit::Node* node, const ParameterStore& store) {
-  for (const size_t place : {size_t{1}, size_t{0}}) {
-    jit::Value* other = node->input(1 - place);
+// Of the operands that begin with the input `first`.
+std::optional<ConstantOperand> constant_operand(jit::Node* node, const ParameterStore& store, size_t first = 0) {
+  for (const size_t place : {first + 1, first}) {
+    const size_t other_place = 2 * first + 1 - place;
+    jit::Value* other = node->input(other_place);
     if (other->type()->kind() != c10::TypeKind::TensorType || node->input(place)->type()->kind() != c10::TypeKind::TensorType)
       continue;
     const auto constant = static_tensor(store, node->input(place));
     if (!constant || static_tensor(store, other)) continue;
     const at::Tensor& tensor = constant->tensor;
     if (tensor.is_floating_point() && tensor.layout() == at::kStrided && !tensor.is_meta())
-      return ConstantOperand{*constant, 1 - place};
+      return ConstantOperand{*constant, other_place};
   }
   return std::nullopt;
 }
 
 bool varies_along_one_dimension(const at::Tensor& tensor) {
   return std::count_if(tensor.sizes().begin(), tensor.sizes().end(), [](int64_t size) { return size != 1; }) <= 1;
+}
+
+// addcmul(shift, x, scale): a product and the sum behind it in one.
+bool has_addend(const jit::Node* product) {
+  return product->kind() == jit::aten::addcmul;
+}
+
+// What is added to the product in that operator; nothing where it is computed.
+std::optional<StaticTensor> own_addend(const jit::Node* product, const ParameterStore& store) {
+  if (constant_number(product->namedInput("value")) != 1.0) return std::nullopt;
+  return static_tensor(store, const_cast<jit::Value*>(product->input(0)));
 }
 
 // The sum behind a product that is its only reader: x * scale + shift.
@@ -190,9 +203,10 @@ bool is_of_a_norm(const algebra::Affine& affine, jit::Value* input, const Parame
   return affine.scale.numel() > 1 && !is_normalized_by_its_own(input, store);
 }
 
-// x * scale, and x * scale + shift, with constants that vary along one dimension: layer scales and frozen batch norms.
+// x * scale, x * scale + shift and addcmul(shift, x, scale), with constants that vary along one dimension: layer scales and frozen batch norms.
 std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStore& store) {
-  const auto factor = constant_operand(product, store);
+  const bool is_whole = has_addend(product);
+  const auto factor = constant_operand(product, store, is_whole ? 1 : 0);
   if (!factor || !varies_along_one_dimension(factor->constant.tensor)) return std::nullopt;
   const at::Tensor scale = factor->constant.tensor.to(at::kDouble);
   Norm norm{Norm::scale,
@@ -203,16 +217,19 @@ std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStor
             Decline{},
             /*along_channels=*/false,
             factor->constant.tensor.scalar_type()};
+  jit::Node* sum = is_whole ? nullptr : sum_behind(product);
+  std::optional<StaticTensor> addend = is_whole ? own_addend(product, store) : std::nullopt;
+  if (sum != nullptr) {
+    if (const auto behind = constant_operand(sum, store)) addend = behind->constant;
+  }
+  const bool fits =
+      addend && addend->tensor.sizes() == scale.sizes() && addend->tensor.scalar_type() == factor->constant.tensor.scalar_type();
+  if (is_whole && !fits) return std::nullopt;
   algebra::Affine affine{scale, at::zeros_like(scale)};
-  if (jit::Node* sum = sum_behind(product)) {
-    const auto addend = constant_operand(sum, store);
-    const bool fits = addend && addend->constant.tensor.sizes() == scale.sizes() &&
-                      addend->constant.tensor.scalar_type() == factor->constant.tensor.scalar_type();
-    if (fits) {
-      if (is_of_a_norm(affine, norm.input(), store)) norm.kind = Norm::batch_norm;
-      norm.nodes.push_back(sum);
-      affine.shift = addend->constant.tensor.to(at::kDouble);
-    }
+  if (fits) {
+    if (is_of_a_norm(affine, norm.input(), store)) norm.kind = Norm::batch_norm;
+    if (sum != nullptr) norm.nodes.push_back(sum);
+    affine.shift = addend->tensor.to(at::kDouble);
   }
   norm.content = finite_or_declined(affine, norm.node());
   return norm;
@@ -220,7 +237,8 @@ std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStor
 
 // A product that is written into another tensor is memory that others see.
 bool is_norm_or_product(const jit::Node* node) {
-  return is_normalizing(node) || (node->kind() == jit::aten::mul && !has_argument(node, "out"));
+  const bool multiplies = node->kind() == jit::aten::mul || has_addend(node);
+  return is_normalizing(node) || (multiplies && !has_argument(node, "out"));
 }
 
 bool has_norm_in_branches(const jit::Node* node) {

@@ -17,8 +17,10 @@ namespace bnfold {
 // A norm, or a constant scale, which is folded as a norm is.
 struct Norm {
   enum Kind {
-    batch_norm,  // aten::batch_norm, aten::instance_norm with running statistics, and x * scale + shift with constants of each channel
-    scale,       // x * scale, a layer scale, and x * scale + shift of one number each, or behind a layer norm that is written out
+    // aten::batch_norm, aten::instance_norm with running statistics, and x * scale + shift, or addcmul(shift, x, scale), with constants of each
+    // channel
+    batch_norm,
+    scale,  // x * scale, a layer scale, and x * scale + shift of one number each, or behind a layer norm that is written out
   };
 
   Kind kind;

@@ -171,6 +171,32 @@ TEST_F(FindNorms, FindsNoNormInTheAffineOfALayerNorm) {
   }
 }
 
+// conv --> `expression`, with a scale and a shift of each channel
+FoldResult with_addcmul(const std::string& expression, const at::Tensor& x) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).parameter("scale", random_scale(4).view({4, 1, 1}));
+  model.parameter("shift", at::randn({4, 1, 1}, at::kDouble)).parameter("one", at::randn({1, 1}, at::kDouble));
+  model.forward(fmt::format("y = {}\nreturn {}", conv("conv", "x"), expression));
+  return expect_unharmed(model.module, {x});
+}
+
+TEST_F(FindNorms, FindsANormInAddcmul) {
+  for (const char* expression : {"torch.addcmul(self.shift, y, self.scale)", "torch.addcmul(self.shift, self.scale, y)"}) {
+    const FoldResult result = with_addcmul(expression, x);
+    ASSERT_EQ(result.report.folded.size(), 1U) << expression;
+    EXPECT_EQ(count_nodes(result.module, "aten::addcmul"), 0);
+  }
+}
+
+TEST_F(FindNorms, FindsNoNormInAnotherAddcmul) {
+  for (const char* expression :
+       {"torch.addcmul(self.shift, y, self.scale, value=2)", "torch.addcmul(y, y, self.scale)", "torch.addcmul(self.shift, y, y)",
+        "torch.addcmul(self.one, y, self.scale)", "torch.addcmul(self.shift, self.shift, self.scale) + y"}) {
+    const FoldResult result = with_addcmul(expression, x);
+    EXPECT_EQ(result.report.folded.size() + result.report.kept.size(), 0U) << expression;
+  }
+}
+
 TEST_F(FindNorms, DeclinesNanAndInfiniteMeans) {
   for (const double value : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     const Model model = conv_then_norm();
