@@ -68,6 +68,10 @@ class Reader(nn.Module):
         return self.model(x, x)
 
 
+def efficientnet() -> nn.Module:
+    return importlib.import_module("efficientnet_pytorch").EfficientNet.from_name("efficientnet-b0")
+
+
 class Detections(nn.Module):
     """The first output of a detector, without the raw ones that it adds for a training."""
 
@@ -144,7 +148,6 @@ def monai_networks() -> list[Field]:
         one("RegUNet", VOLUME, 3, 1, 8, 3),
         one("Discriminator", (1, 32, 32), (1, 32, 32), (8, 16, 32), (2, 2, 2), norm="batch"),
         one("Generator", (16,), (16,), (16, 4, 4), (16, 8, 1), (2, 2, 1), norm="batch"),
-        one("VoxelMorphUNet", (2, 16, 16, 16), spatial_dims=3, in_channels=2, unet_out_channels=16, channels=(16, 16, 16, 16), final_conv_channels=(8, 8)),
     ]
 
 
@@ -174,20 +177,12 @@ def speech_networks() -> list[Field]:
     def brain(path: str, shape: Shape, **options: Any) -> Field:
         return Field(path.partition(":")[2], "speechbrain", made_by(f"speechbrain.lobes.models.{path}", **options), (shape,))
 
-    def audio(name: str, shape: Shape, **options: Any) -> Field:
-        return Field(name, "torchaudio", made_by(f"torchaudio.models:{name}", **options), (shape,))
-
     frames = (60, 80)
     return [
         brain("ECAPA_TDNN:ECAPA_TDNN", frames, input_size=80, channels=[64, 64, 64, 64, 192], lin_neurons=32),
-        brain("Xvector:Xvector", frames, in_channels=80, tdnn_channels=[64, 64, 64, 64, 150], lin_neurons=32),
         brain("ResNet:ResNet", frames, input_size=80, channels=[16, 16, 32, 32], lin_neurons=32),
         brain("CRDNN:CRDNN", frames, input_shape=[None, None, 80], cnn_channels=[16, 32], rnn_neurons=32, dnn_neurons=32),
         brain("Cnn14:Cnn14", (96, 64), mel_bins=64, emb_dim=64),
-        brain("ContextNet:ContextNet", frames, input_shape=(8, 60, 80), out_channels=[64] * 5, conv_channels=None, strides=[1, 2, 1, 1, 1]),
-        Field("Cnn14", "panns-inference", made_by("panns_inference.models:Cnn14", 32000, 1024, 320, 64, 50, 14000, 10), ((32000,),)),
-        audio("Conformer", frames, input_dim=80, num_heads=4, ffn_dim=64, num_layers=3, depthwise_conv_kernel_size=31),
-        audio("SquimObjective", (8000,)),
         Field("Crepe tiny", "torchcrepe", made_by("torchcrepe.model:Crepe", "tiny"), ((1024,),)),
         Field("OpenUnmix", "openunmix", made_by("openunmix.model:OpenUnmix", 129, 2, 32, 2), ((2, 129, 20),)),
         Field("ConvTasNet", "asteroid", made_by("asteroid.models:ConvTasNet", 2, norm_type="bN", n_blocks=3, n_repeats=2), ((1, 8000),)),
@@ -195,20 +190,13 @@ def speech_networks() -> list[Field]:
 
 
 def brain_networks() -> list[Field]:
-    def one(name: str, times: int = 1000, rate: int = 250, channels: int = 22) -> Field:
-        # TorchScript reads every property of a module, and these are the ones that its signal is described by.
-        signal = {"n_chans": channels, "n_outputs": 4, "n_times": times, "sfreq": rate, "chs_info": [{"ch_name": str(n)} for n in range(channels)]}
-        return Field(name, "braindecode", made_by(f"braindecode.models:{name}", **signal), ((channels, times),))
+    def one(name: str) -> Field:
+        # TorchScript reads every property of a module, and those that describe the signal raise where they were not given.
+        described = {"n_chans": 22, "n_outputs": 4, "n_times": 1000, "sfreq": 250, "chs_info": [{"ch_name": str(n)} for n in range(22)]}
+        return Field(name, "braindecode", made_by(f"braindecode.models:{name}", **described), ((22, 1000),))
 
-    return [
-        *(one(name) for name in ("EEGNetv1", "EEGNetv4", "ShallowFBCSPNet", "Deep4Net", "EEGITNet", "EEGConformer")),
-        one("ATCNet", 1125),
-        one("EEGInceptionERP", 1000, 250),
-        one("EEGInceptionMI", 1125),
-        one("EEGResNet"),
-        one("SleepStagerBlanco2020", 3000, 100, 2),
-        one("USleep", 3000, 100, 2),
-    ]
+    names = ("EEGNetv1", "EEGNetv4", "ShallowFBCSPNet", "Deep4Net", "EEGITNet", "EEGConformer", "EEGInceptionERP")
+    return [one(name) for name in names]
 
 
 def series_networks() -> list[Field]:
@@ -238,25 +226,24 @@ def image_networks() -> list[Field]:
     def one(name: str, side: int) -> Field:
         return Field(name, "pytorchcv", made_by(f"pytorchcv.model_provider:get_model", name), ((3, side, side),))
 
-    names = ("diracnet18v2", "bagnet9", "airnet50_1x64d_r2", "peleenet", "igcv3_w1", "res2net50_w14_s8")
-    large = ("preresnet18", "sepreresnet18", "bninception", "octresnet50b_ad2")
+    large = ("preresnet18", "sepreresnet18", "bninception", "octresnet50b_ad2", "peleenet", "igcv3_w1")
     small = (
         *("pyramidnet110_a48_cifar10", "xdensenet40_2_k24_bc_cifar10", "wrn16_10_cifar10", "ror3_56_cifar10", "resdropresnet20_cifar10"),
         *("shakeshakeresnet20_2x16d_cifar10", "fractalnet_cifar10"),
     )
-    sides = {**dict.fromkeys(names, 64), **dict.fromkeys(large, 224), **dict.fromkeys(small, 32), "bisenet_resnet18_celebamaskhq": 128}
+    sides = {**dict.fromkeys(large, 224), **dict.fromkeys(small, 32)}
     return [one(name, side) for name, side in sides.items()]
 
 
 def person_networks() -> list[Field]:
     names = (
-        *("osnet_x0_25", "osnet_ibn_x1_0", "osnet_ain_x0_25", "resnet50_ibn_a", "resnet50_ibn_b", "resnet50_fc512", "pcb_p4", "mlfn", "hacnn"),
+        *("osnet_x0_25", "osnet_ibn_x1_0", "osnet_ain_x0_25", "resnet50_ibn_a", "resnet50_ibn_b", "resnet50_fc512", "pcb_p4", "mlfn"),
         "shufflenet",
     )
 
     def one(name: str) -> Field:
         make = made_by("torchreid.reid.models:build_model", name, 10, pretrained=False, use_gpu=False)
-        return Field(name, "torchreid", make, ((3, 160, 64) if name == "hacnn" else (3, 128, 64),))
+        return Field(name, "torchreid", make, ((3, 128, 64),))
 
     faces = made_by("facenet_pytorch:InceptionResnetV1", classify=False)
     return [*(one(name) for name in names), Field("InceptionResnetV1", "facenet-pytorch", faces, ((3, 96, 96),))]
@@ -271,7 +258,6 @@ def text_networks() -> list[Field]:
     return [
         one("crnn_vgg16_bn", (3, 32, 128), **backbone),
         one("crnn_mobilenet_v3_small", (3, 32, 128), **backbone),
-        one("sar_resnet31", (3, 32, 128), **backbone),
         one("viptr_tiny", (3, 32, 128), **backbone),
         one("db_resnet34", (3, 64, 64), **backbone),
         one("db_mobilenet_v3_large", (3, 64, 64), **backbone),
@@ -294,7 +280,6 @@ def other_networks() -> list[Field]:
         "MobileViT": (IMAGE, {"image_size": 64}),
         "SwiftFormer": ((3, 224, 224), {}),
         "TextNet": (IMAGE, {}),
-        "PoolFormer": (IMAGE, {}),
     }
     return [
         *(Field(name, "transformers", transformer(name, **options), (shape,)) for name, (shape, options) in hugging_face.items()),
@@ -311,13 +296,10 @@ def other_networks() -> list[Field]:
         Field("FCSiamDiff", "torchgeo", made_by("torchgeo.models:FCSiamDiff", "resnet18", encoder_weights=None), ((2, 3, 64, 64),)),
         Field("FCSiamConc", "torchgeo", made_by("torchgeo.models:FCSiamConc", "resnet18", encoder_weights=None), ((2, 3, 64, 64),)),
         Field("FarSeg", "torchgeo", made_by("torchgeo.models:FarSeg", backbone="resnet18", backbone_pretrained=False), (IMAGE,)),
-        Field("FCN", "torchgeo", made_by("torchgeo.models:FCN", 3, 4), (IMAGE,)),
-        Field("efficientnet-b0", "efficientnet-pytorch", made_by("efficientnet_pytorch:EfficientNet.from_name", "efficientnet-b0"), (IMAGE,)),
+        Field("efficientnet-b0", "efficientnet-pytorch", efficientnet, (IMAGE,)),
         Field("HardNet", "kornia", made_by("kornia.feature:HardNet", pretrained=False), ((1, 32, 32),)),
         Field("SOSNet", "kornia", made_by("kornia.feature:SOSNet", pretrained=False), ((1, 32, 32),)),
-        Field("TFeat", "kornia", made_by("kornia.feature:TFeat", pretrained=False), ((1, 32, 32),)),
         Field("HyNet", "kornia", made_by("kornia.feature:HyNet", pretrained=False), ((1, 32, 32),)),
-        Field("PointNet", "torch-pointcloud", made_by("torch_pointcloud:create_model", "pointnet_classification"), ((128, 3),)),
     ]
 
 

@@ -44,7 +44,7 @@ class Measurement:
     error: float = math.nan  #: the larger of those on the two inputs, in double, against eager
     freeze_leaves: int | None = None  #: norms that torch.jit.freeze leaves; None where it fails
     failure: str = ""  #: why there is nothing of the above
-    spelled: bool = True  #: whether TorchScript made a module of it that runs
+    spelled: bool = True  #: whether TorchScript made a module of it that runs and gives what eager gives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,18 +86,21 @@ def norms_left_by_freeze(module: torch.jit.ScriptModule, frozen_norms: bool) -> 
     return len(graph.findAllNodes("aten::mul" if frozen_norms else "aten::batch_norm"))
 
 
-def first_line(error: Exception) -> str:
-    """The kind of the error and the first line of what it says."""
-    return next((f"{type(error).__name__}: {line.strip()}" for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def sentence(error: Exception) -> str:
+    """The kind of the error and what it says: of an error inside of TorchScript, which tells the way to it first, the last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    return f"{type(error).__name__}: {lines[-1 if 'TorchScript interpreter' in lines[0] else 0]}"
 
 
 def measure_spelling(net: zoo.Network, spelling: zoo.Spelling, frozen_norms: bool) -> Measurement:
     """Folds the network, scripted or traced."""
     try:
         module = zoo.to_torchscript(net.model, net.inputs, spelling)
-        module(*net.inputs)
+        own_error = relative_error(net.output, module(*net.inputs))
     except Exception as error:  # TorchScript raises all sorts; each is the outcome of this one network
-        return Measurement(failure=first_line(error), spelled=False)
+        return Measurement(failure=sentence(error), spelled=False)
+    if not own_error <= LARGEST_ERROR:
+        return Measurement(failure=f"TorchScript makes another network of it, with an error of {own_error:.0e}", spelled=False)
     try:
         result = bnfold.fold(module)
         errors = (
@@ -105,7 +108,7 @@ def measure_spelling(net: zoo.Network, spelling: zoo.Spelling, frozen_norms: boo
             relative_error(net.second_output, result.module(*net.second_inputs)),
         )
     except Exception as error:  # the same
-        return Measurement(norms=len(net.norms), failure=first_line(error))
+        return Measurement(norms=len(net.norms), failure=sentence(error))
     # A norm that is called in both branches of a condition is in the report twice.
     kept = {norm.name: norm.reason for norm in result.report.kept}
     directions = {norm.name: norm.direction for norm in result.report.folded if norm.name not in kept}
@@ -215,7 +218,9 @@ def cells(row: Row) -> Iterator[dict[str, str]]:
 
 def summary(rows: Iterable[Row]) -> str:
     """One sentence a fact that holds for the whole table."""
-    measured = [(row, measurement) for row in rows for measurement in row.measurements.values() if not measurement.failure]
+    outcomes = [(row, measurement) for row in rows for measurement in row.measurements.values()]
+    measured = [(row, measurement) for row, measurement in outcomes if not measurement.failure]
+    failures = len(outcomes) - len(measured)
     if not measured:
         return "Nothing was measured."
     networks = {(row.source, row.name) for row, _ in measured}
@@ -229,6 +234,7 @@ def summary(rows: Iterable[Row]) -> str:
         f"{len(networks)} networks, {len(measured)} TorchScript modules: {folded:,} of {norms:,} norms folded, "
         f"every norm of {len(complete)} networks. Largest error {largest:.0e}. "
         f"torch.jit.freeze leaves {sum(leaves for _, leaves in frozen):,} of {sum(count for count, _ in frozen):,}."
+        + (f" {failures} more failed." if failures else "")
     )
 
 

@@ -51,6 +51,17 @@ def test_a_refusal_is_shown_with_its_sentence(monkeypatch):
     assert field_table.only_spelled(refused).measurements == refused.measurements
 
 
+def test_of_an_error_inside_of_torchscript_the_last_line_is_shown():
+    @torch.jit.script
+    def fail(x: torch.Tensor):
+        if x.numel() > 0:
+            raise RuntimeError("this is why")
+
+    with pytest.raises(torch.jit.Error) as caught:
+        fail(torch.ones(1))
+    assert tables.sentence(caught.value).endswith("this is why")
+
+
 def test_what_torchscript_cannot_make_is_left_out_of_the_field():
     class Unscriptable(nn.Module):
         def forward(self, x):
@@ -61,6 +72,17 @@ def test_what_torchscript_cannot_make_is_left_out_of_the_field():
     measured = tables.measure_spelling(net, "scripted", frozen_norms=False)
     assert measured.failure and not measured.spelled
     assert list(field_table.only_spelled(row(scripted=measured, traced=WHOLE)).measurements) == ["traced"]
+
+
+def test_a_trace_that_computes_something_else_is_no_measurement():
+    class Random(nn.Module):
+        def forward(self, x):
+            return x + torch.rand_like(x)
+
+    inputs = (torch.ones(2, 3, dtype=torch.float64),)
+    net = zoo.Network("odd", Random(), inputs, *inputs, [], inputs, *inputs)
+    measured = tables.measure_spelling(net, "traced", frozen_norms=False)
+    assert not measured.spelled and measured.failure.startswith("TorchScript makes another network of it, with an error of ")
 
 
 def test_spellings_that_differ_by_rounding_share_a_line():
@@ -87,12 +109,15 @@ def test_the_table_in_markdown_has_a_cell_for_each_heading():
     table = tables.markdown_table(field_table.HEADINGS, [row(scripted=WHOLE, traced=REFUSED)]).splitlines()
     assert {line.count("|") for line in table} == {len(field_table.HEADINGS)}
     assert "s" not in table[0].split(" | ")
-    assert tables.summary([row(scripted=WHOLE, traced=PARTLY)]).startswith("1 networks, 2 TorchScript modules: 5 of 6 norms folded, every norm of 0")
 
 
-@pytest.mark.parametrize("key", field.FIELDS)
-def test_a_network_of_the_field_has_a_package_with_a_version(key):
+def test_the_summary_counts_modules_and_failures():
+    whole, refused = row(scripted=WHOLE, traced=PARTLY), row(traced=REFUSED)
+    assert tables.summary([whole]).startswith("1 networks, 2 TorchScript modules: 5 of 6 norms folded, every norm of 0")
+    assert tables.summary([whole]).endswith(" leaves 1 of 3.") and tables.summary([whole, refused]).endswith(" 1 more failed.")
+
+
+def test_every_network_of_the_field_has_a_package_with_a_version():
     pinned = {line.partition("==")[0].lower() for line in field_table.PACKAGES.read_text().splitlines() if "==" in line}
-    one = field.FIELDS[key]
-    assert one.package.lower() in pinned
-    assert one.shapes and all(shape and min(shape) > 0 for shape in one.shapes)
+    assert {one.package for one in field.FIELDS.values()} <= pinned
+    assert all(shape and min(shape) > 0 for one in field.FIELDS.values() for shape in one.shapes)
