@@ -215,16 +215,23 @@ def build(architecture: Architecture) -> nn.Module:
     return getattr(torchvision.models, name)(num_classes=CLASSES, **options)
 
 
+def prepare(
+    name: str, model: nn.Module, inputs: tuple[torch.Tensor, ...], second_inputs: tuple[torch.Tensor, ...], gammas: float = 1.0
+) -> Network:
+    """Calibrates a network in double precision on two batches, and runs it."""
+    # Statistics of a single small batch are those of a few numbers in the last layers: any other input would explode there.
+    norms = calibrate(model, tuple(torch.cat(pair) for pair in zip(inputs, second_inputs)), gammas=gammas)
+    with torch.no_grad():
+        return Network(name, model, inputs, model(*inputs), norms, second_inputs, model(*second_inputs))
+
+
 def build_network(name: str) -> Network:
     """Builds and calibrates the network. Takes the same random numbers each time."""
     architecture = ZOO[name]
     torch.manual_seed(0)
     model = build(architecture).double().eval()
     inputs, second_inputs = (torch.randn(architecture.shape, dtype=torch.float64) for _ in range(2))
-    # Statistics of a single small batch are those of a few numbers in the last layers: any other input would explode there.
-    norms = calibrate(model, (torch.cat([inputs, second_inputs]),), gammas=architecture.gammas)
-    with torch.no_grad():
-        return Network(name, model, (inputs,), model(inputs), norms, (second_inputs,), model(second_inputs))
+    return prepare(name, model, (inputs,), (second_inputs,), architecture.gammas)
 
 
 @functools.lru_cache(maxsize=None)
