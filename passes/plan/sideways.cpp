@@ -2,10 +2,11 @@
 
 #include <algorithm>
 
+#include "graph/addends.h"
 #include "graph/constants.h"
 #include "graph/conv_geometry.h"
 #include "graph/memory.h"
-#include "rules/identity_kernel.h"
+#include "rules/kernel_rule.h"
 
 namespace bnfold {
 

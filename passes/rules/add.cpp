@@ -11,7 +11,7 @@
 //             A number c becomes 0: scale * (u + k*c) + shift = scale*u + (scale*k*c + shift), (scale*u + shift) + k*c likewise.
 //             (scale*u + shift) + k*v = scale * (u + k * v/scale) + shift; where the affine is missing in v, with u/scale and k*shift.
 //             A layer that makes the other addend for this sum alone takes the shift, too: = scale * (u + k * (v/scale + shift/(k*scale))).
-//             conv(x; W) + k*x = conv(x; W'), with W' as in identity_kernel.h.
+//             conv(x; W) + k*x = conv(x; W'), with W' as of absorb_identity.
 // Conditions  alpha, k, is a constant, and so is a number that is added    operand_not_constant
 //             before it: scale differs from 0, or is 1                     scale_not_invertible
 //             behind it: the addends are two values                        value_has_other_readers
@@ -23,12 +23,12 @@
 // Shapes      any that broadcast; a computed addend must not be broadcast along a dimension along which the affine varies.
 #include <algorithm>
 
+#include "graph/addends.h"
 #include "graph/constants.h"
 #include "graph/conv_geometry.h"
 #include "graph/memory.h"
 #include "graph/operators.h"
 #include "knowledge/find_norms.h"
-#include "rules/identity_kernel.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
