@@ -14,6 +14,12 @@
 
 namespace bnfold {
 
+// How large the values of each channel are, [C] in double.
+struct Spread {
+  at::Tensor mean;
+  at::Tensor deviation;
+};
+
 // A norm, or a constant scale, which is folded as a norm is.
 struct Norm {
   enum Kind {
@@ -34,6 +40,7 @@ struct Norm {
   torch::jit::Node* reader = nullptr;      // in one branch, where the only node is a condition whose branches are this norm
   std::optional<int64_t> only_rank = {};   // of the input, for which it is this norm
   std::optional<int64_t> never_rank = {};  // of the input, for which it may be something else
+  std::optional<Spread> spread = {};       // of the input, where running statistics tell it
 
   torch::jit::Node* node() const { return nodes.back(); }
   torch::jit::Value* input() const { return (reader != nullptr ? reader : nodes.front())->input(input_place); }

@@ -23,6 +23,14 @@ bool is_bound(const Edit& edit) {
   return std::holds_alternative<Bound>(edit);
 }
 
+// Whether a layer gets a weight of `dtype`.
+bool sets(const std::vector<Edit>& edits, at::ScalarType dtype) {
+  return std::any_of(edits.begin(), edits.end(), [dtype](const Edit& edit) {
+    const auto* set = std::get_if<SetInput>(&edit);
+    return set != nullptr && set->tensor.scalar_type() == dtype;
+  });
+}
+
 }  // namespace
 
 std::optional<Decline> why_not_written(const jit::Value* value, const ParameterStore& store) {
@@ -99,15 +107,22 @@ std::optional<Decline> why_not_in_dtype(const std::vector<Edit>& edits, const No
 }
 
 std::optional<Decline> why_not_in_range(const std::vector<Edit>& edits, const Norm& norm, double stretch) {
-  at::ScalarType dtype = norm.dtype;
-  for (const Edit& edit : edits) {
-    const auto* set = std::get_if<SetInput>(&edit);
-    if (set != nullptr && set->tensor.scalar_type() == at::kHalf) dtype = at::kHalf;
-  }
+  const at::ScalarType dtype = sets(edits, at::kHalf) ? at::kHalf : norm.dtype;
   const double most = dtype == at::kHalf ? 0x1p4 : dtype == at::kDouble ? 0x1p256 : 0x1p32;
   if (stretch <= most) return std::nullopt;
   return Decline{Reason::scale_not_invertible, norm.node(),
                  fmt::format("other values would be scaled by up to {:.1e}, too much for {}", stretch, toString(dtype))};
+}
+
+std::optional<Decline> why_not_in_spread(const std::vector<Edit>& edits, const Norm& norm, const at::Tensor& lent) {
+  const bool narrow = sets(edits, at::kHalf) || sets(edits, at::kBFloat16);
+  const double deviations = narrow ? 1 : 8;
+  const Spread& spread = *norm.spread;
+  const at::Tensor beyond = lent.flatten().abs() - spread.mean.abs();
+  if (beyond.le(spread.deviation * deviations).all().item<bool>()) return std::nullopt;
+  return Decline{
+      Reason::scale_not_invertible, norm.node(),
+      fmt::format("shift / scale is larger than the mean and {} standard deviations of what others read too", deviations)};
 }
 
 }  // namespace bnfold

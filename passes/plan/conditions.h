@@ -38,4 +38,8 @@ std::optional<Decline> why_not_in_dtype(const std::vector<Edit>& edits, const No
 // the largest factor by which one is.
 std::optional<Decline> why_not_in_range(const std::vector<Edit>& edits, const Norm& norm, double stretch);
 
+// A shift `lent` that is added to the norm's input and taken off again leaves a rounding error of its own size. So it is no larger than the
+// values, whose spread the norm tells, but for a few bits in wide dtypes.
+std::optional<Decline> why_not_in_spread(const std::vector<Edit>& edits, const Norm& norm, const at::Tensor& lent);
+
 }  // namespace bnfold

@@ -36,7 +36,8 @@ class Search {
     }
     if (const auto decline = why_not_bounded(plan_.edits, norm_, known_)) return decline;
     if (const auto decline = why_not_in_dtype(plan_.edits, norm_, known_, reads_forward_)) return decline;
-    return why_not_in_range(plan_.edits, norm_, stretch_);
+    if (const auto decline = why_not_in_range(plan_.edits, norm_, stretch_)) return decline;
+    return lent_ ? why_not_in_spread(plan_.edits, norm_, *lent_) : std::nullopt;
   }
 
   Plan take_plan() { return std::move(plan_); }
@@ -103,15 +104,18 @@ class Search {
 
   void lay_out(Layout layout) { plan_.layout = std::max(plan_.layout, layout); }
 
-  // The other readers of a value that is to become affine(value) lack the inverse of that. Only a scale can be taken back: subtracting
-  // a shift that is large beside the value leaves rounding errors in its place.
+  // The other readers of a value that is to become affine(value) lack the inverse of that. A scale can always be taken back. Subtracting a
+  // shift that is large beside the value leaves rounding errors in its place, and only of its own input does the norm tell how large it is.
   std::optional<Decline> why_not_alone(const Wanted& step) {
     std::vector<jit::Use> readers = other_readers(norm_, step.value, step.reader);
     if (!readers.empty() && is_along_last(step.value, step.affine)) return read_by(readers.front(), step.value);
     const auto reads_what_stays = [&](const jit::Use& use) { return is_untouched(use, step.affine, norm_, known_, plan_.edits); };
     readers.erase(std::remove_if(readers.begin(), readers.end(), reads_what_stays), readers.end());
     if (readers.empty()) return std::nullopt;
-    if (!rescales_ || algebra::has_shift(step.affine)) return read_by(readers.front(), step.value);
+    const bool shifts = algebra::has_shift(step.affine);
+    const bool lends = step.value == norm_.input() && norm_.spread && !algebra::has_scale(step.affine);
+    if (!rescales_ || (shifts && !lends)) return read_by(readers.front(), step.value);
+    if (shifts) lent_ = step.affine.shift;
     if (algebra::has_zero_scale(step.affine)) {
       return Decline{Reason::scale_not_invertible, readers.front().user,
                      "what reads the value too can't be divided by a scale of 0"};
@@ -209,9 +213,10 @@ class Search {
   std::vector<Wanted> wanted_;
   std::vector<Missing> missing_;
   std::vector<const jit::Node*> passed_;
-  bool reads_forward_ = false;  // somebody reads what stands in the place of the norm's output, or what was rescaled
-  int64_t norm_rank_ = 0;       // of the norm's input
-  double stretch_ = 1;          // the largest factor by which a value is rescaled
+  bool reads_forward_ = false;      // somebody reads what stands in the place of the norm's output, or what was rescaled
+  int64_t norm_rank_ = 0;           // of the norm's input
+  double stretch_ = 1;              // the largest factor by which a value is rescaled
+  std::optional<at::Tensor> lent_;  // what is added to the norm's input, and the others that read it take off again
   std::unordered_set<const jit::Value*> went_back_;
   std::unordered_set<const jit::Value*> went_on_;
   std::unordered_set<const jit::Node*> edited_;  // nodes that let pass only with an edit

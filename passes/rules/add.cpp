@@ -2,10 +2,16 @@
 //
 //   before   (u + k*v) --> norm(scale, shift) --> y          after   norm(scale, shift) of u, + k * norm(scale, 0) of v --> y
 //            norm(scale, shift) of u, + k*v --> y            after   (u + k * v/scale) --> norm(scale, shift) --> y
+//            norm(1, shift) of u, + k*v --> y                after   u + k * norm(1, shift/k) of v --> y          where a layer makes v
+//            x --> conv(W), + k*x --> norm(scale, shift) --> y        after   x --> conv(W') --> norm(scale, shift) --> y
 //
 // Formula     scale * (u + k*v) + shift = (scale*u + shift) + k * (scale*v). A static addend takes its part itself: b' = scale*b + shift.
+//             Of two computed addends the first takes the shift, or the second, scale*u + k * (scale*v + shift/k), where that is what a
+//             layer makes for this sum alone, and the first is not.
 //             A number c becomes 0: scale * (u + k*c) + shift = scale*u + (scale*k*c + shift), (scale*u + shift) + k*c likewise.
 //             (scale*u + shift) + k*v = scale * (u + k * v/scale) + shift; where the affine is missing in v, with u/scale and k*shift.
+//             A layer that makes the other addend for this sum alone takes the shift, too: = scale * (u + k * (v/scale + shift/(k*scale))).
+//             conv(x; W) + k*x = conv(x; W'), with W' as of absorb_identity.
 // Conditions  alpha, k, is a constant, and so is a number that is added    operand_not_constant
 //             before it: scale differs from 0, or is 1                     scale_not_invertible
 //             behind it: the addends are two values                        value_has_other_readers
@@ -15,7 +21,14 @@
 //             and on its device                                            devices_differ
 //             and varies where the affine does, or nowhere                 affine_varies_elsewhere
 // Shapes      any that broadcast; a computed addend must not be broadcast along a dimension along which the affine varies.
+#include <algorithm>
+
+#include "graph/addends.h"
 #include "graph/constants.h"
+#include "graph/conv_geometry.h"
+#include "graph/memory.h"
+#include "graph/operators.h"
+#include "knowledge/find_norms.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
@@ -62,6 +75,60 @@ Answer into_static_addend(const Site& site, const StaticOperand& addend, double 
   return pass;
 }
 
+// What addend `place` is added to has a convolution of it among its addends. The convolution takes the addend in, and the affine is wanted of
+// the rest alone: a value that the convolution reads, too, could not take it.
+std::optional<Pass> without_identity(const Site& site, size_t place) {
+  jit::Node* sum = site.node;
+  jit::Value* value = sum->input(place);
+  jit::Value* rest = sum->input(1 - place);
+  const Memory& memory = site.known.store.memory();
+  // What is left takes the place of the sum, and so has its order in memory, and is memory that may be written to.
+  if (*weight_in_sum(sum, 1 - place) != 1 || !is_only_reader(sum, rest) || !memory.is_private(rest)) return std::nullopt;
+  const std::vector<Addend> beside = addends_of(rest, 1);
+  const auto lies_in_order = [](const Addend& addend) { return is_dense(addend.value); };
+  const auto reader = only_reader(sum->output());
+  const bool laid_out_anew = reader && is_normalizing(reader->user);  // whatever the order of the sum
+  if (!(laid_out_anew || is_dense(value)) || !std::all_of(beside.begin(), beside.end(), lies_in_order)) return std::nullopt;
+  const at::Tensor ones = at::ones_like(site.affine.scale + site.affine.shift);
+  for (const Addend& addend : beside) {
+    jit::Node* conv = addend.value->node();
+    if (!is_forward_conv(conv) || conv->input(0) != value || !memory.read_the_same(value, conv, sum)) continue;
+    const algebra::Affine times{ones * (*weight_in_sum(sum, place) / addend.weight), at::zeros_like(ones)};
+    const Answer answer = absorb_identity({conv, 0, times, site.norm_dtype, site.from_batch_norm, site.known, site.planned});
+    const auto* absorb = std::get_if<Absorb>(&answer);
+    if (absorb == nullptr) continue;
+    Pass pass{{{rest, site.affine, Way::backward}}, absorb->edits};
+    pass.edits.push_back(Replace{sum, rest});
+    return pass;
+  }
+  return std::nullopt;
+}
+
+// Whether a layer makes addend `place`, which fits the affine, for this sum alone, and takes `affine` in.
+bool is_taken(const Site& site, size_t place, algebra::Affine affine) {
+  const jit::Node* reader = site.node;
+  const jit::Value* value = site.node->input(place);
+  while (is_only_reader(reader, value)) {
+    jit::Node* producer = const_cast<jit::Node*>(value->node());
+    const Rule* rule = rule_for(producer);
+    if (rule == nullptr || rule->backward == nullptr) return false;
+    const Answer answer =
+        rule->backward({producer, value->offset(), affine, site.norm_dtype, site.from_batch_norm, site.known, site.planned});
+    if (std::holds_alternative<Absorb>(answer)) return true;
+    const auto* pass = std::get_if<Pass>(&answer);
+    if (pass == nullptr || !keeps_sizes(producer) || pass->moves.size() != 1 || !pass->edits.empty()) return false;
+    reader = producer;
+    value = pass->moves[0].value;
+    affine = pass->moves[0].affine;
+  }
+  return false;
+}
+
+// The affine of addend `place` that adds `shift` to the sum, where it is scaled by `scale`.
+algebra::Affine with_shift_in_sum(const Site& site, size_t place, const at::Tensor& scale, const at::Tensor& shift) {
+  return {scale, shift / *weight_in_sum(site.node, place)};
+}
+
 }  // namespace
 
 Answer add_backward(const Site& site) {
@@ -81,12 +148,19 @@ Answer add_backward(const Site& site) {
   if (node->input(0) == node->input(1)) {
     return Decline{Reason::value_has_other_readers, node, "it adds the value to itself"};
   }
+  for (const size_t place : {1, 0}) {
+    if (const auto pass = without_identity(site, place)) return *pass;
+  }
   for (const size_t place : {0, 1}) {
     if (!site.known.extents.fit(node->input(place), site.affine)) {
       return Decline{Reason::sizes_unknown, node, "an addend may be broadcast"};
     }
   }
-  return Pass{{{node->input(0), site.affine, Way::backward}, {node->input(1), algebra::scale_only(site.affine), Way::backward}}};
+  const algebra::Affine scaled = algebra::scale_only(site.affine);
+  const algebra::Affine shifted = with_shift_in_sum(site, 1, site.affine.scale, site.affine.shift);
+  const bool second = algebra::has_shift(site.affine) && !is_taken(site, 0, site.affine) && is_taken(site, 1, shifted);
+  return Pass{{{node->input(0), second ? scaled : site.affine, Way::backward},
+               {node->input(1), second ? shifted : scaled, Way::backward}}};
 }
 
 Answer add_forward(const Site& site) {
@@ -103,6 +177,14 @@ Answer add_forward(const Site& site) {
     return Decline{Reason::operand_not_constant, node, "the addend is computed while the module runs"};
   }
   jit::Value* other = node->input(1 - site.place);
+  const bool divides = !algebra::has_zero_scale(site.affine) && other != node->input(site.place);
+  if (divides && *factor != 0 && algebra::has_shift(site.affine)) {
+    const at::Tensor inverse = site.affine.scale.reciprocal();
+    const algebra::Affine shifted = with_shift_in_sum(site, 1 - site.place, inverse, share * inverse);
+    if (is_only_reader(node, other) && site.known.extents.fit(other, shifted) && is_taken(site, 1 - site.place, shifted)) {
+      return Pass{{{node->output(), algebra::scale_only(site.affine), Way::forward}, {other, shifted, Way::backward}}};
+    }
+  }
   Pass pass = to_output(site, {site.affine.scale, share});
   if (!algebra::has_scale(site.affine)) {
     const auto constant = site.known.store.read(other);

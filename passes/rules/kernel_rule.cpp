@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "graph/constants.h"
+#include "graph/conv_geometry.h"
 #include "knowledge/static_values.h"
 
 namespace bnfold {
@@ -64,6 +65,18 @@ std::variant<Layer, Decline> read_layer_along(const Site& site, const KernelInpu
   if (channels == wanted || (channels == 1 && !site.from_batch_norm)) return read;
   return Decline{Reason::channels_differ, site.node,
                  fmt::format("{} channels {} the layer, the norm has {}", wanted, outputs ? "leave" : "enter", channels)};
+}
+
+// Whether the middle tap of a convolution reads the pixel that it writes.
+bool is_centred(const jit::Node* conv, const at::Tensor& weight) {
+  const auto geometry = conv_geometry(conv, weight);
+  if (!geometry) return false;
+  for (size_t i = 0; i < geometry->stride.size(); ++i) {
+    const int64_t size = weight.size(static_cast<int64_t>(i) + 2);
+    if (geometry->stride[i] != 1 || size % 2 == 0) return false;
+    if (geometry->padding[i] != geometry->dilation[i] * (size / 2)) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -171,6 +184,24 @@ Answer absorb_into_inputs(const Site& site, const KernelInputs& inputs, int64_t 
   const Layer& layer = std::get<Layer>(read);
   return write_layer(site, inputs, layer,
                      algebra::scale_and_shift_inputs(layer.kernel, site.affine.scale.flatten(), site.affine.shift.flatten()));
+}
+
+Answer absorb_identity(const Site& site) {
+  const auto groups = constant_int(site.node->namedInput("groups"));
+  if (!groups) return Decline{Reason::operand_not_constant, site.node, "groups is computed while the module runs"};
+  const KernelInputs inputs{argument_index(site.node, "weight"), argument_index(site.node, "bias"),
+                            algebra::KernelLayout::output_first, *groups};
+  const auto read = read_layer(site, inputs);
+  if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
+  const Layer& layer = std::get<Layer>(read);
+  const algebra::Kernel& kernel = layer.kernel;
+  const int64_t channels = site.affine.size_along(1);
+  if (kernel.weight.dim() != site.affine.rank() || !is_centred(site.node, kernel.weight) ||
+      kernel.output_channels() != channels || kernel.input_channels() != channels || !site.affine.varies_only_along(1)) {
+    return Decline{Reason::channels_differ, site.node, "the convolution beside the norm does not keep the size of its input"};
+  }
+  return write_layer(site, inputs, layer,
+                     algebra::with_identity(kernel, site.affine.scale.flatten(), site.affine.shift.flatten()));
 }
 
 }  // namespace bnfold

@@ -67,4 +67,10 @@ Answer absorb_into_outputs(const Site& site, const KernelInputs& inputs, int64_t
 // (shift_at_padding).
 Answer absorb_into_inputs(const Site& site, const KernelInputs& inputs, int64_t channel_dimension, bool takes_shift);
 
+// The site's node, a convolution, takes in that an affine of its input is added to its output, x itself or a norm of x:
+//     W'[o, i, k] = W[o, i, k] + scale[o] where k is the middle tap and i the input that belongs to o,   b'[o] = b[o] + shift[o]
+// for a constant number of groups (operand_not_constant), where the middle tap reads what is added: stride 1, an odd kernel, and zeros around
+// the input that keep its size; and with as many outputs as inputs and channels (channels_differ).
+Answer absorb_identity(const Site& site);
+
 }  // namespace bnfold

@@ -29,6 +29,7 @@ struct Parameters {
   at::Tensor mean;
   at::Tensor deviation;  // sqrt(var + eps)
   jit::Value* leaf;
+  bool has_weight;
 };
 
 std::variant<Parameters, Decline> parameters_of(const Site& site) {
@@ -46,7 +47,8 @@ std::variant<Parameters, Decline> parameters_of(const Site& site) {
       (planned_operand(site, 4)->tensor.to(at::kDouble) + *constant_number(site.node->namedInput("eps"))).sqrt();
   const auto weight = planned_operand(site, 1);
   const auto bias = planned_operand(site, 2);
-  parameters.weight = weight && weight->tensor.defined() ? weight->tensor.to(at::kDouble) : at::ones_like(parameters.mean);
+  parameters.has_weight = weight && weight->tensor.defined();
+  parameters.weight = parameters.has_weight ? weight->tensor.to(at::kDouble) : at::ones_like(parameters.mean);
   parameters.bias = bias && bias->tensor.defined() ? bias->tensor.to(at::kDouble) : at::zeros_like(parameters.mean);
   const int64_t channels = site.affine.size_along(1);
   if (channels != 1 && channels != parameters.mean.numel()) {
@@ -68,9 +70,11 @@ Answer with_parameters(const Site& site, const Parameters& parameters, const at:
     return Decline{Reason::folded_weight_not_finite, site.node,
                    "the parameters of the norm would leave the range of their dtype"};
   }
-  return Absorb{
-      {SetInput{site.node, 1, new_weight, parameters.leaf, "weight"}, SetInput{site.node, 2, new_bias, parameters.leaf, "bias"}},
-      site.known.store.layer(parameters.leaf)};
+  Absorb absorb{{SetInput{site.node, 2, new_bias, parameters.leaf, "bias"}}, site.known.store.layer(parameters.leaf)};
+  if (algebra::has_scale(site.affine) || !parameters.has_weight) {
+    absorb.edits.push_back(SetInput{site.node, 1, new_weight, parameters.leaf, "weight"});
+  }
+  return absorb;
 }
 
 }  // namespace

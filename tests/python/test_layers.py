@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 import zoo
-from cases import assert_folded, assert_kept, double, folded, prepared
+from cases import assert_equal, assert_folded, assert_kept, double, folded, prepared
 from torch import nn
 from torch.nn import functional as F
 
@@ -291,3 +291,76 @@ def test_strides_of_the_output_stay(model, shape, spelling):
     model, inputs = model(), (double(*shape),)
     result = folded(model, inputs, spelling)
     assert result.module(*inputs).stride() == model(*inputs).stride()
+
+
+class PreActivation(nn.Module):
+    """norm, ReLU, convolution with zero padding, twice, beside an identity."""
+
+    def __init__(self, dimensions: int, activation: bool):
+        super().__init__()
+        self.norm1, self.norm2 = NORMS[dimensions](6), NORMS[dimensions](6)
+        self.conv1 = CONVS[dimensions](6, 6, 3, padding=1, bias=False)
+        self.conv2 = CONVS[dimensions](6, 6, 3, padding=1, bias=False)
+        self.first = nn.ReLU() if activation else nn.Identity()
+
+    def forward(self, x):
+        return x + self.conv2(F.relu(self.norm2(self.conv1(self.first(self.norm1(x))))))
+
+
+def pre_activation(dimensions: int, activation: bool = True) -> nn.Sequential:
+    stem = CONVS[dimensions](3, 6, 3, padding=1)
+    return nn.Sequential(stem, PreActivation(dimensions, activation), PreActivation(dimensions, activation))
+
+
+@both_spellings
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_pre_activation_blocks(dimensions, spelling):
+    model, inputs = pre_activation(dimensions), (image(dimensions, 3),)
+    result = folded(model, inputs, spelling)
+    assert_folded(result)
+    for size in [1, 5]:
+        assert_equal(model, result, double(1, 3, *[size] * dimensions))
+    model[2].norm1.weight.data[1] = 1e-3
+    model[2].norm1.bias.data[1] = 1.0
+    kept = bnfold.fold(zoo.to_torchscript(model, inputs, spelling), inputs).report.kept
+    assert [norm.name for norm in kept] == ["2.norm1"]
+    assert "scale_not_invertible" in [obstacle.reason for obstacle in kept[0].obstacles]
+
+
+@both_spellings
+def test_pre_activation_blocks_without_an_activation(spelling):
+    model, inputs = prepared(pre_activation(2, activation=False), (image(2, 3),)), (image(2, 3),)
+    for block in (model[1], model[2]):
+        block.norm1.weight.data.masked_fill_(block.norm1.weight == 0, -0.5)
+    result = bnfold.fold(zoo.to_torchscript(model, inputs, spelling), inputs)
+    assert_folded(result)
+    for size in [1, 5]:
+        assert_equal(model, result, double(1, 3, size, size))
+    # a constant that zeros surround
+    model[1].norm1.weight.data[1] = 0
+    kept = bnfold.fold(zoo.to_torchscript(model, inputs, spelling), inputs).report.kept
+    assert [norm.name for norm in kept] == ["1.norm1"]
+
+
+class ReparametrizedDepthwise(nn.Module):
+    """The token mixer of RepViT."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.point = nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.Conv2d(6, 6, 1, groups=6)
+        self.norm = nn.BatchNorm2d(6)
+
+    def forward(self, x):
+        return self.norm(self.conv(x) + self.point(x) + x)
+
+
+@both_spellings
+def test_a_value_beside_convolutions_of_it_with_gammas_of_zero(spelling):
+    model, inputs = nn.Sequential(nn.Conv2d(3, 6, 3), ReparametrizedDepthwise(), ReparametrizedDepthwise()), (image(2, 3),)
+    prepared(model, inputs)
+    for block in (model[1], model[2]):
+        block.norm.weight.data[:2] = 0
+    result = bnfold.fold(zoo.to_torchscript(model, inputs, spelling), inputs)
+    assert_folded(result)
+    assert "aten::add" not in str(result.module.inlined_graph)
+    assert_equal(model, result, double(1, 3, 4, 7))

@@ -211,6 +211,98 @@ TEST_F(AddRule, DoesNoHarmWhereOnlyTheShiftGoesBackIntoASumOfAValueAndItself) {
   expect_unharmed(model.module, {image});
 }
 
+TEST_F(AddRule, GivesTheShiftToTheAddendThatALayerMakes) {
+  Model model = two_convs("torch.relu(u) + v");
+  tensor_of(model, "weight").abs_();
+  expect_folded(model.module, {image}, "norm", "conv2, conv1");
+  model = two_convs("torch.sub(torch.relu(u), v, alpha=3)");
+  tensor_of(model, "weight").abs_();
+  expect_folded(model.module, {image}, "norm", "conv2, conv1");
+}
+
+TEST_F(AddRule, DeclinesAShiftThatNeitherAddendTakes) {
+  Model model = two_convs("torch.relu(u) + torch.relu(v)");
+  tensor_of(model, "weight").abs_();
+  expect_kept(model.module, {image}, "norm", Reason::operator_not_affine);
+}
+
+// u = stem(x), c = conv(u); norm of the sum, where gammas of 0 can't be taken back from u
+class AddOfItsInput : public AddRule {
+ protected:
+  static Model with(const std::string& sum, const std::string& call = conv("conv", "u", 1), at::IntArrayRef weight = {4, 4, 3, 3},
+                    const std::string& behind = "") {
+    Model model;
+    model.layer("stem", {4, 3, 1, 1}, 4).layer("conv", weight, 4).layer("point", {4, 1, 1, 1}, 4).norm("norm", 4);
+    return model.forward(
+        fmt::format("u = {}\nc = {}\np = torch.conv2d(u, self.point.weight, self.point.bias, [1, 1], [0, 0], [1, 1], "
+                    "4)\ns = {}\nreturn {}{}",
+                    conv("stem", "x"), call, sum, batch_norm("norm", "s"), behind));
+  }
+
+  static std::string call(const std::string& arguments) {
+    return fmt::format("torch.conv2d(u, self.conv.weight, self.conv.bias, {})", arguments);
+  }
+};
+
+TEST_F(AddOfItsInput, BecomesATapOfTheConvolution) {
+  for (const char* sum : {"c + u", "u + c", "c - u", "c.add_(u)", "torch.add(c, u, alpha=3)"}) {
+    const FoldResult result = expect_folded(with(sum).module, {image}, "norm", "conv");
+    EXPECT_EQ(count_nodes(result.module, "aten::add") + count_nodes(result.module, "aten::sub"), 0) << sum;
+  }
+}
+
+TEST_F(AddOfItsInput, IsLeftOutOfASumOfSeveral) {
+  for (const char* sum : {"(c + p) + u", "u + (c + p)", "(c + u) + p", "(p - c) + u"}) {
+    const FoldResult result = fold(with(sum).module);
+    EXPECT_TRUE(result.report.kept.empty()) << sum;
+    expect_unharmed(with(sum).module, {image});
+  }
+}
+
+TEST_F(AddOfItsInput, MeetsEveryConvolutionThatKeepsTheSize) {
+  expect_folded(with("c + u", call("[1, 1], [0, 0], [1, 1], 1"), {4, 4, 1, 1}).module, {image}, "norm", "conv");
+  expect_folded(with("c + u", call("[1, 1], [2, 2], [2, 2], 1")).module, {image}, "norm", "conv");
+  expect_folded(with("c + u", call("[1, 1], [1, 1], [1, 1], 2"), {4, 2, 3, 3}).module, {image}, "norm", "conv");
+  expect_folded(with("c + u", call("[1, 1], 'same', [1, 1], 4"), {4, 1, 3, 3}).module, {image.narrow(0, 0, 1)}, "norm", "conv");
+}
+
+TEST_F(AddOfItsInput, DeclinesAConvolutionOfAnotherSize) {
+  expect_kept(with("c + u", call("[1, 1], 'same', [1, 1], 1"), {4, 4, 2, 2}).module, {image}, "norm",
+              Reason::value_has_other_readers);
+  const at::Tensor pixel = at::randn({2, 3, 1, 1}, at::kDouble);
+  expect_kept(with("c + u", call("[2, 2], [1, 1], [1, 1], 1")).module, {pixel}, "norm", Reason::value_has_other_readers);
+}
+
+TEST_F(AddOfItsInput, DeclinesAConvolutionOfAnotherValue) {
+  expect_kept(with("c + u", conv("conv", "torch.tanh(u)", 1)).module, {image}, "norm", Reason::value_has_other_readers);
+}
+
+TEST_F(AddOfItsInput, DeclinesAConvolutionThatCountsSeveralTimes) {
+  expect_kept(with("torch.add(u, c, alpha=2)").module, {image}, "norm", Reason::value_has_other_readers);
+  expect_kept(with("u - c").module, {image}, "norm", Reason::value_has_other_readers);
+}
+
+TEST_F(AddOfItsInput, DeclinesWhereTheConvolutionIsReadToo) {
+  expect_kept(with("c + u", conv("conv", "u", 1), {4, 4, 3, 3}, " * c").module, {image}, "norm", Reason::value_has_other_readers);
+}
+
+TEST_F(AddOfItsInput, DeclinesWhereItIsWrittenBetween) {
+  EXPECT_EQ(expect_unharmed(with("c + u.mul_(2.0)").module, {image}).report.folded.size(), 0U);
+}
+
+// As conv(u) + u is permuted in memory where u is, and conv(u) may not be.
+TEST_F(AddOfItsInput, DeclinesAnOrderThatAViewSees) {
+  const auto viewed = [](const std::string& value) {
+    Model model;
+    model.layer("conv", {4, 4, 3, 3}, 4).layer("stem", {4, 4, 1, 1}, 4).norm("norm", 4);
+    return model.forward(
+        fmt::format("u = {}\ns = u + {}\nt = s.flatten(2)\nreturn {}", value, conv("conv", "u", 1), batch_norm("norm", "t")));
+  };
+  const at::Tensor wide = at::randn({2, 4, 6, 6}, at::kDouble);
+  expect_folded(viewed(conv("stem", "x")).module, {wide}, "norm", "conv", with_rank(4));
+  expect_kept(viewed("x.transpose(2, 3)").module, {wide}, "norm", Reason::value_has_other_readers, "", with_rank(4));
+}
+
 class AddForward : public AddRule {
  protected:
   // y is the norm of x, u = conv1(x); conv of the sum
@@ -314,6 +406,22 @@ TEST_F(AddForward, DeclinesAnAddendWithAnotherReader) {
 TEST_F(AddForward, LetsAShiftPassWhateverTheOtherAddendIs) {
   Model model = before_conv("y + torch.sigmoid(u)");
   expect_folded(with_shift_only(model).module, {image}, "norm", "conv");
+}
+
+TEST_F(AddForward, GivesTheShiftToTheOtherAddendWhereALayerTakesIt) {
+  const auto before_padding = [](const std::string& sum) {
+    Model model;
+    model.layer("conv1", {3, 3, 1, 1}, 3).layer("conv", {3, 3, 3, 3}, 3).norm("norm", 3);
+    model.forward(fmt::format("y = {}\nu = {}\nz = {}\nreturn {}", batch_norm("norm", "x"), conv("conv1", "torch.tanh(x)"), sum,
+                              conv("conv", "z", 1)));
+    return without_zero_scale(model);
+  };
+  for (const char* sum : {"y + u", "u + y", "y - u", "torch.add(u, y, alpha=2)", "torch.sub(y, u, alpha=3)"}) {
+    expect_folded(before_padding(sum).module, {image}, "norm", "conv1, conv");
+  }
+  expect_stopped(before_padding("y + u * u").module, {image}, "norm", "forward", Reason::value_has_other_readers);
+  Model model = before_padding("y + torch.sigmoid(u)");
+  expect_stopped(with_shift_only(model).module, {image}, "norm", "forward", Reason::shift_at_padding);
 }
 
 TEST_F(AddForward, CountsTheShiftTwiceWhereTheNormIsAddedToItself) {
