@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <unordered_set>
+
 #include "knowledge/find_norms.h"
 #include "knowledge/ranks.h"
 #include "plan/apply.h"
@@ -39,6 +41,16 @@ KeptNorm kept(const Norm& norm, const Refusal& refusal) {
   return kept;
 }
 
+// Where every part of a value has the same norm behind it, all of them go in one fold.
+std::vector<Norm> norms_that_go_along(const Plan& plan, const ParameterStore& store) {
+  std::vector<Norm> norms;
+  for (const Edit& edit : plan.edits) {
+    const auto* replaced = std::get_if<Replace>(&edit);
+    if (replaced != nullptr && is_normalizing(replaced->node)) norms.push_back(*read_norm(replaced->node, store));
+  }
+  return norms;
+}
+
 }  // namespace
 
 // Until nothing moves any more: a norm that is gone may have stood in the way of another one.
@@ -59,8 +71,10 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
   for (bool moved = true; moved && !is_at_limit();) {
     moved = false;
     left.clear();
+    std::unordered_set<const jit::Node*> gone;
     for (jit::Node* node : find_whole_norms(graph, store)) {
       if (is_at_limit()) break;
+      if (gone.count(node) != 0) continue;
       const auto norm = read_norm(node, store);
       if (!norm) continue;
       const auto decision = plan(*norm, store, ranks);
@@ -69,8 +83,13 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
         continue;
       }
       const Plan& fold = std::get<Plan>(decision);
+      const std::vector<Norm> others = norms_that_go_along(fold, store);
       if (norm->kind == Norm::scale && fold.added_nodes() > 0) continue;
       (norm->kind == Norm::scale ? report.scales : report.folded).push_back({norm->name, fold.direction, fold.into});
+      for (const Norm& other : others) {
+        report.folded.push_back({other.name, fold.direction, fold.into});
+        gone.insert(other.node());
+      }
       apply(fold, *norm, store, ranks);
       moved = changed = true;
     }

@@ -25,6 +25,9 @@ std::optional<Decline> why_not_of_rank(const torch::jit::Value* value, const alg
 // batch_norm makes a permuted or sliced input dense, as view needs it.
 std::optional<Decline> why_not_viewed(const torch::jit::Node* node, const Norm& norm);
 
+// The same norm of another part of a value, which goes along, is none that the affine meets elsewhere.
+std::optional<Decline> why_not_along(const std::vector<Edit>& edits, const Norm& norm);
+
 // Bounds stand beside the norm, so that nothing before it can become one. They have the norm's dtype, and so must the value, which the layers
 // that take the affine tell.
 std::optional<Decline> why_not_bounded(const std::vector<Edit>& edits, const Norm& norm, const Knowledge& known);

@@ -34,6 +34,7 @@ class Search {
       const auto decline = wanted_.empty() ? go_on(take_first(missing_)) : go_back(take_last(wanted_));
       if (decline) return decline;
     }
+    if (const auto decline = why_not_along(plan_.edits, norm_)) return decline;
     if (const auto decline = why_not_bounded(plan_.edits, norm_, known_)) return decline;
     if (const auto decline = why_not_in_dtype(plan_.edits, norm_, known_, reads_forward_)) return decline;
     return why_not_in_range(plan_.edits, norm_, stretch_);

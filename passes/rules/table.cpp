@@ -150,7 +150,7 @@ const std::vector<Rule>& rule_table() {
       {"squeeze", {"aten::unsqueeze"}, unsqueeze_backward, unsqueeze_forward},
       {"slice", {"aten::slice.Tensor", "aten::narrow", "aten::narrow.Tensor", "aten::select.int"}, slice_backward, slice_forward},
       {"slice",
-       {"aten::chunk", "aten::split", "aten::split.Tensor", "aten::split.sizes", "aten::split_with_sizes"},
+       {"aten::chunk", "aten::split", "aten::split.Tensor", "aten::split.sizes", "aten::split_with_sizes", "aten::unbind.int"},
        nullptr,
        split_forward},
       {"slice", {"prim::ListUnpack", "aten::__getitem__.t"}, piece_backward, nullptr},
