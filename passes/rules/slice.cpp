@@ -115,9 +115,7 @@ jit::Node* same_norm_behind(const Site& site, const jit::Value* part) {
   const auto norm = read_norm(node, site.known.store);
   if (!norm || !std::holds_alternative<algebra::Affine>(norm->content)) return nullptr;
   if (norm->dtype != site.norm_dtype || !site.from_batch_norm) return nullptr;
-  const algebra::Affine affine = norm->affine(site.affine.rank());
-  const bool is_same = affine.scale.device() == site.affine.scale.device() && affine.scale.equal(site.affine.scale) &&
-                       affine.shift.equal(site.affine.shift);
+  const bool is_same = algebra::is_same(norm->affine(site.affine.rank()), site.affine);
   const bool is_hidden = !is_order_visible(node->output(0)) && !site.known.store.memory().may_be_written(node->output(0));
   return is_same && is_hidden ? node : nullptr;
 }
