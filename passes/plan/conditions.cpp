@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "graph/memory.h"
+#include "graph/swapped_channels.h"
 #include "knowledge/dtypes.h"
 #include "knowledge/extents.h"
 
@@ -59,8 +60,13 @@ bool is_along_last(const jit::Value* value, const algebra::Affine& affine) {
   return affine.rank() == 1 && value->node()->kind() == jit::aten::linear;
 }
 
+bool is_of_any_rank(const jit::Value* value, const algebra::Affine& affine) {
+  if (is_along_last(value, affine)) return true;
+  return affine.rank() >= 2 && affine.varies_only_along(1) && swaps_channels_of_linear(value->node());
+}
+
 std::optional<Decline> why_not_of_rank(const jit::Value* value, const algebra::Affine& affine, const Knowledge& known) {
-  if (is_along_last(value, affine)) return std::nullopt;
+  if (is_of_any_rank(value, affine)) return std::nullopt;
   if (known.ranks.allow(value, affine.rank())) return std::nullopt;
   return Decline{Reason::rank_unknown, value->node(),
                  fmt::format("a value of rank {} where {} was expected", *known.ranks.of(value), affine.rank())};

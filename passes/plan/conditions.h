@@ -20,6 +20,9 @@ std::optional<Decline> why_not_reached(const torch::jit::Value* value, const tor
 // Whether the affine is for a linear layer that may be called on a value of any rank.
 bool is_along_last(const torch::jit::Value* value, const algebra::Affine& affine);
 
+// Whether the affine is right there for every rank: that of such a layer, or of the channels behind linear(x).transpose(1, -1).
+bool is_of_any_rank(const torch::jit::Value* value, const algebra::Affine& affine);
+
 std::optional<Decline> why_not_of_rank(const torch::jit::Value* value, const algebra::Affine& affine, const Knowledge& known);
 
 // batch_norm makes a permuted or sliced input dense, as view needs it.
