@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <unordered_set>
 
 #include "knowledge/find_norms.h"
@@ -39,6 +40,15 @@ KeptNorm kept(const Norm& norm, const Refusal& refusal) {
     kept.obstacles.push_back(std::move(obstacle));
   }
   return kept;
+}
+
+// An affine with constants that nobody reads but who called the module: it brings an output into the range that is wanted there.
+bool scales_an_output(const Norm& norm) {
+  if (is_normalizing(norm.node()) || norm.reader != nullptr) return false;
+  const auto& uses = norm.node()->output(0)->uses();
+  return std::all_of(uses.begin(), uses.end(), [](const jit::Use& use) {
+    return use.user->kind() == jit::prim::Return && use.user->owningBlock() == use.user->owningGraph()->block();
+  });
 }
 
 // Where every part of a value has the same norm behind it, all of them go in one fold.
@@ -79,7 +89,7 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
       if (!norm) continue;
       const auto decision = plan(*norm, store, ranks);
       if (const auto* refusal = std::get_if<Refusal>(&decision)) {
-        if (norm->kind == Norm::batch_norm) left.push_back(kept(*norm, *refusal));
+        if (norm->kind == Norm::batch_norm && !scales_an_output(*norm)) left.push_back(kept(*norm, *refusal));
         continue;
       }
       const Plan& fold = std::get<Plan>(decision);
