@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <unordered_set>
+
 #include "knowledge/find_norms.h"
 #include "knowledge/ranks.h"
 #include "plan/apply.h"
@@ -39,6 +42,25 @@ KeptNorm kept(const Norm& norm, const Refusal& refusal) {
   return kept;
 }
 
+// An affine with constants that nobody reads but who called the module: it brings an output into the range that is wanted there.
+bool scales_an_output(const Norm& norm) {
+  if (is_normalizing(norm.node()) || norm.reader != nullptr) return false;
+  const auto& uses = norm.node()->output(0)->uses();
+  return std::all_of(uses.begin(), uses.end(), [](const jit::Use& use) {
+    return use.user->kind() == jit::prim::Return && use.user->owningBlock() == use.user->owningGraph()->block();
+  });
+}
+
+// Where every part of a value has the same norm behind it, all of them go in one fold.
+std::vector<Norm> norms_that_go_along(const Plan& plan, const ParameterStore& store) {
+  std::vector<Norm> norms;
+  for (const Edit& edit : plan.edits) {
+    const auto* replaced = std::get_if<Replace>(&edit);
+    if (replaced != nullptr && is_normalizing(replaced->node)) norms.push_back(*read_norm(replaced->node, store));
+  }
+  return norms;
+}
+
 }  // namespace
 
 // Until nothing moves any more: a norm that is gone may have stood in the way of another one.
@@ -59,18 +81,25 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
   for (bool moved = true; moved && !is_at_limit();) {
     moved = false;
     left.clear();
+    std::unordered_set<const jit::Node*> gone;
     for (jit::Node* node : find_whole_norms(graph, store)) {
       if (is_at_limit()) break;
+      if (gone.count(node) != 0) continue;
       const auto norm = read_norm(node, store);
       if (!norm) continue;
       const auto decision = plan(*norm, store, ranks);
       if (const auto* refusal = std::get_if<Refusal>(&decision)) {
-        if (norm->kind == Norm::batch_norm) left.push_back(kept(*norm, *refusal));
+        if (norm->kind == Norm::batch_norm && !scales_an_output(*norm)) left.push_back(kept(*norm, *refusal));
         continue;
       }
       const Plan& fold = std::get<Plan>(decision);
+      const std::vector<Norm> others = norms_that_go_along(fold, store);
       if (norm->kind == Norm::scale && fold.added_nodes() > 0) continue;
       (norm->kind == Norm::scale ? report.scales : report.folded).push_back({norm->name, fold.direction, fold.into});
+      for (const Norm& other : others) {
+        report.folded.push_back({other.name, fold.direction, fold.into});
+        gone.insert(other.node());
+      }
       apply(fold, *norm, store, ranks);
       moved = changed = true;
     }

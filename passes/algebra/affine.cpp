@@ -82,6 +82,10 @@ Affine shift_only(const Affine& affine) {
   return {at::ones_like(affine.scale), affine.shift};
 }
 
+bool is_same(const Affine& one, const Affine& other) {
+  return one.scale.device() == other.scale.device() && one.scale.equal(other.scale) && one.shift.equal(other.shift);
+}
+
 bool is_neutral(const Affine& affine) {
   return !has_scale(affine) && !has_shift(affine);
 }

@@ -63,6 +63,7 @@ bool has_shift(const Affine& affine);       // some shift is not 0
 bool has_scale(const Affine& affine);       // some scale is not 1
 bool is_neutral(const Affine& affine);      // every scale is 1, every shift 0
 bool has_zero_scale(const Affine& affine);  // some scale is 0
+bool is_same(const Affine& one, const Affine& other);  // to the last bit, on one device
 bool is_mask(const Affine& affine);         // every scale is 0 or 1, every shift 0
 
 // The largest factor by which a scale that is not 0 makes a value larger or smaller: max |scale| or 1 / min |scale|, at least 1.

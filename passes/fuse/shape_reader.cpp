@@ -79,6 +79,7 @@ SizeList ShapeReader::of(const jit::Value* output) {
       return unshuffled(node);
     case Shape::pieces:  // lists
     case Shape::unbound:
+    case Shape::resized:
     case Shape::unknown:
       break;
   }

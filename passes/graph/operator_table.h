@@ -47,6 +47,7 @@ enum class Shape {
   padded,    // the last dimensions grow
   cut,       // one dimension shrinks: slice, narrow
   reduced,   // over dimensions: mean, sum
+  resized,   // as many dimensions as the first input has, of other sizes
   shuffled,  // channels become pixels
   unshuffled,
 };

@@ -67,10 +67,13 @@ std::optional<CutRange> range_of_cut(const jit::Node* node, int64_t size) {
 }
 
 bool makes_pieces(const jit::Node* node) {
-  return operator_of(node).shape == Shape::pieces;
+  return operator_of(node).shape == Shape::pieces || operator_of(node).shape == Shape::unbound;
 }
 
 std::optional<std::vector<int64_t>> lengths_of_pieces(const jit::Node* cut, std::optional<int64_t> whole) {
+  if (operator_of(cut).shape == Shape::unbound) {
+    return whole ? std::optional(std::vector<int64_t>(*whole, 1)) : std::nullopt;
+  }
   if (cut->input(1)->type()->kind() == c10::TypeKind::ListType) {
     auto lengths = constant_ints(cut->input(1));
     if (lengths && whole && std::accumulate(lengths->begin(), lengths->end(), int64_t{0}) != *whole) return std::nullopt;
@@ -315,11 +318,12 @@ std::optional<int64_t> Extents::of_part(const jit::Node* node, int64_t dimension
   return range ? std::optional<int64_t>(range->length) : std::nullopt;
 }
 
-// An element of the list that chunk or split return.
+// An element of the list that chunk, split or unbind return.
 std::optional<int64_t> Extents::of_piece(const jit::Node* node, std::optional<int64_t> place, int64_t dimension) const {
   if (!makes_pieces(node)) return std::nullopt;
   const auto cut = constant_dimension(node->namedInput("dim"), ranks_.of(node->input(0)));
   if (!cut) return std::nullopt;
+  if (operator_of(node).shape == Shape::unbound) return of(node->input(0), dimension + (dimension >= *cut ? 1 : 0));
   const auto whole = of(node->input(0), dimension);
   if (*cut != dimension) return whole;
   return place ? size_of_piece(node, *place, whole) : std::nullopt;

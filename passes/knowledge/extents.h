@@ -70,7 +70,7 @@ struct CutRange {
 // What slice, narrow and select take of `size` elements; nothing where the bounds are computed, or leave some out between them.
 std::optional<CutRange> range_of_cut(const torch::jit::Node* cut, int64_t size);
 
-// Whether the operator cuts a tensor into a list: chunk, split.
+// Whether the operator cuts a tensor into a list: chunk, split, unbind.
 bool makes_pieces(const torch::jit::Node* node);
 
 // The sizes along the cut of what such an operator makes of `whole` elements; nothing where they are computed, or made of a size that is not

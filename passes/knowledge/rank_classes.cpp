@@ -91,6 +91,8 @@ void RankClasses::settle() {
   for (bool changed = true; changed;) {
     changed = join_imports();
     for (const Largest& largest : largest_) changed |= conclude(largest);
+    for (const Chosen& chosen : chosen_) changed |= conclude(chosen);
+    for (const Product& product : products_) changed |= conclude(product);
   }
 }
 
@@ -186,10 +188,8 @@ bool RankClasses::conclude(const Largest& largest) {
   }
   const RankFacts before = facts(largest.result);
   narrow(largest.result, all.least, all.most);
-  if (rank) learn(largest.result, rank->number, rank->strength);
-  const RankFacts after = facts(largest.result);
-  bool changed = before.least != after.least || before.most != after.most || before.hinted != after.hinted ||
-                 before.assumed != after.assumed;
+  bool changed = before.least != facts(largest.result).least || before.most != facts(largest.result).most;
+  if (rank) changed |= learn_anew(largest.result, *rank);
   for (size_t i = 0; i < sources.size(); ++i) {
     const Relation own = root(largest.sources[i].member);
     const auto is_no_larger = [&](size_t other) {
@@ -204,6 +204,36 @@ bool RankClasses::conclude(const Largest& largest) {
     changed |= merge(largest.sources[i].member, largest.result, largest.sources[i].difference);
   }
   return changed;
+}
+
+bool RankClasses::conclude(const Chosen& chosen) {
+  const auto first = facts(chosen.first).rank();
+  const auto second = facts(chosen.second).rank();
+  if (first && second && first->number == second->number) {
+    return learn_anew(chosen.result, {first->number, std::max(first->strength, second->strength)});
+  }
+  const auto deciding = chosen.decider ? facts(chosen.decider->value).rank() : std::nullopt;
+  if (!deciding) return false;
+  const auto taken = (deciding->number == chosen.decider->rank) == chosen.decider->takes_first ? first : second;
+  return taken && learn_anew(chosen.result, {taken->number, std::max(taken->strength, deciding->strength)});
+}
+
+bool RankClasses::conclude(const Product& product) {
+  const auto first = facts(product.first).rank();
+  const auto second = facts(product.second).rank();
+  if (!first || !second || first->number < 1 || second->number < 1) return false;
+  const int64_t vectors = (first->number == 1 ? 1 : 0) + (second->number == 1 ? 1 : 0);
+  const int64_t rank = std::max<int64_t>(std::max(first->number, second->number), 2) - vectors;
+  return learn_anew(product.result, {rank, std::max(first->strength, second->strength)});
+}
+
+// Whether that tells something new.
+bool RankClasses::learn_anew(Member member, const Rank& rank) {
+  const RankFacts before = facts(member);
+  learn(member, rank.number, rank.strength);
+  const RankFacts after = facts(member);
+  return before.least != after.least || before.most != after.most || before.hinted != after.hinted ||
+         before.assumed != after.assumed;
 }
 
 // What has one rank outside has it inside too. Whether there was anything to join.

@@ -68,6 +68,28 @@ class RankClasses {
   };
   void relate(Largest largest) { largest_.push_back(std::move(largest)); }
 
+  // rank(result) is that of `first` and of `second`, which are equal; or, where the rank of `value` decides, that of the one that it takes.
+  struct Chosen {
+    struct Decider {
+      Member value;
+      int64_t rank;
+      bool takes_first;  // whether this rank takes the first one, and every other rank the second, or the other way round
+    };
+    Member first;
+    Member second;
+    Member result;
+    std::optional<Decider> decider = {};
+  };
+  void relate(const Chosen& chosen) { chosen_.push_back(chosen); }
+
+  // rank(result) is that of the product of two tensors, of which one may be a vector and adds no dimension.
+  struct Product {
+    Member first;
+    Member second;
+    Member result;
+  };
+  void relate(const Product& product) { products_.push_back(product); }
+
   // Draws all conclusions from what was told.
   void settle();
 
@@ -104,6 +126,9 @@ class RankClasses {
   Relation root(Member member) const;
   bool merge(Member one, Member other, int64_t difference);
   bool conclude(const Largest& largest);
+  bool conclude(const Chosen& chosen);
+  bool conclude(const Product& product);
+  bool learn_anew(Member member, const Rank& rank);
   bool join_imports();
   RankFacts facts(Member member) const;
   std::optional<Relation> find(const torch::jit::Value* value, const torch::jit::Block* block) const;
@@ -117,6 +142,8 @@ class RankClasses {
   std::unordered_map<const torch::jit::Block*, std::vector<Import>> imports_;  // of the values from outside that a block reads
   std::vector<const torch::jit::Block*> importing_;                            // in the order of the graph, outer blocks first
   std::vector<Largest> largest_;
+  std::vector<Chosen> chosen_;
+  std::vector<Product> products_;
 };
 
 }  // namespace bnfold

@@ -35,6 +35,12 @@ std::optional<int64_t> length(const jit::Value* list) {
   return std::nullopt;
 }
 
+// One number, or a list of them; none where they are computed.
+std::vector<int64_t> numbers(const jit::Value* value) {
+  if (const auto one = constant_int(value)) return {*one};
+  return constant_ints(value).value_or(std::vector<int64_t>());
+}
+
 bool is_tensor(const jit::Value* value) {
   return value->type()->kind() == c10::TypeKind::TensorType;
 }
@@ -67,9 +73,18 @@ class RankReader {
         if (const auto rank = rank_of_type(output)) classes_.learn(member(output), *rank, Strength::hinted);
       }
     }
-    if (node->kind() == jit::prim::If) read_check();
+    if (node->kind() == jit::prim::If) {
+      read_check();
+      read_results();
+    }
     if (node->kind() == jit::prim::ListUnpack || node->kind() == jit::aten::__getitem__) read_pieces();
     if (node->kind() == jit::aten::unflatten) read_unflattened();
+    if (node->kind() == jit::aten::einsum) read_equation();
+    if (node->kind() == jit::aten::gather) classes_.tie(member(node->namedInput("index")), output());
+    if (is_one_of(node, {"unfold", "one_hot"})) classes_.tie(input(), output(), 1);
+    if (node->kind() == jit::aten::diagonal) classes_.tie(input(), output(), -1);
+    if (node->kind() == jit::aten::tile) read_tiled();
+    if (node->kind() == jit::aten::_native_multi_head_attention) prove(input(), 3);
     read(operator_of(node).shape);
   }
 
@@ -92,6 +107,7 @@ class RankReader {
       case Shape::cut:
       case Shape::shuffled:
       case Shape::unshuffled:
+      case Shape::resized:
         return keep();
       case Shape::convolution:
         keep();
@@ -141,11 +157,14 @@ class RankReader {
         return read_joined();
       case Shape::reduced:
         return read_reduced();
+      case Shape::stacked:
+        return read_stacked();
+      case Shape::attention:
+        return read_attention();
+      case Shape::squeezed:
+        return read_squeezed();
       case Shape::pieces:  // read where the list is taken apart
       case Shape::unbound:
-      case Shape::stacked:
-      case Shape::attention:
-      case Shape::squeezed:
       case Shape::unknown:
         return;
     }
@@ -176,9 +195,59 @@ class RankReader {
   }
 
   void read_layer() {
-    if (static_rank_(node_->input(1)) != 2) return;
+    if (static_rank_(node_->input(1)) != 2) return read_product();
     classes_.narrow(input(), 1, RankFacts().most);
     keep();
+  }
+
+  void read_product() {
+    if (node_->kind() != jit::aten::matmul) return;
+    for (const size_t place : {size_t{0}, size_t{1}}) prove(input(place), static_rank_(node_->input(place)));
+    classes_.relate(RankClasses::Product{input(0), input(1), output()});
+  }
+
+  void read_stacked() {
+    const jit::Node* list = node_->input(0)->node();
+    if (list->kind() != jit::prim::ListConstruct) return;
+    for (const jit::Value* part : list->inputs()) classes_.tie(member(part), output(), 1);
+  }
+
+  // A mask may have more dimensions.
+  void read_attention() {
+    if (!is_left_out(node_, "attn_mask")) return;
+    classes_.relate(RankClasses::Largest{{{input(0)}, {input(1)}, {input(2)}}, output(), 2});
+  }
+
+  // Of a dimension that surely has one element: that a reduction or adaptive pooling left.
+  void read_squeezed() {
+    const auto dimension = has_argument(node_, "dim") ? constant_int(node_->input(1)) : std::nullopt;
+    if (!dimension) return;
+    const jit::Node* producer = node_->input(0)->node();
+    const Shape shape = operator_of(producer).shape;
+    if (shape == Shape::reduced && has_argument(producer, "dim") && has_argument(producer, "keepdim")) {
+      const auto dimensions = numbers(producer->namedInput("dim"));
+      const bool keeps = constant_bool(producer->namedInput("keepdim")) == true;
+      const bool reduced = std::find(dimensions.begin(), dimensions.end(), *dimension) != dimensions.end();
+      if (keeps && reduced) classes_.tie(input(), output(), -1);
+    }
+    if (shape == Shape::adapted) {
+      const auto sizes = numbers(producer->input(1));
+      const int64_t place = *dimension + static_cast<int64_t>(sizes.size());
+      if (*dimension < 0 && place >= 0 && sizes[place] == 1) classes_.tie(input(), output(), -1);
+    }
+  }
+
+  // "bij,ij->bj" makes two dimensions.
+  void read_equation() {
+    const auto equation = constant_string(node_->input(0));
+    const size_t arrow = equation ? equation->find("->") : std::string::npos;
+    if (arrow == std::string::npos || equation->find("...") != std::string::npos) return;
+    const auto is_letter = [](char one) { return one != ' '; };
+    prove(output(), std::count_if(equation->begin() + static_cast<std::ptrdiff_t>(arrow) + 2, equation->end(), is_letter));
+  }
+
+  void read_tiled() {
+    if (const auto times = length(node_->input(1))) classes_.relate(RankClasses::Largest{{{input()}}, output(), *times});
   }
 
   void read_broadcast() {
@@ -224,8 +293,9 @@ class RankReader {
     const auto keeps = constant_bool(node_->namedInput("keepdim"));
     if (!keeps) return;
     if (*keeps) return keep();
-    const auto dimensions = length(node_->namedInput("dim"));
-    if (dimensions == 0) return prove(output(), 0);
+    const bool one = constant_int(node_->namedInput("dim")).has_value();
+    const auto dimensions = one ? std::optional<int64_t>(1) : length(node_->namedInput("dim"));
+    if (is_left_out(node_, "dim") || dimensions == 0) return prove(output(), 0);
     if (dimensions == 1) return classes_.relate({{{input(), -1}}, output()});  // a number can be reduced too
     if (dimensions) classes_.tie(input(), output(), -*dimensions);
   }
@@ -236,6 +306,23 @@ class RankReader {
     if (shape != Shape::pieces && shape != Shape::unbound) return;
     const int64_t difference = shape == Shape::unbound ? -1 : 0;
     for (const jit::Value* piece : node_->outputs()) classes_.tie(member(cut->input(0)), member(piece), difference);
+  }
+
+  // The results of a condition, which a rank may decide.
+  void read_results() {
+    const jit::Node* condition = node_->input()->node();
+    const bool compares = condition->kind() == jit::aten::eq || condition->kind() == jit::aten::ne;
+    const auto rank = compares ? constant_int(condition->input(1)) : std::nullopt;
+    std::optional<RankClasses::Chosen::Decider> decider;
+    if (rank && condition->input(0)->node()->kind() == jit::aten::dim) {
+      decider = {member(condition->input(0)->node()->input()), *rank, condition->kind() == jit::aten::eq};
+    }
+    for (size_t place = 0; place < node_->outputs().size(); ++place) {
+      if (!is_tensor(node_->output(place))) continue;
+      const auto result = [&](const jit::Block* branch) { return classes_.member(branch->outputs()[place], branch); };
+      classes_.relate(
+          RankClasses::Chosen{result(node_->blocks()[0]), result(node_->blocks()[1]), member(node_->output(place)), decider});
+    }
   }
 
   // if dim(x) == rank: squeeze(f(unsqueeze(x, 0)), 0) else: f(x), where f usually gets a batch.

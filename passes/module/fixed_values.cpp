@@ -18,7 +18,7 @@ namespace {
 
 bool is_plain(const c10::IValue& value) {
   return value.isNone() || value.isBool() || value.isInt() || value.isDouble() || value.isComplexDouble() || value.isString() ||
-         value.isDevice();
+         value.isDevice() || value.isEnum();
 }
 
 bool is_plain_sequence(const c10::IValue& value) {

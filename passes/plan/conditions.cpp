@@ -5,7 +5,9 @@
 #include <algorithm>
 
 #include "graph/memory.h"
+#include "graph/swapped_channels.h"
 #include "knowledge/dtypes.h"
+#include "knowledge/extents.h"
 
 namespace bnfold {
 
@@ -17,6 +19,14 @@ namespace {
 bool is_of_a_norm(const Edit& edit) {
   const auto* set = std::get_if<SetInput>(&edit);
   return set != nullptr && is_normalizing(set->node);
+}
+
+// Whether a loop takes a list apart, one part in each round: for part in chunks.
+bool takes_each_part_once(const jit::Node* reader) {
+  const jit::Node* loop = reader->owningBlock()->owningNode();
+  if (reader->kind() != jit::aten::__getitem__ || loop == nullptr || loop->kind() != jit::prim::Loop) return false;
+  const jit::Node* cut = reader->input(0)->node();
+  return reader->input(1) == reader->owningBlock()->inputs()[0] && makes_pieces(cut) && cut->owningBlock() == loop->owningBlock();
 }
 
 bool is_bound(const Edit& edit) {
@@ -45,7 +55,8 @@ std::optional<Decline> why_not_reached(const jit::Value* value, const jit::Node*
     return Decline{Reason::value_has_other_readers, producer, "the value depends on the norm itself"};
   }
   if (producer->kind() != jit::prim::Param) {
-    if (!is_in_loop_behind(reader, producer)) return std::nullopt;
+    const jit::Node* taker = takes_each_part_once(reader) ? reader->input(0)->node() : reader;
+    if (!is_in_loop_behind(taker, producer)) return std::nullopt;
     return Decline{Reason::value_from_other_block, producer, "a loop normalizes again and again what is computed before it"};
   }
   const bool graph_input = producer->owningBlock() == producer->owningGraph()->block();
@@ -57,8 +68,13 @@ bool is_along_last(const jit::Value* value, const algebra::Affine& affine) {
   return affine.rank() == 1 && value->node()->kind() == jit::aten::linear;
 }
 
+bool is_of_any_rank(const jit::Value* value, const algebra::Affine& affine) {
+  if (is_along_last(value, affine)) return true;
+  return affine.rank() >= 2 && affine.varies_only_along(1) && swaps_channels_of_linear(value->node());
+}
+
 std::optional<Decline> why_not_of_rank(const jit::Value* value, const algebra::Affine& affine, const Knowledge& known) {
-  if (is_along_last(value, affine)) return std::nullopt;
+  if (is_of_any_rank(value, affine)) return std::nullopt;
   if (known.ranks.allow(value, affine.rank())) return std::nullopt;
   return Decline{Reason::rank_unknown, value->node(),
                  fmt::format("a value of rank {} where {} was expected", *known.ranks.of(value), affine.rank())};
@@ -67,6 +83,18 @@ std::optional<Decline> why_not_of_rank(const jit::Value* value, const algebra::A
 std::optional<Decline> why_not_viewed(const jit::Node* node, const Norm& norm) {
   if (node->kind() != jit::aten::view || is_dense(norm.input())) return std::nullopt;
   return Decline{Reason::memory_order_unknown, node, "a view of what may be permuted in memory"};
+}
+
+std::optional<Decline> why_not_along(const std::vector<Edit>& edits, const Norm& norm) {
+  const auto node_of = [](const Edit& edit) { return std::visit([](const auto& one) { return one.node; }, edit); };
+  for (const Edit& edit : edits) {
+    const jit::Node* node = node_of(edit);
+    if (!std::holds_alternative<Replace>(edit) || !is_normalizing(node)) continue;
+    const auto edits_of_it = std::count_if(edits.begin(), edits.end(), [&](const Edit& other) { return node_of(other) == node; });
+    if (edits_of_it == 1 && !norm.is_made_by(node)) continue;
+    return Decline{Reason::value_has_other_readers, node, "the norm of another part depends on this one"};
+  }
+  return std::nullopt;
 }
 
 std::optional<Decline> why_not_bounded(const std::vector<Edit>& edits, const Norm& norm, const Knowledge& known) {

@@ -20,10 +20,16 @@ std::optional<Decline> why_not_reached(const torch::jit::Value* value, const tor
 // Whether the affine is for a linear layer that may be called on a value of any rank.
 bool is_along_last(const torch::jit::Value* value, const algebra::Affine& affine);
 
+// Whether the affine is right there for every rank: that of such a layer, or of the channels behind linear(x).transpose(1, -1).
+bool is_of_any_rank(const torch::jit::Value* value, const algebra::Affine& affine);
+
 std::optional<Decline> why_not_of_rank(const torch::jit::Value* value, const algebra::Affine& affine, const Knowledge& known);
 
 // batch_norm makes a permuted or sliced input dense, as view needs it.
 std::optional<Decline> why_not_viewed(const torch::jit::Node* node, const Norm& norm);
+
+// The same norm of another part of a value, which goes along, is none that the affine meets elsewhere.
+std::optional<Decline> why_not_along(const std::vector<Edit>& edits, const Norm& norm);
 
 // Bounds stand beside the norm, so that nothing before it can become one. They have the norm's dtype, and so must the value, which the layers
 // that take the affine tell.

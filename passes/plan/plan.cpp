@@ -77,7 +77,9 @@ struct Subject {
 
 // The plan with the checks of what nothing proves, or why that can't be done.
 std::variant<Plan, Decline> checked(const Subject& subject, Plan found, Direction direction, const Asked& asked) {
-  std::vector<AskedRanks::Need> all = subject.needs;
+  std::vector<AskedRanks::Need> all;
+  const bool any_rank = direction == Direction::backward && is_of_any_rank(subject.norm.input(), subject.affine);
+  if (!any_rank || !subject.norm.along_channels) all = subject.needs;
   all.insert(all.end(), asked.ranks.needs().begin(), asked.ranks.needs().end());
   auto checks = plan_checks(subject.norm, all, subject.ranks);
   if (const auto* decline = std::get_if<Decline>(&checks)) return *decline;

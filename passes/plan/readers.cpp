@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "graph/operators.h"
 #include "knowledge/extents.h"
@@ -12,18 +13,26 @@ namespace bnfold {
 
 namespace jit = torch::jit;
 
-std::vector<jit::Use> other_readers(const Norm& norm, const jit::Value* value, const jit::Use& reader) {
+namespace {
+
+// Whether `use` is how `reader` reads the value.
+bool is_of_reader(const jit::Use& use, const jit::Use& reader, const Norm& norm) {
+  if (use.user == reader.user) return true;
+  if (norm.is_made_by(reader.user) && norm.is_made_by(use.user)) return true;
+  if (makes_pieces(use.user) && reader.user->input(0)->node() == use.user) return true;  // its rule asks for the other pieces
+  if (use.user->kind() == jit::prim::ListConstruct && only_concatenation(use.user) == reader.user) return true;
+  const bool leaves_branch = use.user->kind() == jit::prim::Return && use.user->owningBlock()->owningNode() == reader.user;
+  return leaves_branch && use.offset == reader.offset;
+}
+
+}  // namespace
+
+std::vector<jit::Use> other_readers(const Norm& norm, const jit::Value* value, const std::vector<jit::Use>& readers) {
   std::vector<jit::Use> others;
-  const bool read_by_norm = norm.is_made_by(reader.user);
-  for (const jit::Use& use : value->uses()) {
-    if (use.user == reader.user || reads_metadata_only(use.user, value)) continue;
-    if (read_by_norm && norm.is_made_by(use.user)) continue;
-    if (makes_pieces(use.user) && reader.user->input(0)->node() == use.user) continue;  // its rule asks for the other pieces
-    if (use.user->kind() == jit::prim::ListConstruct && only_concatenation(use.user) == reader.user) continue;
-    const bool leaves_branch = use.user->kind() == jit::prim::Return && use.user->owningBlock()->owningNode() == reader.user;
-    if (leaves_branch && use.offset == reader.offset) continue;
-    others.push_back(use);
-  }
+  std::copy_if(value->uses().begin(), value->uses().end(), std::back_inserter(others), [&](const jit::Use& use) {
+    return !reads_metadata_only(use.user, value) &&
+           std::none_of(readers.begin(), readers.end(), [&](const jit::Use& reader) { return is_of_reader(use, reader, norm); });
+  });
   return others;
 }
 

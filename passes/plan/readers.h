@@ -12,8 +12,9 @@
 
 namespace bnfold {
 
-// Who beside `reader`, which is on the way to `norm`, reads the contents of `value`.
-std::vector<torch::jit::Use> other_readers(const Norm& norm, const torch::jit::Value* value, const torch::jit::Use& reader);
+// Who beside `readers`, which are on the way to `norm`, reads the contents of `value`.
+std::vector<torch::jit::Use> other_readers(const Norm& norm, const torch::jit::Value* value,
+                                           const std::vector<torch::jit::Use>& readers);
 
 // Whether `reader`, of a value that is to become affine(value), takes only a part of it that stays as it is.
 bool is_untouched(const torch::jit::Use& reader, const algebra::Affine& affine, const Norm& norm, const Knowledge& known,

@@ -34,6 +34,7 @@ class Search {
       const auto decline = wanted_.empty() ? go_on(take_first(missing_)) : go_back(take_last(wanted_));
       if (decline) return decline;
     }
+    if (const auto decline = why_not_along(plan_.edits, norm_)) return decline;
     if (const auto decline = why_not_bounded(plan_.edits, norm_, known_)) return decline;
     if (const auto decline = why_not_in_dtype(plan_.edits, norm_, known_, reads_forward_)) return decline;
     if (const auto decline = why_not_in_range(plan_.edits, norm_, stretch_)) return decline;
@@ -49,7 +50,15 @@ class Search {
  private:
   void want(jit::Value* value, const algebra::Affine& affine, const jit::Use& reader, const std::optional<DimensionOrder>& order,
             bool is_viewed) {
-    wanted_.push_back({value, affine, reader, order, is_viewed});
+    const auto same = std::find_if(wanted_.begin(), wanted_.end(), [&](const Wanted& other) {
+      return other.value == value && other.order == order && algebra::is_same(other.affine, affine);
+    });
+    if (same != wanted_.end()) {
+      same->readers.push_back(reader);
+      same->is_viewed |= is_viewed;
+      return;
+    }
+    wanted_.push_back({value, affine, {reader}, order, is_viewed});
   }
 
   // What is missing in a value was told for the value as it was. Scales may come in any order.
@@ -69,7 +78,9 @@ class Search {
 
   std::optional<Decline> go_back(const Wanted& step) {
     jit::Node* producer = step.value->node();
-    if (const auto decline = why_not_reached(step.value, step.reader.user, norm_)) return decline;
+    for (const jit::Use& reader : step.readers) {
+      if (const auto decline = why_not_reached(step.value, reader.user, norm_)) return decline;
+    }
     if (const auto decline = why_not_of_rank(step.value, step.affine, known_)) return decline;
     if (const auto decline = why_not_alone(step)) return decline;
     if (const auto decline = why_not_written(step.value, known_.store)) return decline;
@@ -93,7 +104,8 @@ class Search {
     const Pass& pass = way_of(answer);
     std::optional<DimensionOrder> order = step.order;
     if (order && !pass.order.empty()) order = composed(pass.order, *order);
-    if (order && pass.moves.size() != 1) {
+    const bool is_copied = producer->kind() != jit::prim::If;
+    if (order && pass.moves.size() != 1 && is_copied) {
       lay_out(layout_behind_view(order));
       order = std::nullopt;
     }
@@ -107,7 +119,7 @@ class Search {
   // The other readers of a value that is to become affine(value) lack the inverse of that. A scale can always be taken back. Subtracting a
   // shift that is large beside the value leaves rounding errors in its place, and only of its own input does the norm tell how large it is.
   std::optional<Decline> why_not_alone(const Wanted& step) {
-    std::vector<jit::Use> readers = other_readers(norm_, step.value, step.reader);
+    std::vector<jit::Use> readers = other_readers(norm_, step.value, step.readers);
     if (!readers.empty() && is_along_last(step.value, step.affine)) return read_by(readers.front(), step.value);
     const auto reads_what_stays = [&](const jit::Use& use) { return is_untouched(use, step.affine, norm_, known_, plan_.edits); };
     readers.erase(std::remove_if(readers.begin(), readers.end(), reads_what_stays), readers.end());

@@ -15,9 +15,9 @@ namespace bnfold {
 struct Wanted {
   torch::jit::Value* value;
   algebra::Affine affine;
-  torch::jit::Use reader;               // that wants it; of a branch, which output of it
-  std::optional<DimensionOrder> order;  // of the norm's input as a view of the value; nothing behind a copy
-  bool is_viewed = false;               // whether the norm's input may be the memory of the value
+  std::vector<torch::jit::Use> readers;  // that want it; of a branch, which output of it
+  std::optional<DimensionOrder> order;   // of the norm's input as a view of the value; nothing behind a copy
+  bool is_viewed = false;                // whether the norm's input may be the memory of the value
 };
 
 // An affine that is missing in a value.
@@ -26,7 +26,7 @@ struct Missing {
   algebra::Affine affine;
 };
 
-// Takes the last of them away.
+// Takes away the last of them in the order of the graph.
 Wanted take_last(std::vector<Wanted>& all);
 
 // Takes away the first of them in the order of the graph.

@@ -8,6 +8,7 @@
 // Formula     scale * (u + k*v) + shift = (scale*u + shift) + k * (scale*v). A static addend takes its part itself: b' = scale*b + shift.
 //             Of two computed addends the first takes the shift, or the second, scale*u + k * (scale*v + shift/k), where that is what a
 //             layer makes for this sum alone, and the first is not.
+//             Zeros stay as they are: scale * (0 + v) + shift = 0 + (scale*v + shift), whatever the scale.
 //             A number c becomes 0: scale * (u + k*c) + shift = scale*u + (scale*k*c + shift), (scale*u + shift) + k*c likewise.
 //             (scale*u + shift) + k*v = scale * (u + k * v/scale) + shift; where the affine is missing in v, with u/scale and k*shift.
 //             A layer that makes the other addend for this sum alone takes the shift, too: = scale * (u + k * (v/scale + shift/(k*scale))).
@@ -53,6 +54,25 @@ Edit without_number(const Site& site) {
   if (value->type()->kind() != c10::TypeKind::TensorType) return SetNumber{site.node, 1, 0};
   const at::Tensor zero = at::zeros_like(*site.known.store.read(value));
   return SetInput{site.node, 1, zero, value, attribute_name(site.known.store, value)};
+}
+
+// Whether input `place` of the sum is all zeros in every run, in an order in memory that the sum may have as well.
+bool is_zeros(const Site& site, size_t place) {
+  jit::Value* value = site.node->input(place);
+  if (site.known.store.memory().may_be_written(value)) return false;
+  if (is_one_of(value->node(), {"zeros", "new_zeros"})) return true;
+  if (is_one_of(value->node(), {"zeros_like"})) return is_dense(value->node()->input(0));
+  const auto tensor = site.known.store.read(value);
+  const bool is_plain =
+      tensor && tensor->defined() && tensor->layout() == at::kStrided && !tensor->is_meta() && !tensor->is_quantized();
+  return is_plain && tensor->is_contiguous() && tensor->eq(0).all().item<bool>();
+}
+
+// Which addend is zeros beside the other one, that counts once; nothing where neither is.
+std::optional<size_t> place_of_zeros(const Site& site) {
+  if (site.node->input(1)->type()->kind() != c10::TypeKind::TensorType) return std::nullopt;
+  if (weight_in_sum(site.node, 1) == 1.0 && is_zeros(site, 0)) return 0;
+  return is_zeros(site, 1) ? std::optional<size_t>(1) : std::nullopt;
 }
 
 Answer into_static_addend(const Site& site, const StaticOperand& addend, double factor) {
@@ -145,6 +165,11 @@ Answer add_backward(const Site& site) {
   }
   const auto addend = planned_operand(site, 1);
   if (addend && addend->tensor.defined() && addend->views.empty()) return into_static_addend(site, *addend, *factor);
+  if (const auto zeros = place_of_zeros(site)) {
+    jit::Value* other = node->input(1 - *zeros);
+    if (site.known.extents.fit(other, site.affine)) return Pass{{{other, site.affine, Way::backward}}};
+    return Decline{Reason::sizes_unknown, node, "an addend may be broadcast"};
+  }
   if (node->input(0) == node->input(1)) {
     return Decline{Reason::value_has_other_readers, node, "it adds the value to itself"};
   }
@@ -186,7 +211,7 @@ Answer add_forward(const Site& site) {
     }
   }
   Pass pass = to_output(site, {site.affine.scale, share});
-  if (!algebra::has_scale(site.affine)) {
+  if (!algebra::has_scale(site.affine) || place_of_zeros(site) == 1 - site.place) {
     const auto constant = site.known.store.read(other);
     const int64_t most = site.affine.rank();
     if (constant && constant->defined() ? constant->dim() <= most : site.known.ranks.is_at_most(other, most)) return pass;

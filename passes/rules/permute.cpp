@@ -2,6 +2,8 @@
 //
 //   before   x --> permute --> norm(scale, shift) --> y          after   norm(permute^-1 scale, permute^-1 shift) of x --> permute --> y
 //
+// What has one scale for each channel behind linear(x).transpose(1, -1) has it for each row of the layer's weight, whatever the rank.
+//
 // Conditions  the dimensions are constants                                 operand_not_constant
 //             and dimensions of a value of this rank                       rank_unknown
 #include <fmt/format.h>
@@ -11,6 +13,7 @@
 #include <numeric>
 
 #include "graph/constants.h"
+#include "graph/swapped_channels.h"
 #include "rules/rule.h"
 
 namespace bnfold {
@@ -61,6 +64,11 @@ std::variant<std::vector<int64_t>, Decline> checked_order(const Site& site) {
 }  // namespace
 
 Answer permute_backward(const Site& site) {
+  if (swaps_channels_of_linear(site.node) && site.affine.rank() >= 2 && site.affine.varies_only_along(1)) {
+    Pass pass = to_input(site, {site.affine.scale.flatten(), site.affine.shift.flatten()});
+    pass.order = {0, 2, 1};  // a norm lays out anew what has three dimensions or more
+    return pass;
+  }
   const auto checked = checked_order(site);
   if (const auto* decline = std::get_if<Decline>(&checked)) return *decline;
   const auto& order = std::get<std::vector<int64_t>>(checked);

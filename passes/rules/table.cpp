@@ -15,6 +15,7 @@ Answer activation_backward(const Site& site);
 Answer activation_forward(const Site& site);
 Answer add_backward(const Site& site);
 Answer add_forward(const Site& site);
+Answer attention_forward(const Site& site);
 Answer branch_backward(const Site& site);
 Answer cast_backward(const Site& site);
 Answer cast_forward(const Site& site);
@@ -82,6 +83,7 @@ const std::vector<Rule>& rule_table() {
        {"aten::lstm.input", "aten::gru.input", "aten::rnn_tanh.input", "aten::rnn_relu.input"},
        nullptr,
        recurrent_forward},
+      {"attention", {"aten::_native_multi_head_attention"}, nullptr, attention_forward},
       {"norm", {"aten::batch_norm", "aten::instance_norm"}, norm_backward, norm_forward},
 
       // arithmetic
@@ -150,7 +152,7 @@ const std::vector<Rule>& rule_table() {
       {"squeeze", {"aten::unsqueeze"}, unsqueeze_backward, unsqueeze_forward},
       {"slice", {"aten::slice.Tensor", "aten::narrow", "aten::narrow.Tensor", "aten::select.int"}, slice_backward, slice_forward},
       {"slice",
-       {"aten::chunk", "aten::split", "aten::split.Tensor", "aten::split.sizes", "aten::split_with_sizes"},
+       {"aten::chunk", "aten::split", "aten::split.Tensor", "aten::split.sizes", "aten::split_with_sizes", "aten::unbind.int"},
        nullptr,
        split_forward},
       {"slice", {"prim::ListUnpack", "aten::__getitem__.t"}, piece_backward, nullptr},

@@ -140,18 +140,25 @@ TEST_F(FindNorms, FindsNoStaticFactorOfWhichAPartIsWrittenInPlace) {
 }
 
 // conv --> `normalized`, an expression of y --> scale and shift of `sizes`
-FoldResult with_affine_behind(const std::string& normalized, at::IntArrayRef sizes, const at::Tensor& x) {
+FoldResult with_affine_behind(const std::string& normalized, at::IntArrayRef sizes, const at::Tensor& x,
+                              const std::string& end = "") {
   Model model;
   model.layer("conv", {4, 3, 3, 3}, 4).parameter("scale", at::rand(sizes, at::kDouble) + 0.5);
   model.parameter("shift", at::randn(sizes, at::kDouble));
-  model.forward(fmt::format("y = {}\nreturn {} * self.scale + self.shift", conv("conv", "x"), normalized));
+  model.forward(fmt::format("y = {}\nreturn ({} * self.scale + self.shift){}", conv("conv", "x"), normalized, end));
   return expect_unharmed(model.module, {x});
 }
 
 TEST_F(FindNorms, KeepsAnAffineOfEachChannelAsANorm) {
-  EXPECT_EQ(with_affine_behind("torch.tanh(y)", {4, 1, 1}, x).report.kept.size(), 1U);
-  EXPECT_EQ(with_affine_behind("(torch.tanh(y) / 3.0)", {4, 1, 1}, x).report.kept.size(), 1U);
-  EXPECT_EQ(with_affine_behind("(torch.tanh(y) * torch.sigmoid(y))", {4, 1, 1}, x).report.kept.size(), 1U);
+  for (const char* value : {"torch.tanh(y)", "(torch.tanh(y) / 3.0)", "(torch.tanh(y) * torch.sigmoid(y))"}) {
+    EXPECT_EQ(with_affine_behind(value, {4, 1, 1}, x, ".sin()").report.kept.size(), 1U) << value;
+  }
+}
+
+// Images of which each channel gets its mean and deviation back.
+TEST_F(FindNorms, FindsNoNormInAnAffineOfAnOutput) {
+  EXPECT_EQ(with_affine_behind("torch.tanh(y)", {4, 1, 1}, x).report.kept.size(), 0U);
+  EXPECT_EQ(with_affine_behind("y", {4, 1, 1}, x).report.folded.size(), 1U);
 }
 
 TEST_F(FindNorms, FindsNoNormInOneNumberForAllChannels) {

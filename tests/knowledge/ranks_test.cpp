@@ -7,6 +7,9 @@
 #include <memory>
 #include <unordered_map>
 
+#include "support/expect.h"
+#include "support/model.h"
+
 namespace bnfold::test {
 
 namespace jit = torch::jit;
@@ -364,6 +367,80 @@ TEST_F(RanksOf, WhatABranchMakesIsNotAskedOutside) {
        "  %y : Tensor = aten::nonzero(%x)\n");
   EXPECT_EQ(ranks->witness(values.at("v"), branch()).value, values.at("w"));
   EXPECT_EQ(ranks->witness(values.at("y"), graph->block()).value, values.at("y"));
+}
+
+// norm(linear(y)), where y is made of x [3, 5, 4].
+class RankBehind : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  static Model behind(const std::string& statements, int64_t columns) {
+    Model model;
+    model.layer("linear", {6, columns}, 6).norm("norm", 6).parameter("square.weight", at::randn({4, 4}, at::kDouble));
+    return model.forward(statements + "\ny = torch.linear(y, self.linear.weight, self.linear.bias)\nreturn " +
+                         batch_norm("norm", "y"));
+  }
+
+  const at::Tensor x = at::randn({3, 5, 4}, at::kDouble);
+};
+
+TEST_F(RankBehind, IsKnown) {
+  const std::vector<std::pair<std::string, int64_t>> all = {
+      {"y, i = x.max(1)", 4},
+      {"y, i = torch.median(x, -2)", 4},
+      {"y, i = x.kthvalue(2, 1)", 4},
+      {"y = x.var([1])", 4},
+      {"y = x.std(1)", 4},
+      {"y = x.prod(1)", 4},
+      {"y = x.logsumexp([1])", 4},
+      {"y = x.argmax(1).to(x.dtype)", 4},
+      {"y, i = x[:, 0].topk(2)", 2},
+      {"y, i = x[:, 0].sort(1)", 4},
+      {"y = x[:, 0].index_select(1, x[0, 0].argsort())", 4},
+      {"y = x[:, 0].gather(1, x[:, 1].argmax(1, True))", 1},
+      {"y = torch.matmul(x[:, 0], x[0].t())", 5},
+      {"y = torch.matmul(x.transpose(1, 2), x)[:, 0]", 4},
+      {"y = torch.matmul(x, x[0, 0])", 5},
+      {"y = torch.matmul(x[:, 0], self.square.weight.t())", 4},
+      {"y = torch.einsum('bij,kj -> bk', [x, self.square.weight])", 4},
+      {"y = torch.stack([x[:, 0, 0], x[:, 1, 0]], 1)", 2},
+      {"y = torch.one_hot(x[:, 0].argmax(1), 4).to(x.dtype)", 4},
+      {"y = x[:, 0].unfold(1, 2, 2)[:, :, 0]", 2},
+      {"y = x.diagonal(0, 1, 2)", 4},
+      {"y = x[:, 0].tile([1, 2])", 8},
+      {"y = torch.glu(x[:, 0], 1)", 2},
+      {"y = x.movedim(1, 2)[:, :, 0]", 4},
+      {"y = x.mean([1], True).squeeze(1)", 4},
+      {"y = torch.adaptive_avg_pool1d(x, [1]).squeeze(-1)", 5},
+      {"y = torch.scaled_dot_product_attention(x, x, x)[:, 0]", 4},
+      {"y = x[:, 0]\nif bool(x.sum() > 0):\n  y = x.mean([1])", 4},
+      {"y = x\nif x.dim() == 3:\n  y = x.mean([1])", 4},
+      {"y = x\nif x.dim() != 2:\n  y = x.mean([1])", 4},
+  };
+  for (const auto& [statements, columns] : all) {
+    SCOPED_TRACE(statements);
+    expect_folded(behind(statements, columns).module, {x}, "norm", "linear", with_rank(3));
+  }
+}
+
+TEST_F(RankBehind, IsUnknown) {
+  const std::vector<std::pair<std::string, int64_t>> all = {
+      {"y = x.mean([1], True).squeeze(x.size(2) - 3)", 4},
+      {"y = x[:, :1].squeeze()", 4},
+      {"y = torch.einsum('...ij -> ...j', [x])", 4},
+      {"y = x[:, 0]\nif bool(x.sum() > 1e9):\n  y = x", 4},
+  };
+  for (const auto& [statements, columns] : all) {
+    SCOPED_TRACE(statements);
+    expect_kept(behind(statements, columns).module, {x}, "norm", Reason::rank_unknown, "", with_rank(3));
+  }
+}
+
+// The rank that decided is that of the example alone.
+TEST_F(RankBehind, IsCheckedWhereAnExampleDecided) {
+  FoldResult result =
+      expect_folded(behind("y = x\nif x.dim() == 3:\n  y = x.mean([1])", 4).module, {x}, "norm", "linear", with_rank(3));
+  EXPECT_THROW(result.module.forward({at::randn({3, 6, 5, 4}, at::kDouble)}), std::exception);
 }
 
 }  // namespace

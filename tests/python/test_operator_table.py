@@ -115,7 +115,7 @@ def expected_shape(row: Row, arguments: tuple, inputs: list[torch.Tensor]):
 
 def expected_rank(row: Row, inputs: list[torch.Tensor]):
     differences = {"adapted": 0, "bordered": 0, "channels": 0, "cut": 0, "padded": 0, "permuted": 0, "pieces": 0, "shuffled": 0}
-    differences |= {"transposed": 0, "unshuffled": 0, "selected": -1, "unbound": -1, "unsqueezed": 1, "stacked": 1}
+    differences |= {"transposed": 0, "unshuffled": 0, "selected": -1, "unbound": -1, "unsqueezed": 1, "stacked": 1, "resized": 0}
     return inputs[0].dim() + differences[row.shape] if row.shape in differences else None
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import enum
 import io
 import itertools
 import pickle
@@ -1059,3 +1060,100 @@ def test_an_optimized_module_is_folded_saved_and_loaded(inputs):
     optimized = bnfold.optimize_for_inference(model, images)
     for one in (bnfold.fold(optimized, images).module, bnfold.fold(saved(optimized), images).module):
         assert_same(model(*images), saved(one)(*images), tolerance=1e-5)
+
+
+# ---- enumerations
+
+
+class Order(enum.Enum):
+    CHANNELS_FIRST = "NCHW"
+    CHANNELS_LAST = "NHWC"
+
+
+class Ordered(nn.Module):
+    """The branch that an attribute decides, as in the patch embeddings of timm."""
+
+    def __init__(self, order: Order):
+        super().__init__()
+        self.conv, self.norm, self.order = nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), order
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.order == Order.CHANNELS_LAST:
+            y = torch.tanh(y)
+        return self.norm(y)
+
+
+class Reordered(Ordered):
+    def forward(self, x):
+        y = self.conv(x)
+        if self.order == Order.CHANNELS_LAST:
+            y = torch.tanh(y)
+        self.order = Order.CHANNELS_LAST
+        return self.norm(y)
+
+
+def test_a_branch_that_an_enumeration_decides():
+    model = prepared(Ordered(Order.CHANNELS_FIRST), (image(),))
+    result = bnfold.fold(torch.jit.script(model))
+    assert_folded(result)
+    x = image()
+    assert relative_error(model(x), saved(result.module)(x)) < EXACT
+    assert_kept(bnfold.fold(torch.jit.script(prepared(Ordered(Order.CHANNELS_LAST), (image(),)))), "operator_not_affine")
+
+
+def test_an_enumeration_that_is_assigned_decides_nothing():
+    assert_kept(bnfold.fold(torch.jit.script(prepared(Reordered(Order.CHANNELS_FIRST), (image(),)))), "operator_not_affine")
+
+
+# ---- parts along the batch
+
+
+class GhostNorm(nn.Module):
+    """The ghost batch norm of TabNet; another norm takes the last part where there is one."""
+
+    def __init__(self, other: bool = False):
+        super().__init__()
+        self.linear, self.norm, self.other = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.BatchNorm1d(6) if other else None
+
+    def forward(self, x):
+        a, b, c = self.linear(x).chunk(3, 0)
+        return torch.cat([self.norm(a), self.norm(b), self.norm(c) if self.other is None else self.other(c)], 0)
+
+
+@both_spellings
+def test_a_ghost_batch_norm(spelling):
+    inputs = (double(7, 4),)
+    assert_folds(prepared(GhostNorm(), inputs), inputs, spelling=spelling)
+    model = prepared(GhostNorm(other=True), inputs)
+    report = bnfold.fold(zoo.to_torchscript(model, inputs, spelling)).report
+    assert {norm.reason for norm in report.kept} == {"value_has_other_readers"} and not report.folded
+
+
+# ---- attention
+
+
+class Attention(nn.Module):
+    def __init__(self, needs_weights: bool = False, alone: bool = True):
+        super().__init__()
+        self.norm, self.attention = nn.BatchNorm1d(8), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.needs_weights, self.alone = needs_weights, alone
+
+    def forward(self, x):
+        y = self.norm(x.transpose(1, 2)).transpose(1, 2)
+        z = y if self.alone else x
+        return self.attention(y, z, z, need_weights=self.needs_weights)[0]
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("needs_weights", [True, False])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_self_attention_in_one_step(batch, needs_weights):
+    model = prepared(Attention(needs_weights), (double(batch, 5, 8),))
+    x = double(batch, 5, 8)
+    with torch.no_grad():
+        traced = torch.jit.trace(model, (x,), check_trace=False)
+        result = bnfold.fold(traced)
+        assert_folded(result)
+        assert relative_error(model(x), result.module(x)) < EXACT
+        assert_kept(bnfold.fold(torch.jit.trace(prepared(Attention(alone=False), (x,)), (x,), check_trace=False)), "value_from_graph_input")

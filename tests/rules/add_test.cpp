@@ -142,6 +142,58 @@ TEST_F(AddRule, DeclinesAStaticAddendOfAnotherDtype) {
   expect_stopped(model.module, {x}, "norm", "backward", Reason::weight_dtype_unsupported, "addend");
 }
 
+// A sum that begins with zeros: y = zeros(...); y = y + conv(x).
+class ZerosInASum : public AddRule {
+ protected:
+  static Model with_zeros(const std::string& zeros, const std::string& sum, const std::string& write = "") {
+    Model model;
+    model.layer("conv1", {4, 3, 3, 3}, 4)
+        .layer("conv2", {4, 3, 3, 3}, 4)
+        .norm("norm", 4)
+        .buffer("none.zeros", at::zeros({4, 1, 1}, at::kDouble));
+    model.forward(fmt::format("u = {}\nv = {}\nz = {}\n{}\nreturn {}", conv("conv1", "x"), conv("conv2", "x"), zeros,
+                              write.empty() ? "pass" : write, batch_norm("norm", "(" + sum + ")")));
+    return model;
+  }
+
+  const char* const made = "torch.zeros([x.size(0), 4, 4, 4], dtype=x.dtype)";
+};
+
+TEST_F(ZerosInASum, LetTheAffinePass) {
+  for (const char* zeros : {made, "torch.zeros_like(u)", "torch.zeros_like(torch.conv2d(x, self.conv1.weight).relu())",
+                            "x.new_zeros([1, 1])", "self.none.zeros"}) {
+    for (const int64_t batch : {1, 3}) {
+      const at::Tensor images = at::randn({batch, 3, 6, 6}, at::kDouble);
+      expect_folded(with_zeros(zeros, "z + v").module, {images}, "norm", "conv2", with_rank(4));
+      expect_folded(with_zeros(zeros, "z + u + v").module, {images}, "norm", "conv2, conv1", with_rank(4));
+      expect_folded(with_zeros(zeros, "v - z").module, {images}, "norm", "conv2", with_rank(4));
+    }
+  }
+}
+
+TEST_F(ZerosInASum, LetTheAffinePassInPlace) {
+  expect_folded(with_zeros("torch.zeros_like(v)", "z", "z += u").module, {image}, "norm", "conv1", with_rank(4));
+}
+
+TEST_F(ZerosInASum, DeclineOnes) {
+  const char* ones = "torch.ones([x.size(0), 4, 4, 4], dtype=x.dtype)";
+  expect_kept(with_zeros(ones, "z + v").module, {image}, "norm", Reason::sizes_unknown, "broadcast", with_rank(4));
+}
+
+TEST_F(ZerosInASum, DeclineZerosThatAreOverwritten) {
+  expect_kept(with_zeros(made, "z + v", "z[:, 0] = 1.0").module, {image}, "norm", Reason::sizes_unknown, "broadcast",
+              with_rank(4));
+}
+
+TEST_F(ZerosInASum, DeclineADifferenceFromThem) {
+  expect_kept(with_zeros(made, "z - v").module, {image}, "norm", Reason::sizes_unknown, "broadcast", with_rank(4));
+}
+
+TEST_F(ZerosInASum, DeclineAnAddendThatMayBeBroadcast) {
+  expect_kept(with_zeros(made, "z + torch.amax(v, [1], True)").module, {image}, "norm", Reason::sizes_unknown, "broadcast",
+              with_rank(4));
+}
+
 TEST_F(AddRule, DeclinesAnAddendForEachRow) {
   expect_kept(sum_then_norm("y + self.shift.bias", {4, 1}).module, {x}, "norm", Reason::affine_varies_elsewhere, "addend");
 }
@@ -320,6 +372,24 @@ TEST_F(AddForward, GivesTheOtherAddendTheInverseScale) {
     const FoldResult result = expect_folded(before_conv(sum).module, {image}, "norm", "conv1, conv");
     EXPECT_EQ(result.report.folded[0].direction, Direction::forward);
   }
+}
+
+TEST_F(AddForward, PassesZerosWithScalesOfZero) {
+  for (const char* sum : {"y + z", "z + y", "y - z"}) {
+    Model made;
+    made.layer("conv", {3, 3, 1, 1}, 3).norm("norm", 3);
+    made.forward(fmt::format("y = {}\nz = torch.zeros([1, 1, 6, 6], dtype=x.dtype)\nreturn {}", batch_norm("norm", "x"),
+                             conv("conv", "(" + std::string(sum) + ")")));
+    expect_folded(made.module, {image}, "norm", "conv", with_rank(4));
+  }
+}
+
+TEST_F(AddForward, DeclinesADifferenceFromZerosWithScalesOfZero) {
+  Model model;
+  model.layer("conv", {3, 3, 1, 1}, 3).norm("norm", 3);
+  model.forward(fmt::format("y = {}\nz = torch.zeros([1, 1, 6, 6], dtype=x.dtype)\nreturn {}", batch_norm("norm", "x"),
+                            conv("conv", "(z - y)")));
+  expect_stopped(model.module, {image}, "norm", "forward", Reason::scale_not_invertible, "scale of 0", with_rank(4));
 }
 
 TEST_F(AddForward, TakesTheInPlaceFormsToo) {

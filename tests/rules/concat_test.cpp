@@ -32,7 +32,7 @@ class ConcatRule : public ::testing::Test {
 
 TEST_F(ConcatRule, GivesEachPartASliceOfTheAffine) {
   expect_folded(behind("torch.cat([u, v], 1)").module, {x}, "norm", "conv2, conv1");
-  expect_folded(behind("torch.concat([v, u], -3)").module, {x}, "norm", "conv1, conv2");
+  expect_folded(behind("torch.concat([v, u], -3)").module, {x}, "norm", "conv2, conv1");
 }
 
 TEST_F(ConcatRule, PassesNestedConcatenations) {

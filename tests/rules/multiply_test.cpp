@@ -152,7 +152,7 @@ TEST_F(MultiplyRule, DeclinesAShiftBeforeAGate) {
 }
 
 TEST_F(MultiplyRule, DeclinesAFactorOfUnknownRank) {
-  Model model = before("y * torch.stack([x.sum(), x.mean()])[0]");
+  Model model = before("y * torch.hstack([x.sum(), x.mean()])[0]");
   expect_stopped(without_shift(model).module, {x}, "norm", "forward", Reason::rank_unknown, "number of dimensions");
 }
 

@@ -113,5 +113,36 @@ TEST_F(PermuteForward, TakesNoMatrixForGrantedBehindAPool) {
   expect_unharmed(model.module, {at::randn({2, 3, 4, 6}, at::kDouble)});
 }
 
+// The channels of linear(x) in front, whatever the rank of x: no check is put into the folded module.
+class ChannelsOfLinear : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(5); }
+
+  static Model transposed(const std::string& dimensions, const std::string& end = "") {
+    Model model;
+    model.layer("linear", {5, 4}, 5).norm("norm", 5);
+    return model.forward(fmt::format("y = torch.linear(x, self.linear.weight, self.linear.bias).transpose({})\nreturn {}{}",
+                                     dimensions, batch_norm("norm", "y"), end));
+  }
+};
+
+TEST_F(ChannelsOfLinear, TakeTheAffineForEveryRank) {
+  for (const char* dimensions : {"1, -1", "-1, 1"}) {
+    for (const char* end : {"", ".view([x.size(0), -1])", ".transpose(1, -1)"}) {
+      const Model model = transposed(dimensions, end);
+      const FoldResult result = fold(model.module);
+      EXPECT_EQ(result.report.folded.size(), 1U);
+      for (const at::IntArrayRef sizes : std::vector<std::vector<int64_t>>{{3, 4}, {1, 4}, {2, 6, 4}, {2, 5, 4}, {2, 3, 5, 4}}) {
+        expect_same_output(model.module, result.module, {at::randn(sizes, at::kDouble)});
+      }
+    }
+  }
+}
+
+TEST_F(ChannelsOfLinear, DeclineWhereTheRankDecides) {
+  expect_kept(transposed("1, 2").module, {at::randn({2, 5, 4}, at::kDouble)}, "norm", Reason::rank_unknown, "example inputs");
+  expect_kept(transposed("0, -1").module, {at::randn({5, 4}, at::kDouble)}, "norm", Reason::affine_varies_elsewhere);
+}
+
 }  // namespace
 }  // namespace bnfold::test

@@ -235,6 +235,72 @@ TEST_F(SliceRule, OverwritesNoPartThatWouldBeViewed) {
   EXPECT_EQ(count_nodes(result.module, "aten::relu_"), 0);
 }
 
+// The parts of a linear layer's output along the batch, as a ghost batch norm has them.
+class SameNormOfParts : public SliceRule {
+ protected:
+  static Model parts(const std::string& statements) {
+    Model model;
+    model.layer("linear", {5, 4}, 5).norm("norm", 5).norm("other", 5);
+    return model.forward("y = torch.linear(x, self.linear.weight, self.linear.bias)\n" + statements);
+  }
+
+  static std::string joined(const std::string& a, const std::string& b) {
+    return fmt::format("return torch.cat([{}, {}], 0)", a, b);
+  }
+
+  const at::Tensor rows = at::randn({6, 4}, at::kDouble);
+  const std::string n_a = batch_norm("norm", "a");
+  const std::string n_b = batch_norm("norm", "b");
+};
+
+TEST_F(SameNormOfParts, GoesIntoTheWhole) {
+  for (const char* cut : {"a, b = torch.chunk(y, 2, 0)", "a, b = torch.split(y, 3, 0)", "l = y.chunk(2, 0)\na = l[0]\nb = l[-1]",
+                          "a, b = torch.split(y, [2, 4], 0)"}) {
+    const FoldResult result = expect_folded(parts(cut + ("\n" + joined(n_a, n_b))).module, {rows}, "norm", "linear");
+    EXPECT_EQ(count_nodes(result.module, "aten::batch_norm"), 0);
+  }
+}
+
+TEST_F(SameNormOfParts, GoesIntoTheWholeBehindALoopOverTheParts) {
+  const std::string loop = "l : List[Tensor] = []\nfor a in y.chunk(3, 0):\n  l.append(" + n_a + ")\n";
+  for (const int64_t batch : {1, 6, 7}) {
+    expect_folded(parts(loop + "return torch.cat(l, 0)").module, {at::randn({batch, 4}, at::kDouble)}, "norm", "linear");
+  }
+}
+
+TEST_F(SameNormOfParts, DeclinesALoopThatTakesOnePartAgainAndAgain) {
+  const std::string loop = "l : List[Tensor] = []\np = y.chunk(3, 0)\nfor a in p:\n  l.append({})\n";
+  const std::string same = fmt::format(fmt::runtime(loop), batch_norm("norm", "p[0]"));
+  expect_kept(parts(same + "return torch.cat(l, 0)").module, {rows}, "norm", Reason::value_from_other_block, "again and again");
+}
+
+TEST_F(SameNormOfParts, GoesIntoTheWholeOfFrames) {
+  const at::Tensor frames = at::randn({2, 3, 4}, at::kDouble);
+  expect_folded(parts("a, b = y.unbind(0)\n" + joined(n_a, n_b)).module, {frames}, "norm", "linear", with_rank(3));
+}
+
+TEST_F(SameNormOfParts, DeclinesFramesWhoseOrderInMemoryIsSeen) {
+  const Model model = parts("a, b = y.unbind(0)\nreturn " + n_a + ", " + n_b);
+  expect_kept(model.module, {at::randn({2, 3, 4}, at::kDouble)}, "norm", Reason::value_has_other_readers, "another part",
+              with_rank(3));
+}
+
+TEST_F(SameNormOfParts, DeclinesAnotherNormOfAPart) {
+  const Model model = parts("a, b = torch.chunk(y, 2, 0)\n" + joined(n_a, batch_norm("other", "b")));
+  expect_kept(model.module, {rows}, "norm", Reason::value_has_other_readers, "another part");
+}
+
+TEST_F(SameNormOfParts, DeclinesAPartThatSomethingElseReads) {
+  const Model model = parts("a, b = torch.chunk(y, 2, 0)\n" + joined(n_a, n_b + " + b"));
+  expect_kept(model.module, {rows}, "norm", Reason::value_has_other_readers, "another part");
+}
+
+// The norm of the second part is in the way of the affine that is wanted of the first.
+TEST_F(SameNormOfParts, DeclinesWhereTheOneReadsTheOther) {
+  const Model model = parts("a, b = torch.chunk(y, 2, 0)\nz = a + " + n_b + "\nreturn " + batch_norm("norm", "z"));
+  expect_kept(model.module, {rows}, "norm", Reason::value_has_other_readers);
+}
+
 TEST_F(SliceRule, DeclinesALengthThatIsComputed) {
   expect_stopped(
       before("a, b = torch.split(y, x.size(0) + 1, 1)\nreturn " + conv("conv2", "a") + " + " + conv("conv1", "b")).module, {x},
