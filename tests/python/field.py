@@ -227,7 +227,7 @@ def series_networks() -> list[Field]:
 
 def image_networks() -> list[Field]:
     def one(name: str, side: int) -> Field:
-        return Field(name, "pytorchcv", made_by(f"pytorchcv.model_provider:get_model", name), ((3, side, side),))
+        return Field(name, "pytorchcv", made_by("pytorchcv.model_provider:get_model", name), ((3, side, side),))
 
     large = ("preresnet18", "sepreresnet18", "bninception", "octresnet50b_ad2", "peleenet", "igcv3_w1")
     small = (
