@@ -14,8 +14,8 @@ from timm.layers import FrozenBatchNormAct2d
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-# BatchNormAct2d and SyncBatchNormAct of timm derive from these.
-NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, FrozenBatchNorm2d, FrozenBatchNormAct2d)
+# All batch norms of torch derive from the first, and so do those of other packages.
+NORM_TYPES = (nn.modules.batchnorm._BatchNorm, FrozenBatchNorm2d, FrozenBatchNormAct2d)
 
 # What torchvision and timm call the parameter that scales a branch before it is added to the residual.
 LAYER_SCALE_NAME = re.compile(r"gamma(_?\w+)?|(layer_)?scale(_?\d+)?")

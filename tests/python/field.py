@@ -190,13 +190,14 @@ def speech_networks() -> list[Field]:
 
 
 def brain_networks() -> list[Field]:
-    def one(name: str) -> Field:
+    def one(name: str, channels: int = 22, times: int = 1000, rate: int = 250) -> Field:
         # TorchScript reads every property of a module, and those that describe the signal raise where they were not given.
-        described = {"n_chans": 22, "n_outputs": 4, "n_times": 1000, "sfreq": 250, "chs_info": [{"ch_name": str(n)} for n in range(22)]}
-        return Field(name, "braindecode", made_by(f"braindecode.models:{name}", **described), ((22, 1000),))
+        names = [{"ch_name": str(number)} for number in range(channels)]
+        signal = {"n_chans": channels, "n_outputs": 4, "n_times": times, "sfreq": rate, "chs_info": names}
+        return Field(name, "braindecode", made_by(f"braindecode.models:{name}", **signal), ((channels, times),))
 
     names = ("EEGNetv1", "EEGNetv4", "ShallowFBCSPNet", "Deep4Net", "EEGITNet", "EEGConformer", "EEGInceptionERP")
-    return [one(name) for name in names]
+    return [*(one(name) for name in names), one("USleep", channels=2, times=3000, rate=100)]
 
 
 def series_networks() -> list[Field]:
@@ -216,7 +217,9 @@ def series_networks() -> list[Field]:
         one("TSTPlus", 100),
         one("MLP", 100, use_bn=True),
         Field("TCN causal", "pytorch-tcn", made_by("pytorch_tcn:TCN", causal=True, **tcn), (SERIES,)),
-        Field("TCN gated", "pytorch-tcn", made_by("pytorch_tcn:TCN", causal=False, use_gate=True, use_skip_connections=True, **tcn), (SERIES,)),
+        Field(
+            "TCN gated", "pytorch-tcn", made_by("pytorch_tcn:TCN", causal=False, use_gate=True, use_skip_connections=True, **tcn), (SERIES,)
+        ),
         Field("TabNet", "pytorch-tabnet", tabnet(), ((16,),)),
         Field("TabNet virtual batch of 1", "pytorch-tabnet", tabnet(virtual_batch_size=1), ((16,),)),
     ]
@@ -224,7 +227,7 @@ def series_networks() -> list[Field]:
 
 def image_networks() -> list[Field]:
     def one(name: str, side: int) -> Field:
-        return Field(name, "pytorchcv", made_by(f"pytorchcv.model_provider:get_model", name), ((3, side, side),))
+        return Field(name, "pytorchcv", made_by("pytorchcv.model_provider:get_model", name), ((3, side, side),))
 
     large = ("preresnet18", "sepreresnet18", "bninception", "octresnet50b_ad2", "peleenet", "igcv3_w1")
     small = (
@@ -276,7 +279,10 @@ def other_networks() -> list[Field]:
         "RegNet": (IMAGE, {"embedding_size": 16, "hidden_sizes": [32, 64], "depths": [2, 2], "groups_width": 16}),
         "MobileNetV2": (IMAGE, {}),
         "MobileNetV1": (IMAGE, {}),
-        "Levit": ((3, 224, 224), {"hidden_sizes": [32, 64, 96], "num_attention_heads": [2, 4, 6], "depths": [2, 2, 2], "key_dim": [16, 16, 16]}),
+        "Levit": (
+            (3, 224, 224),
+            {"hidden_sizes": [32, 64, 96], "num_attention_heads": [2, 4, 6], "depths": [2, 2, 2], "key_dim": [16, 16, 16]},
+        ),
         "MobileViT": (IMAGE, {"image_size": 64}),
         "SwiftFormer": ((3, 224, 224), {}),
         "TextNet": (IMAGE, {}),
@@ -285,13 +291,44 @@ def other_networks() -> list[Field]:
         *(Field(name, "transformers", transformer(name, **options), (shape,)) for name, (shape, options) in hugging_face.items()),
         *(
             Field(name, "ultralytics", yolo(name), (IMAGE,))
-            for name in ("yolov3-tiny", "yolov5n", "yolov6n", "yolov8n", "yolov8n-ghost", "yolov9t", "yolov10n", "yolo11n", "yolo12n", "yolo26n")
+            for name in (
+                "yolov3-tiny",
+                "yolov5n",
+                "yolov6n",
+                "yolov8n",
+                "yolov8n-ghost",
+                "yolov9t",
+                "yolov10n",
+                "yolo11n",
+                "yolo12n",
+                "yolo26n",
+            )
         ),
         Field("U-Net 3-D", "dynamic-network-architectures", nnunet("PlainConvUNet", 3, n_conv_per_stage=[2, 2, 2, 2]), (VOLUME,)),
-        Field("U-Net 2-D residual", "dynamic-network-architectures", nnunet("ResidualEncoderUNet", 2, n_blocks_per_stage=[1, 2, 2, 2]), ((1, 64, 64),)),
-        Field("UNet2D preactivation", "unet", made_by("unet:UNet2D", normalization="batch", preactivation=True, padding=1, num_encoding_blocks=3), ((1, 32, 32),)),
-        Field("ResidualUNet3D", "pytorch3dunet", made_by("pytorch3dunet.unet3d.model:ResidualUNet3D", 1, 2, f_maps=8, num_levels=3, layer_order="cbr"), (VOLUME,)),
-        Field("UNet3D bcr", "pytorch3dunet", made_by("pytorch3dunet.unet3d.model:UNet3D", 1, 2, f_maps=8, num_levels=3, layer_order="bcr"), (VOLUME,)),
+        Field(
+            "U-Net 2-D residual",
+            "dynamic-network-architectures",
+            nnunet("ResidualEncoderUNet", 2, n_blocks_per_stage=[1, 2, 2, 2]),
+            ((1, 64, 64),),
+        ),
+        Field(
+            "UNet2D preactivation",
+            "unet",
+            made_by("unet:UNet2D", normalization="batch", preactivation=True, padding=1, num_encoding_blocks=3),
+            ((1, 32, 32),),
+        ),
+        Field(
+            "ResidualUNet3D",
+            "pytorch3dunet",
+            made_by("pytorch3dunet.unet3d.model:ResidualUNet3D", 1, 2, f_maps=8, num_levels=3, layer_order="cbr"),
+            (VOLUME,),
+        ),
+        Field(
+            "UNet3D bcr",
+            "pytorch3dunet",
+            made_by("pytorch3dunet.unet3d.model:UNet3D", 1, 2, f_maps=8, num_levels=3, layer_order="bcr"),
+            (VOLUME,),
+        ),
         Field("DenseNet121", "torchxrayvision", made_by("torchxrayvision.models:DenseNet", **xray), ((1, 64, 64),)),
         Field("FCSiamDiff", "torchgeo", made_by("torchgeo.models:FCSiamDiff", "resnet18", encoder_weights=None), ((2, 3, 64, 64),)),
         Field("FCSiamConc", "torchgeo", made_by("torchgeo.models:FCSiamConc", "resnet18", encoder_weights=None), ((2, 3, 64, 64),)),

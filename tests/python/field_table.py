@@ -38,8 +38,9 @@ built with random weights, and its norms get statistics that fit what they see, 
 [models.md](models.md), where the columns are explained. It is folded in double precision on small inputs, scripted and traced where
 TorchScript can do both. A network that TorchScript can neither script nor trace is not listed.
 
-There is no goal here: [reasons.md](reasons.md) tells what each reason means. Instance norms and scalings that are written out are named under
-**kept** too, though only batch norms count as **norms**. Where folding fails, or the folded module does, the sentence stands under **kept**.
+There is no goal here: [reasons.md](reasons.md) tells what each reason means. Instance norms and scalings that are written out are named
+under **kept** too, though only batch norms count as **norms**. Where folding fails, or the folded module does, the sentence stands under
+**kept**.
 """
 
 

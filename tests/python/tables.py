@@ -55,7 +55,9 @@ class Row:
     source: str
     measurements: dict[str, Measurement]  #: by spelling
     seconds: float
-    goals: dict[str, int] = dataclasses.field(default_factory=dict)  #: how many norms are to be folded, by spelling, where that is laid down
+    goals: dict[str, int] = dataclasses.field(
+        default_factory=dict
+    )  #: how many norms are to be folded, by spelling, where that is laid down
 
     def problems(self) -> list[str]:
         """What is not as it should be, for the exit code."""
