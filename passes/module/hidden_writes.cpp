@@ -39,14 +39,14 @@ bool has_unannounced(const jit::Graph& graph) {
   return found;
 }
 
-// The nodes that write, with what they write into.
+// The nodes that write, with the tensors that they write into. Lists and dicts are no tensors of somebody else's.
 std::vector<std::pair<jit::Node*, jit::Value*>> hidden_writes(const jit::Graph& graph) {
   if (!has_unannounced(graph)) return {};
   const Memory memory(graph);
   std::vector<std::pair<jit::Node*, jit::Value*>> writes;
   for_each_node(graph.block(), [&](jit::Node* node) {
     for (jit::Value* input : node->inputs()) {
-      if (!writes_into(node, input)) continue;
+      if (input->type()->kind() != c10::TypeKind::TensorType || !writes_into(node, input)) continue;
       const auto shared = memory.sharing(input);
       if (std::any_of(shared.begin(), shared.end(), is_unannounced)) writes.emplace_back(node, input);
     }
