@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up everything that is missing, then folds networks of other fields and writes docs/field.md, half an hour on 2 cores.
+# Sets up everything that is missing, then folds networks of other fields and writes docs/field.md, about 20 minutes on 2 cores.
 # Their packages go into an environment of their own, .venv-field. With options it only prints: field.sh --help lists them.
 set -euo pipefail
 cd "$(dirname "$0")/.."

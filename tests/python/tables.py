@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -168,17 +169,18 @@ def console_for_tables() -> Console:
 
 
 def measure_all(console: Console, names: Sequence[str], measure: Callable[[str], Row]) -> list[Row]:
-    """Measures one network after the other, with a bar on a terminal and a line a network on standard error elsewhere."""
+    """Measures a network on each core, with a bar on a terminal and a line a network on standard error elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     rows = []
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    cores = len(os.sched_getaffinity(0))
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with ThreadPoolExecutor(cores) as pool, bar as progress:
         task = progress.add_task("", total=len(names))
-        for name in names:
-            progress.update(task, description=name)
-            rows.append(measure(name))
+        for row in pool.map(measure, names):
+            rows.append(row)
             if not console.is_terminal:
-                print(line_of(rows[-1]), file=sys.stderr, flush=True)
-            progress.advance(task)
+                print(line_of(row), file=sys.stderr, flush=True)
+            progress.update(task, description=row.name, advance=1)
     return rows
 
 
