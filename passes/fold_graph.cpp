@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <unordered_set>
 
 #include "knowledge/find_norms.h"
@@ -61,6 +62,12 @@ std::vector<Norm> norms_that_go_along(const Plan& plan, const ParameterStore& st
   return norms;
 }
 
+// A condition that is folded takes away what stands in its branches.
+void insert_nodes_inside(const Norm& norm, const std::vector<jit::Node*>& nodes, std::unordered_set<const jit::Node*>& gone) {
+  std::copy_if(nodes.begin(), nodes.end(), std::inserter(gone, gone.end()),
+               [&](const jit::Node* node) { return norm.is_made_by(node); });
+}
+
 }  // namespace
 
 // Until nothing moves any more: a norm that is gone may have stood in the way of another one.
@@ -82,7 +89,8 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
     moved = false;
     left.clear();
     std::unordered_set<const jit::Node*> gone;
-    for (jit::Node* node : find_whole_norms(graph, store)) {
+    const std::vector<jit::Node*> nodes = find_whole_norms(graph, store);
+    for (jit::Node* node : nodes) {
       if (is_at_limit()) break;
       if (gone.count(node) != 0) continue;
       const auto norm = read_norm(node, store);
@@ -100,6 +108,7 @@ bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& in
         report.folded.push_back({other.name, fold.direction, fold.into});
         gone.insert(other.node());
       }
+      if (norm->reader != nullptr) insert_nodes_inside(*norm, nodes, gone);
       apply(fold, *norm, store, ranks);
       moved = changed = true;
     }

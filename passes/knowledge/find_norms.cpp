@@ -253,6 +253,14 @@ bool has_norm_in_branches(const jit::Node* node) {
   });
 }
 
+// Whether a branch of `outer` has the node for its norm. Where a rank decides, the other branch may have norms of its own.
+bool is_part_of(const Norm& outer, jit::Node* node, const ParameterStore& store) {
+  if (!outer.is_made_by(node)) return false;
+  if (!outer.never_rank || is_inside(node->owningBlock(), outer.reader->owningBlock())) return true;
+  const auto norm = read_norm(node, store);
+  return !norm || norm->name == outer.name;
+}
+
 }  // namespace
 
 bool Norm::is_made_by(const jit::Node* node) const {
@@ -289,7 +297,7 @@ std::vector<jit::Node*> find_whole_norms(const jit::Graph& graph, const Paramete
   std::vector<jit::Node*> nodes;
   std::optional<Norm> outer;
   for (jit::Node* node : find_norms(graph)) {
-    if (outer && outer->is_made_by(node)) continue;
+    if (outer && is_part_of(*outer, node, store)) continue;
     nodes.push_back(node);
     if (node->kind() == jit::prim::If) outer = read_branches(node, store);
   }

@@ -67,6 +67,22 @@ TEST_F(NormOfBranches, FoldsWhereTheOtherBranchComesFirst) {
   expect_folded(model.module, {x}, "norm", "conv");
 }
 
+TEST_F(NormOfBranches, FoldsAnotherNormInTheOtherBranch) {
+  Model model;
+  model.layer("linear", {4, 4}, 4).norm("norm", 4).norm("other", 4);
+  model.forward(fmt::format("if x.dim() == 2:\n  z = {}\nelse:\n  z = {}\nreturn z",
+                            batch_norm("other", "torch.linear(x, self.linear.weight, self.linear.bias)"),
+                            batch_norm("norm", "x")));
+  const FoldResult result = expect_folded(model.module, {at::randn({3, 4}, at::kDouble)}, "other", "linear");
+  ASSERT_EQ(result.report.kept.size(), 1U);
+  EXPECT_EQ(result.report.kept[0].name, "norm");
+}
+
+TEST_F(NormOfBranches, DropsTheOtherBranchWithItsNorm) {
+  const Model model = branches("y.dim() == 2", "z = " + batch_norm("other", "y"), "z = " + batch_norm("norm", "y"));
+  EXPECT_EQ(expect_folded(model.module, {x}, "norm", "conv").report.kept.size(), 0U);
+}
+
 TEST_F(NormOfBranches, ChecksTheRankThatTakesTheNorm) {
   const FoldResult result = fold(scripted_instance_norm().module);
   EXPECT_THROW(torch::jit::Module(result.module).forward({x[0]}), std::exception);
