@@ -151,6 +151,8 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
         if (*cut == dimension) return of_part(node, dimension);
         break;
       }
+      case Shape::padded:
+        return of_padded(node, dimension);
       case Shape::selected: {
         const auto rank = ranks_.of(value);
         const auto selected = rank ? constant_dimension(node->namedInput("dim"), *rank + 1) : std::nullopt;
@@ -174,17 +176,12 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
 
 // Whether the output has the size of the first input along the dimension.
 bool Extents::stays(const jit::Node* node, int64_t dimension) const {
-  const auto rank = [&] { return ranks_.of(node->output(0)); };
   switch (operator_of(node).shape) {
     case Shape::same:
     case Shape::normalized:
       return true;
     case Shape::flattened:
       return dimension < constant_int(node->namedInput("start_dim")).value_or(0);
-    case Shape::padded: {
-      const auto padding = constant_ints(node->input(1));
-      return padding && dimension < rank().value_or(0) - static_cast<int64_t>(padding->size()) / 2;
-    }
     default:
       return false;
   }
@@ -309,6 +306,17 @@ std::optional<int64_t> Extents::of_broadcast(const jit::Node* node, int64_t dime
     if (size && *size > 1) return size;
   }
   return std::nullopt;
+}
+
+// The amounts are told from the last dimension on, before and behind it.
+std::optional<int64_t> Extents::of_padded(const jit::Node* node, int64_t dimension) const {
+  const auto rank = ranks_.of(node->output(0));
+  const auto amounts = constant_ints(node->input(1));
+  if (!rank || !amounts || dimension >= *rank) return std::nullopt;
+  const auto size = of(node->input(0), dimension);
+  const size_t place = 2 * static_cast<size_t>(*rank - 1 - dimension);
+  if (!size || place + 1 >= amounts->size()) return size;
+  return *size + amounts->at(place) + amounts->at(place + 1);
 }
 
 // What slice or narrow take along the cut.

@@ -2,10 +2,14 @@
 //
 //   before   x --> pad(value) --> norm(scale, shift) --> y          after   norm(scale, shift) of x --> pad(scale*value + shift) --> y
 //            x --> norm(scale, shift) --> pad(value) --> y                  x --> pad((value - shift)/scale) --> norm(scale, shift) --> y
+//            x --> norm(scale, shift) --> pad of channels --> y             x --> pad of channels --> norm([scale, 1], [shift, 0]) --> y
 //
-// Formula     Copies of x become copies of scale * x + shift; a constant becomes one number, so it must be the same for each channel.
+// Formula     Copies of x become copies of scale * x + shift; a constant becomes one number, so it must be the same for each channel. Channels
+//             that are added are constants as well, and stay as they are.
 // Conditions  padding sizes and mode are constants                         operand_not_constant
-//             the affine is constant along the padded dimensions           affine_varies_elsewhere
+//             the affine is constant along the padded dimensions, or it is
+//             before it, channels alone are added, and with a constant     affine_varies_elsewhere
+//             their number is known                                        sizes_unknown
 //             constant padding: one number for all channels                shift_at_padding
 //             in the range of the dtype                                    folded_weight_not_finite
 #include <cmath>
@@ -28,13 +32,36 @@ struct Padding {
   double constant = 0;
 };
 
+Decline not_constant(const Site& site) {
+  return {Reason::operand_not_constant, site.node, "the amount of padding is computed while the module runs"};
+}
+
+// How many elements are added before and behind a dimension.
+struct Amount {
+  int64_t dimension;
+  int64_t before;
+  int64_t behind;
+};
+
+// Of the dimensions that are padded. The last dimension comes first.
+std::optional<std::vector<Amount>> amounts_of(const Site& site) {
+  const auto sizes = constant_ints(site.node->input(1));
+  if (!sizes) return std::nullopt;
+  std::vector<Amount> amounts;
+  int64_t dimension = site.affine.rank();
+  for (size_t i = 0; i + 1 < sizes->size(); i += 2) {
+    const Amount amount{--dimension, sizes->at(i), sizes->at(i + 1)};
+    if (amount.before != 0 || amount.behind != 0) amounts.push_back(amount);
+  }
+  return amounts;
+}
+
 std::variant<Padding, Decline> padding_of(const Site& site) {
   const jit::Node* node = site.node;
-  const auto sizes = constant_ints(node->input(1));
-  if (!sizes) return Decline{Reason::operand_not_constant, node, "the amount of padding is computed while the module runs"};
-  const int64_t rank = site.affine.rank();
-  for (int64_t dimension = rank - static_cast<int64_t>(sizes->size()) / 2; dimension < rank; ++dimension) {
-    if (dimension < 0 || site.affine.size_along(dimension) != 1) {
+  const auto amounts = amounts_of(site);
+  if (!amounts) return not_constant(site);
+  for (const Amount& amount : *amounts) {
+    if (amount.dimension < 0 || site.affine.size_along(amount.dimension) != 1) {
       return Decline{Reason::affine_varies_elsewhere, node, "the norm's channels lie along a padded dimension"};
     }
   }
@@ -68,9 +95,32 @@ Answer with_constant(const Site& site, const Padding& padding, const at::Tensor&
   return pass;
 }
 
+// The channels that are added, with a constant, and nothing else.
+std::optional<Amount> added_channels(const Site& site) {
+  const auto amounts = amounts_of(site);
+  if (!amounts || amounts->size() != 1) return std::nullopt;
+  const Amount& amount = amounts->front();
+  const bool adds = amount.dimension >= 0 && amount.before >= 0 && amount.behind >= 0;
+  if (!adds || site.affine.size_along(amount.dimension) == 1) return std::nullopt;
+  const std::string operation = site.node->kind().toUnqualString();
+  const bool constant =
+      operation == "pad" ? constant_string(site.node->namedInput("mode")) == "constant" : operation == "constant_pad_nd";
+  return constant ? std::optional<Amount>(amount) : std::nullopt;
+}
+
+Answer behind_added_channels(const Site& site, const Amount& added) {
+  const int64_t channels = site.affine.size_along(added.dimension);
+  if (site.known.extents.of(site.node->input(0), added.dimension).value_or(channels) != channels) {
+    return Decline{Reason::sizes_unknown, site.node, "channels are added to a value that is broadcast"};
+  }
+  const int64_t total = added.before + channels + added.behind;
+  return to_output(site, algebra::as_part(site.affine, added.dimension, added.before, channels, total));
+}
+
 }  // namespace
 
 Answer pad_forward(const Site& site) {
+  if (const auto added = added_channels(site)) return behind_added_channels(site, *added);
   const auto read = padding_of(site);
   if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
   const Padding& padding = std::get<Padding>(read);

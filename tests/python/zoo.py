@@ -40,7 +40,6 @@ class Architecture:
     source: Source  #: the part of torchvision that has it, or timm
     norms: int  #: that run in eval mode
     kept: int = 0  #: those of them that no exact fold is expected for
-    kept_scripted: int | None = None  #: where it is another number scripted, because branches hide the values that the norms read
     side: int = 64  #: of the square input: as small as the architecture lets it be, for speed
     frames: int = 0  #: of a video, 0 for an image
     quick: bool = False  #: in the part that the tests run
@@ -48,10 +47,10 @@ class Architecture:
     gammas: float = 1.0  #: a factor on their size, so that the network does not make ever more of a rounding error from layer to layer
     spellings: tuple[Spelling, ...] = SPELLINGS  #: those that TorchScript can make of it
 
-    def goal(self, spelling: str) -> int:
+    @property
+    def goal(self) -> int:
         """The number of norms to be folded."""
-        scripted = spelling == "scripted" and self.kept_scripted is not None
-        return self.norms - (self.kept_scripted if scripted else self.kept)
+        return self.norms - self.kept
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -179,7 +178,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("nextvit_small", "timm", 61),
     Architecture("tiny_vit_5m_224", "timm", 27),
     Architecture("coatnet_nano_rw_224", "timm", 22, side=224),
-    Architecture("visformer_tiny", "timm", 28, side=224, kept_scripted=3),
+    Architecture("visformer_tiny", "timm", 28, side=224),
     Architecture("botnet26t_256", "timm", 31, kept=3, side=256),
     Architecture("halonet26t", "timm", 31, side=256),
     Architecture("lambda_resnet26t", "timm", 37),

@@ -84,6 +84,40 @@ TEST_F(PadRule, DeclinesAConstantBehindAZeroScale) {
   expect_stopped(model.module, {x}, "norm", "forward", Reason::shift_at_padding, "different constants");
 }
 
+TEST_F(PadRule, LetsTheAffinePassAddedChannelsForward) {
+  for (const char* padded :
+       {"torch.pad(y, [0, 0, 0, 0, 0, 2], 'constant', None)", "torch.pad(y, [0, 0, 0, 0, 1, 1], 'constant', 0.5)",
+        "torch.constant_pad_nd(y, [0, 0, 0, 0, 2, 0], -1)"}) {
+    Model model;
+    model.layer("conv", {4, 5, 3, 3}, 4).norm("norm", 3);
+    model.forward(fmt::format("y = {}\ny = {}\nreturn {}", batch_norm("norm", "x"), padded, conv("conv", "y")));
+    expect_folded(model.module, {x}, "norm", "conv");
+  }
+}
+
+TEST_F(PadRule, DeclinesChannelsThatAreTakenAwayOrCopied) {
+  for (const char* padded :
+       {"torch.pad(y, [0, 0, 0, 0, -1, 1], 'constant', None)", "torch.pad(y, [0, 0, 0, 0, 1, -1], 'constant', None)"}) {
+    expect_stopped(before(padded).module, {x}, "norm", "forward", Reason::affine_varies_elsewhere, "padded dimension");
+  }
+  Model model;
+  model.layer("conv", {4, 5, 3}, 4).norm("norm", 3);
+  model.forward(
+      fmt::format("y = {}\ny = torch.pad(y.transpose(1, 2), [1, 1], 'replicate', "
+                  "None).transpose(1, 2)\nreturn torch.conv1d(y, self.conv.weight, self.conv.bias)",
+                  batch_norm("norm", "x")));
+  expect_stopped(model.module, {at::randn({2, 3, 6}, at::kDouble)}, "norm", "forward", Reason::affine_varies_elsewhere,
+                 "padded dimension");
+}
+
+TEST_F(PadRule, DeclinesPaddedChannelsBackward) {
+  Model model;
+  model.layer("conv", {2, 3, 3, 3}, 2).norm("norm", 4);
+  model.forward(fmt::format("y = {}\ny = torch.pad(y, [0, 0, 0, 0, 1, 1], 'constant', None)\nreturn {}", conv("conv", "x"),
+                            batch_norm("norm", "y")));
+  expect_kept(model.module, {x}, "norm", Reason::affine_varies_elsewhere, "padded dimension");
+}
+
 TEST_F(PadRule, DeclinesPaddedChannels) {
   expect_stopped(before("torch.pad(y, [1, 1, 1, 1, 1, 0], 'constant', None)[:, 1:]").module, {x}, "norm", "forward",
                  Reason::affine_varies_elsewhere, "padded dimension");
