@@ -49,19 +49,26 @@ int64_t spatial_dimensions(const jit::Node* node) {
   return name.at(name.find("d", name.find_first_of("123")) - 1) - '0';
 }
 
-bool reads_metadata_only(const jit::Node* node, const jit::Value* value) {
+bool reads_metadata_only(const jit::Use& use) {
   static const std::unordered_set<std::string> readers = {
-      "aten::dim",        "aten::size",         "aten::len",          "aten::numel",  "aten::is_floating_point",
-      "aten::is_complex", "prim::dtype",        "prim::device",       "prim::layout", "prim::is_cuda",
-      "prim::is_sparse",  "prim::is_quantized", "prim::requires_grad"};
-  static const std::unordered_set<std::string> by_second = {"aten::reshape_as", "aten::view_as",   "aten::expand_as",
-                                                            "aten::to",         "aten::type_as",   "aten::zeros_like",
-                                                            "aten::ones_like",  "aten::empty_like"};
-  const std::string kind = node->kind().toQualString();
-  if (readers.count(kind) != 0) return true;
-  if (by_second.count(kind) == 0) return false;
-  const bool makes_another = kind.size() > 5 && kind.compare(kind.size() - 5, 5, "_like") == 0;
-  return makes_another || node->input(0) != value;
+      "aten::dim",        "aten::size",         "aten::len",           "aten::numel",      "aten::is_floating_point",
+      "aten::is_complex", "prim::dtype",        "prim::device",        "prim::layout",     "prim::is_cuda",
+      "prim::is_sparse",  "prim::is_quantized", "prim::requires_grad", "aten::zeros_like", "aten::ones_like",
+      "aten::empty_like"};
+  static const std::unordered_set<std::string> by_second = {"aten::reshape_as", "aten::view_as", "aten::expand_as", "aten::to",
+                                                            "aten::type_as"};
+  const std::string kind = use.user->kind().toQualString();
+  return readers.count(kind) != 0 || (by_second.count(kind) != 0 && use.offset != 0);
+}
+
+bool reads_metadata_only(const jit::Node* node, const jit::Value* value) {
+  bool reads = false;
+  for (size_t place = 0; place < node->inputs().size(); ++place) {
+    if (node->input(place) != value) continue;
+    if (!reads_metadata_only(jit::Use(const_cast<jit::Node*>(node), place))) return false;
+    reads = true;
+  }
+  return reads;
 }
 
 bool writes_into(const jit::Node* node, const jit::Value* value) {

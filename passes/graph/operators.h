@@ -35,7 +35,11 @@ bool keeps_channels(const torch::jit::Node* node);
 // How many dimensions at the end such an operator works on: 2 for max_pool2d.
 int64_t spatial_dimensions(const torch::jit::Node* node);
 
-// The node reads rank, sizes, dtype or device of `value`, which a fold does not change, and nothing else of it.
+// The use reads rank, sizes, dtype or device of the value, which a fold does not change, and nothing else of it: y.type_as(y) has one that
+// does, and one that does not.
+bool reads_metadata_only(const torch::jit::Use& use);
+
+// All uses of `value` by the node do.
 bool reads_metadata_only(const torch::jit::Node* node, const torch::jit::Value* value);
 
 // The node writes into the memory of `value`.

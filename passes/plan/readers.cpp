@@ -30,7 +30,7 @@ bool is_of_reader(const jit::Use& use, const jit::Use& reader, const Norm& norm)
 std::vector<jit::Use> other_readers(const Norm& norm, const jit::Value* value, const std::vector<jit::Use>& readers) {
   std::vector<jit::Use> others;
   std::copy_if(value->uses().begin(), value->uses().end(), std::back_inserter(others), [&](const jit::Use& use) {
-    return !reads_metadata_only(use.user, value) &&
+    return !reads_metadata_only(use) &&
            std::none_of(readers.begin(), readers.end(), [&](const jit::Use& reader) { return is_of_reader(use, reader, norm); });
   });
   return others;
@@ -45,7 +45,7 @@ bool is_untouched(const jit::Use& reader, const algebra::Affine& affine, const N
   return pass != nullptr && std::all_of(pass->moves.begin(), pass->moves.end(), [&](const Move& move) {
            const auto& uses = move.value->uses();
            return algebra::is_neutral(move.affine) || std::all_of(uses.begin(), uses.end(), [&](const jit::Use& next) {
-                    return reads_metadata_only(next.user, move.value) || is_untouched(next, move.affine, norm, known, planned);
+                    return reads_metadata_only(next) || is_untouched(next, move.affine, norm, known, planned);
                   });
          });
 }

@@ -147,7 +147,7 @@ class Search {
     }
     if (const auto decline = why_not_written(step.value, known_.store)) return decline;
     for (const jit::Use& use : std::vector<jit::Use>(step.value->uses())) {
-      if (reads_metadata_only(use.user, step.value)) continue;
+      if (reads_metadata_only(use)) continue;
       if (const auto decline = go_into(use, step)) return decline;
     }
     return std::nullopt;

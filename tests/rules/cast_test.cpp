@@ -67,6 +67,17 @@ TEST_F(CastRule, DeclinesToGoOnThroughOneToAnotherDtype) {
                  "keeps the dtype", with_rank(4));
 }
 
+TEST_F(CastRule, TakesItsOwnValueForTheDtypeOnce) {
+  for (const char* cast : {"y.type_as(y)", "y.to(y)"}) {
+    expect_folded(before_conv(cast).module, {x}, "norm", "conv");
+    expect_folded(behind_conv(cast).module, {x}, "norm", "conv");
+  }
+  for (const char* view : {"y.view_as(y)", "y.reshape_as(y)", "y.expand_as(y)"}) {
+    expect_unharmed(before_conv(view).module, {x});
+    expect_unharmed(behind_conv(view).module, {x});
+  }
+}
+
 TEST_F(CastRule, IsNoReaderOfTheValueWhoseDtypeItTakes) {
   Model model;
   model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 4);
