@@ -1,4 +1,4 @@
-"""What zoo_table.py and field_table.py share: they fold networks, one after the other, and show what came of it, one row a network.
+"""What zoo_table.py and field_table.py share: they fold networks, one on each core, and show what came of it, one row a network.
 
 Each network runs in a process of its own: what one needs of memory is gone before the next, and a crash costs one row.
 """
@@ -56,9 +56,7 @@ class Row:
     source: str
     measurements: dict[str, Measurement]  #: by spelling
     seconds: float
-    goals: dict[str, int] = dataclasses.field(
-        default_factory=dict
-    )  #: how many norms are to be folded, by spelling, where that is laid down
+    goal: int | None = None  #: how many norms are to be folded, where that is laid down
 
     def problems(self) -> list[str]:
         """What is not as it should be, for the exit code."""
@@ -69,9 +67,8 @@ class Row:
                 continue
             if not measured.error <= LARGEST_ERROR:
                 found.append(f"{spelling}: an error of {measured.error:.1e}")
-            goal = self.goals.get(spelling, 0)
-            if measured.folded < goal:
-                found.append(f"{spelling}: {measured.folded} folded instead of {goal}")
+            if self.goal is not None and measured.folded < self.goal:
+                found.append(f"{spelling}: {measured.folded} folded instead of {self.goal}")
         return found
 
 
@@ -193,7 +190,7 @@ def grouped(row: Row) -> Iterator[tuple[str, Measurement]]:
     """Each spelling with its measurement, and both in one where they differ by rounding only."""
     values = list(row.measurements.values())
     alike = {str(dataclasses.replace(value, error=0.0)) for value in values}
-    if len(values) == 2 and len(alike) == 1 and len(set(row.goals.values())) <= 1:
+    if len(values) == 2 and len(alike) == 1:
         yield "both", max(values, key=lambda value: math.inf if math.isnan(value.error) else value.error)
     else:
         yield from row.measurements.items()
@@ -205,8 +202,8 @@ def cells(row: Row) -> Iterator[dict[str, str]]:
         line = {"TorchScript": spelling, "norms": str(measured.norms)}
         if position == 0:
             line |= {"network": row.name, "from": row.source, "s": f"{row.seconds:.0f}"}
-        if row.goals:
-            line["goal"] = str(row.goals["traced" if spelling == "both" else spelling])
+        if row.goal is not None:
+            line["goal"] = str(row.goal)
         if measured.failure:
             yield {**line, "kept": measured.failure}
             continue

@@ -20,8 +20,8 @@ PARTLY = tables.Measurement(norms=3, folded=2, directions={"backward": 2}, kept=
 REFUSED = tables.Measurement(norms=3, failure="Error: no forward")
 
 
-def row(goals=None, **measurements: tables.Measurement) -> tables.Row:
-    return tables.Row("net", "package", measurements, 1.0, goals or {})
+def row(goal=None, **measurements: tables.Measurement) -> tables.Row:
+    return tables.Row("net", "package", measurements, 1.0, goal)
 
 
 def small_network() -> zoo.Network:
@@ -95,13 +95,13 @@ def test_spellings_that_differ_by_rounding_share_a_line():
 
 
 def test_what_is_not_as_it_should_be_is_a_problem():
-    assert row({"traced": 3}, traced=WHOLE).problems() == []
-    assert row({"traced": 3}, traced=PARTLY).problems() == ["traced: 2 folded instead of 3"]
+    assert row(3, traced=WHOLE).problems() == []
+    assert row(3, traced=PARTLY).problems() == ["traced: 2 folded instead of 3"]
     assert row(traced=PARTLY).problems() == []
     assert row(traced=REFUSED).problems() == ["traced: Error: no forward"]
     wrong = tables.Measurement(norms=1, folded=1, error=math.nan)
     assert row(traced=wrong).problems() == ["traced: an error of nan"]
-    other = zoo_table.ZooRow("net", "timm", {"traced": WHOLE}, 1.0, {"traced": 3}, norms=4)
+    other = zoo_table.ZooRow("net", "timm", {"traced": WHOLE}, 1.0, 3, norms=4)
     assert other.problems() == ["traced: 3 norms ran instead of 4"]
 
 

@@ -33,8 +33,7 @@ def measure(name: str) -> ZooRow:
     """Builds and folds the network in a process of its own."""
     architecture = zoo.ZOO[name]
     measurements, seconds = tables.measure_in_a_process(__file__, name, architecture.spellings)
-    goals = {str(spelling): architecture.goal for spelling in architecture.spellings}
-    return ZooRow(name, architecture.source, measurements, seconds, goals, architecture.norms)
+    return ZooRow(name, architecture.source, measurements, seconds, architecture.goal, architecture.norms)
 
 
 HEADINGS = ("network", "from", "TorchScript", "norms", "goal", "folded", *tables.DIRECTIONS, "kept", "error", "freeze leaves", "s")
