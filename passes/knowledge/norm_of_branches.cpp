@@ -6,6 +6,7 @@
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
 #include "graph/operators.h"
+#include "knowledge/deciding_rank.h"
 
 namespace bnfold {
 
@@ -34,22 +35,6 @@ std::optional<Norm> norm_of(jit::Block* branch, const ParameterStore& store) {
     return is_whole && norm->input()->node()->owningBlock() != branch ? norm : std::nullopt;
   }
   return std::nullopt;
-}
-
-// The rank of a value decides.
-struct DecidingRank {
-  const jit::Value* value;
-  int64_t rank;
-  bool takes_first;  // whether this rank takes the first branch, and every other one the second, or the other way round
-};
-
-std::optional<DecidingRank> deciding_rank(const jit::Node* node) {
-  const jit::Node* condition = node->input()->node();
-  if (condition->kind() != jit::aten::eq && condition->kind() != jit::aten::ne) return std::nullopt;
-  const jit::Node* dimension = condition->input(0)->node();
-  const auto rank = constant_int(condition->input(1));
-  if (dimension->kind() != jit::aten::dim || !rank) return std::nullopt;
-  return DecidingRank{dimension->input(), *rank, condition->kind() == jit::aten::eq};
 }
 
 // The norm of the condition `node`, as the branch with `norm` computes it.

@@ -10,6 +10,7 @@
 #include "graph/graph_walk.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
+#include "knowledge/deciding_rank.h"
 
 namespace bnfold {
 
@@ -310,13 +311,8 @@ class RankReader {
 
   // The results of a condition, which a rank may decide.
   void read_results() {
-    const jit::Node* condition = node_->input()->node();
-    const bool compares = condition->kind() == jit::aten::eq || condition->kind() == jit::aten::ne;
-    const auto rank = compares ? constant_int(condition->input(1)) : std::nullopt;
     std::optional<RankClasses::Chosen::Decider> decider;
-    if (rank && condition->input(0)->node()->kind() == jit::aten::dim) {
-      decider = {member(condition->input(0)->node()->input()), *rank, condition->kind() == jit::aten::eq};
-    }
+    if (const auto deciding = deciding_rank(node_)) decider = {member(deciding->value), deciding->rank, deciding->takes_first};
     for (size_t place = 0; place < node_->outputs().size(); ++place) {
       if (!is_tensor(node_->output(place))) continue;
       const auto result = [&](const jit::Block* branch) { return classes_.member(branch->outputs()[place], branch); };

@@ -69,8 +69,7 @@ bool is_along_last(const jit::Value* value, const algebra::Affine& affine) {
 }
 
 bool is_of_any_rank(const jit::Value* value, const algebra::Affine& affine) {
-  if (is_along_last(value, affine)) return true;
-  return affine.rank() >= 2 && affine.varies_only_along(1) && swaps_channels_of_linear(value->node());
+  return is_along_last(value, affine) || swaps_channels_of_linear(value->node(), affine);
 }
 
 std::optional<Decline> why_not_of_rank(const jit::Value* value, const algebra::Affine& affine, const Knowledge& known) {

@@ -64,7 +64,7 @@ std::variant<std::vector<int64_t>, Decline> checked_order(const Site& site) {
 }  // namespace
 
 Answer permute_backward(const Site& site) {
-  if (swaps_channels_of_linear(site.node) && site.affine.rank() >= 2 && site.affine.varies_only_along(1)) {
+  if (swaps_channels_of_linear(site.node, site.affine)) {
     Pass pass = to_input(site, {site.affine.scale.flatten(), site.affine.shift.flatten()});
     pass.order = {0, 2, 1};  // a norm lays out anew what has three dimensions or more
     return pass;
