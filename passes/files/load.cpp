@@ -35,14 +35,14 @@ constexpr const char* kDamaged = "the file is truncated or damaged; copy or save
 const std::string kExtra = "extra/";
 constexpr const char* kNoMemory = "there is not enough memory for it, or the file is damaged";
 
-bool starts_like_a_zip(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
+bool starts_like_a_zip(std::istream& file) {
   std::array<char, 4> magic = {};
   file.read(magic.data(), magic.size());
   return file && magic == std::array<char, 4>{'P', 'K', 3, 4};
 }
 
-void require_readable(const std::string& path) {
+// The file is opened once, for all that reads it: by its path, another one may have taken its place between two steps.
+std::ifstream opened(const std::string& path) {
   if (path.find('\0') != std::string::npos) fail<LoadError>(path, "no path has a zero byte");
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
@@ -51,8 +51,11 @@ void require_readable(const std::string& path) {
   if (fs::is_directory(status)) fail<LoadError>(path, "is a directory; give the path of a .pt file");
   if (!fs::is_regular_file(status)) fail<LoadError>(path, "is no regular file, which loading takes");
   if (faccessat(AT_FDCWD, path.c_str(), R_OK, AT_EACCESS) != 0) fail<LoadError>(path, "no permission to read it");
-  if (fs::file_size(path, error) == 0 && !error) fail<LoadError>(path, "the file is empty");
-  if (!starts_like_a_zip(path)) fail<LoadError>(path, fmt::format("not a TorchScript file (no zip archive); {}", kHowToSave));
+  std::ifstream file(path, std::ios::binary);
+  if (!file) fail<LoadError>(path, "can't be opened");
+  if (file.peek() == std::ifstream::traits_type::eof()) fail<LoadError>(path, "the file is empty");
+  if (!starts_like_a_zip(file)) fail<LoadError>(path, fmt::format("not a TorchScript file (no zip archive); {}", kHowToSave));
+  return file;
 }
 
 // What an archive that is no TorchScript module is.
@@ -96,8 +99,7 @@ void add_devices(const std::string& pickle, std::set<std::string>& devices) {
 
 // torch does not compare checksums, nor mind a record that can't be decompressed: numbers and code that changed on the way would be
 // taken for what was saved, and debug records that did can crash it.
-FileContent undamaged_content(const std::string& path, caffe2::serialize::PyTorchStreamReader& archive) try {
-  std::ifstream file(path, std::ios::binary);
+FileContent undamaged_content(const std::string& path, std::istream& file, caffe2::serialize::PyTorchStreamReader& archive) try {
   const auto checksums = zip_checksums(file);
   FileContent known;
   std::set<std::string> devices;
@@ -113,13 +115,13 @@ FileContent undamaged_content(const std::string& path, caffe2::serialize::PyTorc
   fail<LoadError>(path, kDamaged);
 }
 
-FileContent content_of_torchscript(const std::string& path) {
+FileContent content_of_torchscript(const std::string& path, std::istream& file) {
   try {
-    caffe2::serialize::PyTorchStreamReader archive(path);
+    caffe2::serialize::PyTorchStreamReader archive(&file);
     if (!archive.hasRecord("constants.pkl")) {
       fail<LoadError>(path, fmt::format("{}, not a TorchScript module; {}", kind_of(archive), kHowToSave));
     }
-    return undamaged_content(path, archive);
+    return undamaged_content(path, file, archive);
   } catch (const c10::Error& error) {
     const std::string what = error.what_without_backtrace();
     const auto says = [&what](const char* text) { return what.find(text) != std::string::npos; };
@@ -164,11 +166,11 @@ std::string failure_on_devices(const std::string& what, const std::string& store
 }  // namespace
 
 jit::Module load(const std::string& path, std::optional<at::Device> map_location, FileContent* content) {
-  require_readable(path);
+  std::ifstream file = opened(path);
   FileContent known;
   try {
-    known = content_of_torchscript(path);
-    jit::Module module = map_location ? jit::load(path, *map_location) : jit::load(path);
+    known = content_of_torchscript(path, file);
+    jit::Module module = map_location ? jit::load(file, *map_location) : jit::load(file);
     if (content != nullptr) *content = std::move(known);
     return module;
   } catch (const LoadError&) {

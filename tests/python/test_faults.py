@@ -249,18 +249,20 @@ def test_two_processes_write_one_file(saved, tmp_path):
         assert names(tmp_path) == ["folded.pt"]
 
 
-def test_threads_write_one_file(module, tmp_path):
+def test_threads_write_and_load_one_file(module, tmp_path):
+    """A file that is loaded stays the one that was opened, though another one takes its place meanwhile."""
     failures = []
+    modules = [module, torch.jit.script(nn.Linear(50, 60).eval())]
 
-    def save() -> None:
+    def save(mine: torch.jit.ScriptModule) -> None:
         try:
-            for _ in range(20):
-                bnfold.save(module, tmp_path / "model.pt")
+            for _ in range(100):
+                bnfold.save(mine, tmp_path / "model.pt")
                 bnfold.load(tmp_path / "model.pt")
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=save) for _ in range(4)]
+    threads = [threading.Thread(target=save, args=(mine,)) for mine in modules * 2]
     for thread in threads:
         thread.start()
     for thread in threads:
