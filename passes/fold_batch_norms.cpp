@@ -70,7 +70,8 @@ FoldResult fold(const jit::Module& module, const Options& options) {
   ParameterStore store(program);
   for (const Program::Method& method : program.methods) {
     const bool given = method.name == "forward" && !options.input_ranks.empty();
-    fold_graph(*method.graph, given ? options.input_ranks : traced_ranks(module, method.name), store, report, options.fold_limit);
+    const FoldSettings settings{given ? options.input_ranks : traced_ranks(module, method.name), options.fold_limit};
+    fold_graph(*method.graph, settings, store, report);
   }
   list_each_norm_once(report);
   clean_up(program);

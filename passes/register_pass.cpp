@@ -37,7 +37,7 @@ void fold_in_executor(std::shared_ptr<jit::Graph>& graph) try {
   remove_observers(folded);
   ParameterStore constants(folded);
   Report report;
-  if (!fold_graph(*folded, {}, constants, report)) return;
+  if (!fold_graph(*folded, FoldSettings(), constants, report)) return;
   jit::EliminateDeadCode(folded);
   graph = std::move(folded);
 } catch (const std::exception& error) {

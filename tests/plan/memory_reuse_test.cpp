@@ -83,5 +83,18 @@ TEST_F(BoundsInPlace, LeavesGradientsAsTheyAre) {
   EXPECT_LE(relative_error(gradient(result.module), gradient(model.module)), 1e-12);
 }
 
+// What is overwritten in a branch has new memory there alone; who asks for its sizes behind the branch asks what stood before it.
+TEST(UseNewMemory, LeavesThoseBehindABranchWhoAskForSizesAlone) {
+  Model model;
+  model.layer("conv", {5, 4, 3, 3}, 5).norm("norm", 5);
+  model.forward(fmt::format("y = {}\nif bool(x.sum() > 0):\n  y.add_(1)\nreturn x.mean() * y.dim()",
+                            batch_norm("norm", conv("conv", "x"))));
+  const at::Tensor x = at::rand({2, 4, 6, 6}, at::kDouble);
+  for (const at::Tensor& input : {x, -x}) {
+    const FoldResult result = expect_unharmed(model.module, {input});
+    result.module.get_method("forward").graph()->lint();
+  }
+}
+
 }  // namespace
 }  // namespace bnfold::test
