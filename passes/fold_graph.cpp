@@ -8,6 +8,8 @@
 #include "knowledge/find_norms.h"
 #include "knowledge/ranks.h"
 #include "plan/apply.h"
+#include "plan/bounds.h"
+#include "plan/leftover_checks.h"
 #include "plan/memory_reuse.h"
 #include "plan/parallel_convs.h"
 #include "plan/plan.h"
@@ -94,13 +96,13 @@ class NormFolder {
   bool fold(jit::Node* node) {
     const auto norm = read_norm(node, store_);
     if (!norm) return false;
-    const auto decision = plan(*norm, store_, ranks_);
+    const auto decision = plan(*norm, store_, ranks_, settings_.target);
     if (const auto* refusal = std::get_if<Refusal>(&decision)) {
       if (norm->kind == Norm::batch_norm && !scales_an_output(*norm)) kept_.push_back(kept(*norm, *refusal));
       return false;
     }
     const Plan& found = std::get<Plan>(decision);
-    if (norm->kind == Norm::scale && found.added_nodes() > 0) return false;
+    if (norm->kind == Norm::scale && found.cost(traits_of(settings_.target).costs) > 0) return false;
     list(*norm, found);
     apply(found, *norm, store_, ranks_, gone_);
     return true;
@@ -134,8 +136,17 @@ bool fold_graph(jit::Graph& graph, const FoldSettings& settings, ParameterStore&
   Ranks ranks(graph, settings.input_ranks, static_rank);
   NormFolder folder(graph, settings, store, ranks, report);
   bool changed = folder.fold_all();
-  if (!folder.is_at_limit()) changed |= merge_parallel_convs(graph, store, report);
-  reuse_memory(graph, store, overwrote);
+  if (!folder.is_at_limit()) {
+    const TargetTraits& target = traits_of(settings.target);
+    if (!target.only_backward) changed |= merge_parallel_convs(graph, store, report);
+    Ranks unchecked(graph, settings.input_ranks, static_rank, /*checks_prove=*/false);
+    remove_leftover_checks(graph, unchecked, target.runs_checks);
+  }
+  if (settings.stays_in_libtorch && (store.holds_channels_last() || store.is_on_gpu())) {
+    Memory memory(graph);
+    join_bounds(graph, store, memory);
+  }
+  reuse_memory(graph, store, overwrote, settings.stays_in_libtorch);
   return changed;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bnfold/report.h"
+#include "bnfold/target.h"
 #include "graph/parameter_store.h"
 
 namespace bnfold {
@@ -14,6 +15,9 @@ namespace bnfold {
 // What is asked of the fold of one graph.
 struct FoldSettings {
   std::vector<std::optional<int64_t>> input_ranks = {};  // of the inputs of the graph, self left out, where they are known
+  Target target = Target::libtorch;
+  bool stays_in_libtorch =
+      false;  // which runs the graph as it is: bounds overwrite what they bound, or are one clamp, where that is faster
   std::optional<int64_t> fold_limit = {};  // it ends once the report lists so many folds; norms that are left then are not listed
 };
 

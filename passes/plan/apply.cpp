@@ -60,8 +60,6 @@ class Applier {
     ranks_.adopt(sum, output);
   }
 
-  // One clamp is one kernel on a GPU, and one pass over memory on a CPU in channels_last; in other memory formats it is not vectorized,
-  // and takes four times as long as maximum and minimum.
   void operator()(const Bound& edit) {
     jit::Graph* graph = edit.node->owningGraph();
     const jit::WithInsertPoint before(edit.node);
@@ -71,12 +69,8 @@ class Applier {
     };
     jit::Value* lower = edit.lower.defined() ? bound(edit.lower, "lower_bound") : nullptr;
     jit::Value* upper = edit.upper.defined() ? bound(edit.upper, "upper_bound") : nullptr;
-    if (lower != nullptr && upper != nullptr && (edit.lower.is_cuda() || store_.holds_channels_last())) {
-      value = insert(graph, jit::aten::clamp, {value, lower, upper}, c10::TensorType::get());
-    } else {
-      if (lower != nullptr) value = insert(graph, jit::aten::maximum, {value, lower}, c10::TensorType::get());
-      if (upper != nullptr) value = insert(graph, jit::aten::minimum, {value, upper}, c10::TensorType::get());
-    }
+    if (lower != nullptr) value = insert(graph, jit::aten::maximum, {value, lower}, c10::TensorType::get());
+    if (upper != nullptr) value = insert(graph, jit::aten::minimum, {value, upper}, c10::TensorType::get());
     replace(edit.node, value);
   }
 

@@ -136,11 +136,11 @@ ValueNumbers use_new_memory(jit::Graph& graph, const ParameterStore& store) {
   return changed;
 }
 
-void reuse_memory(jit::Graph& graph, const ParameterStore& store, const ValueNumbers& before) {
+void reuse_memory(jit::Graph& graph, const ParameterStore& store, const ValueNumbers& before, bool bounds_too) {
   Memory memory(graph);
   for (jit::Node* node : nodes_of(graph)) {
     const bool overwrote = node->outputs().size() == 1 && before.count(number_of(node->output())) != 0;
-    if (!overwrote && !is_added_bound(node, store)) continue;
+    if (!overwrote && !(bounds_too && is_added_bound(node, store))) continue;
     const jit::Value* value = node->input(0);
     const bool free = is_only_reader(node, value) && memory.may_be_overwritten(value, node);
     if (!free || is_part(value) || !is_not_read_backward(value->node())) continue;
