@@ -61,11 +61,11 @@ bool is_read_at_once(const jit::Node* node) {
 
 // A norm that may train writes into its statistics, which no schema says.
 bool writes_statistics(const jit::Node* node, const jit::Value* value) {
-  static const OperatorNames norms = {"batch_norm", "native_batch_norm", "_batch_norm_impl_index", "cudnn_batch_norm",
-                                      "instance_norm"};
+  static const OperatorNames norms = {"batch_norm",       "native_batch_norm", "_batch_norm_impl_index",
+                                      "cudnn_batch_norm", "instance_norm",     "batch_norm_update_stats"};
   if (!is_one_of(node, norms)) return false;
-  const bool instance = node->kind() == jit::aten::instance_norm;
-  if (constant_bool(node->namedInput(instance ? "use_input_stats" : "training")) == false) return false;
+  const char* training = node->kind() == jit::aten::instance_norm ? "use_input_stats" : "training";
+  if (has_argument(node, training) && constant_bool(node->namedInput(training)) == false) return false;
   return value == node->namedInput("running_mean") || value == node->namedInput("running_var");
 }
 
@@ -191,7 +191,8 @@ void Memory::read_writes(const jit::Node* node) {
         schema != nullptr && i < schema->arguments().size() ? schema->arguments()[i].alias_info() : nullptr;
     const bool writes = (alias != nullptr && alias->isWrite()) || !known || writes_statistics(node, input);
     if (!writes) continue;
-    if (is_tensor(input) || !known) class_of(input).writers.push_back(node);
+    const bool into_elements = alias != nullptr && !alias->containedTypes().empty() && alias->containedTypes()[0].isWrite();
+    if (is_tensor(input) || into_elements || !known) class_of(input).writers.push_back(node);
     if (!is_tensor(input)) class_of(input).container_writers.push_back(node);
   }
 }
