@@ -128,6 +128,16 @@ std::optional<Plan> try_sideways(const Subject& subject) {
   return std::holds_alternative<Plan>(outcome) ? std::optional<Plan>(std::get<Plan>(outcome)) : std::nullopt;
 }
 
+// Constants of the last dimension behind a linear layer go into it whatever the rank is, and no check is needed.
+std::optional<Plan> try_along_last(const Norm& norm, const ParameterStore& store, const Ranks& ranks) {
+  if (norm.along_channels || norm.reader != nullptr) return std::nullopt;
+  const Subject subject{norm, norm.affine(1), store, ranks, /*rank_known=*/false, {}};
+  if (!is_along_last(norm.input(), subject.affine)) return std::nullopt;
+  const Tried tried = try_strategy(subject, {"backward", Direction::backward, subject.affine, std::nullopt}, /*rescales=*/false);
+  const auto* found = std::get_if<Plan>(&tried.outcome);
+  return found != nullptr ? std::optional<Plan>(*found) : std::nullopt;
+}
+
 // The plan that leaves the fewest nodes; adds to `refusal` what stood in the ways that were tried.
 std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal& refusal) {
   std::optional<Plan> best;
@@ -181,6 +191,7 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   if (ranks.change_in_place()) {
     return refused({Reason::rank_unknown, norm.node(), "the module adds or drops dimensions in place"});
   }
+  if (const auto found = try_along_last(norm, store, ranks)) return *found;
   const auto known_rank = ranks.of(norm.input(), norm.node()->owningBlock());
   const auto rank = known_rank ? std::optional<int64_t>(known_rank->number) : std::nullopt;
   if (rank && *rank < 2) return refused({Reason::rank_unknown, norm.node(), fmt::format("the norm's input has rank {}", *rank)});
