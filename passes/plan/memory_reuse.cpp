@@ -120,15 +120,6 @@ std::vector<jit::Node*> nodes_of(const jit::Graph& graph) {
   return nodes;
 }
 
-// Whether `value` is a part of what may be larger memory: what overwrites it makes nothing dense.
-bool is_part(const jit::Value* value) {
-  const jit::Node* node = value->node();
-  while (operator_of(node).storage == Storage::view && operator_of(node).shape == Shape::same) node = node->input(0)->node();
-  const Shape shape = operator_of(node).shape;
-  return shape == Shape::cut || shape == Shape::selected || node->kind() == jit::prim::ListUnpack ||
-         node->kind() == jit::aten::__getitem__;
-}
-
 // A bound that a fold added. On a GPU the fusers take only what writes nothing.
 bool is_added_bound(const jit::Node* node, const ParameterStore& store) {
   if (node->kind() != jit::aten::maximum && node->kind() != jit::aten::minimum && node->kind() != jit::aten::clamp) return false;
