@@ -43,6 +43,7 @@ bool is_tensor(const jit::Value* value) {
 }
 
 bool is_of_libtorch(const jit::Node* node) {
+  if (node->kind() == jit::prim::PythonOp) return false;
   return node->kind().is_aten() || node->kind().is_prim() || is_step(node);
 }
 
@@ -124,6 +125,9 @@ void Memory::read(const jit::Node* node) {
       return read_loop(node);
     case jit::prim::fork:
       return read_task(node);
+    case jit::prim::PythonOp:  // which may keep what it was given
+      expose(node->inputs());
+      return expose(node->outputs());
     default:
       break;
   }

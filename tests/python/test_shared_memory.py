@@ -327,6 +327,27 @@ def test_a_buffer_that_is_read_folds():
     assert_folds("n = self.image_norm(self.memory + x)\nreturn self.conv(n)", (image(),))
 
 
+class Ignoring(Layers):
+    @torch.jit.ignore
+    def python(self, x):
+        return x.mul_(2)
+
+    def forward(self, x):
+        y = self.conv(x)
+        n = self.norm(y)
+        z = self.python(y)
+        return self.head(n) + z
+
+
+def test_what_python_writes_stands_in_the_way_of_the_pass():
+    """The fold of a module refuses it, with a sentence."""
+    torch.manual_seed(0)
+    eager = Ignoring().eval()
+    frozen = torch.jit.freeze(torch.jit.script(eager), optimize_numerics=False)
+    with bnfold.registered_pass():
+        assert max(relative_error(eager(image()), frozen(image())) for _ in range(3)) <= ROUNDING
+
+
 # ---- lists, tuples and dicts
 
 # How u is put into a container, and read from it.
