@@ -224,6 +224,21 @@ def test_a_number_has_the_tolerance_of_what_it_is_computed_from(factor, passes):
     assert not bnfold.check(Returning([factor]).scripted(), Returning([1.0]).scripted(), [(torch.ones(1).double(),)]).passed
 
 
+class Widened(nn.Module):
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return (x * self.factor).double()
+
+
+@pytest.mark.parametrize("dtype, passes", [(torch.float, True), (torch.double, False)])
+def test_what_is_made_wider_has_the_tolerance_of_what_it_is_computed_from(dtype, passes):
+    one, other = (torch.jit.script(Widened(factor)) for factor in (1.0, 1 + 1e-6))
+    assert bnfold.check(one, other, [(torch.ones(3, dtype=dtype),)]).passed == passes
+
+
 @pytest.mark.parametrize("one, other, passes", [([1e-9, 1.0], [0.0, 1.0], True), ([1e-9], [0.0], False), ([1.0], [1.0, 1.0], False), ([], [], True)])
 def test_numbers_of_a_list_are_compared_with_the_largest(one, other, passes):
     assert bnfold.check(Returning(one).scripted(), Returning(other).scripted(), [(torch.ones(1),)]).passed == passes
