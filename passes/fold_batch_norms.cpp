@@ -1,4 +1,6 @@
 // The pipeline: what happens to a module, step by step.
+#include "fold_batch_norms.h"
+
 #include <fmt/format.h>
 #include <torch/csrc/jit/api/module.h>
 
@@ -57,9 +59,7 @@ void list_each_norm_once(Report& report) {
   report.folded.erase(std::remove_if(report.folded.begin(), report.folded.end(), repeats), report.folded.end());
 }
 
-}  // namespace
-
-FoldResult fold(const jit::Module& module, const Options& options) {
+FoldResult folded(const jit::Module& module, const Options& options, bool stays_in_libtorch) {
   const PlainMode plain;
   require_eval_mode(module);
   require_valid_ranks(options.input_ranks);
@@ -70,16 +70,28 @@ FoldResult fold(const jit::Module& module, const Options& options) {
   ParameterStore store(program);
   for (const Program::Method& method : program.methods) {
     const bool given = method.name == "forward" && !options.input_ranks.empty();
-    fold_graph(*method.graph, given ? options.input_ranks : traced_ranks(module, method.name), store, report, options.fold_limit);
+    const FoldSettings settings{given ? options.input_ranks : traced_ranks(module, method.name), options.target,
+                                stays_in_libtorch, options.fold_limit};
+    fold_graph(*method.graph, settings, store, report);
   }
   list_each_norm_once(report);
   clean_up(program);
-  const jit::Module folded = [&] {
+  const jit::Module result = [&] {
     const std::scoped_lock lock(compilation_units());
     return assemble(program, store);
   }();
-  report.after = measure(folded, program.methods);
-  return {folded, report};
+  report.after = measure(result, program.methods);
+  return {result, report};
+}
+
+}  // namespace
+
+FoldResult fold(const jit::Module& module, const Options& options) {
+  return folded(module, options, /*stays_in_libtorch=*/false);
+}
+
+FoldResult fold_before_freezing(const jit::Module& module, const Options& options) {
+  return folded(module, options, /*stays_in_libtorch=*/true);
 }
 
 }  // namespace bnfold

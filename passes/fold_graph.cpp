@@ -3,12 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iterator>
 #include <unordered_set>
 
 #include "knowledge/find_norms.h"
 #include "knowledge/ranks.h"
 #include "plan/apply.h"
+#include "plan/bounds.h"
+#include "plan/leftover_checks.h"
 #include "plan/memory_reuse.h"
 #include "plan/parallel_convs.h"
 #include "plan/plan.h"
@@ -62,60 +63,90 @@ std::vector<Norm> norms_that_go_along(const Plan& plan, const ParameterStore& st
   return norms;
 }
 
-// A condition that is folded takes away what stands in its branches.
-void insert_nodes_inside(const Norm& norm, const std::vector<jit::Node*>& nodes, std::unordered_set<const jit::Node*>& gone) {
-  std::copy_if(nodes.begin(), nodes.end(), std::inserter(gone, gone.end()),
-               [&](const jit::Node* node) { return norm.is_made_by(node); });
-}
+class NormFolder {
+ public:
+  NormFolder(jit::Graph& graph, const FoldSettings& settings, ParameterStore& store, Ranks& ranks, Report& report)
+      : graph_(graph), settings_(settings), store_(store), ranks_(ranks), report_(report) {}
+
+  // Until nothing moves any more: a norm that is gone may have stood in the way of another one. Returns whether the graph changed.
+  bool fold_all() {
+    bool changed = false;
+    while (fold_each()) changed = true;
+    report_.kept.insert(report_.kept.end(), kept_.begin(), kept_.end());
+    return changed;
+  }
+
+  bool is_at_limit() const {
+    return settings_.fold_limit && static_cast<int64_t>(report_.folded.size() + report_.scales.size()) >= *settings_.fold_limit;
+  }
+
+ private:
+  bool fold_each() {
+    if (is_at_limit()) return false;
+    kept_.clear();
+    gone_.clear();
+    bool moved = false;
+    for (jit::Node* node : find_whole_norms(graph_, store_)) {
+      if (is_at_limit()) break;
+      if (gone_.count(node) == 0) moved |= fold(node);
+    }
+    return moved;
+  }
+
+  bool fold(jit::Node* node) {
+    const auto norm = read_norm(node, store_);
+    if (!norm) return false;
+    const auto decision = plan(*norm, store_, ranks_, settings_.target);
+    if (const auto* refusal = std::get_if<Refusal>(&decision)) {
+      if (norm->kind == Norm::batch_norm && !scales_an_output(*norm)) kept_.push_back(kept(*norm, *refusal));
+      return false;
+    }
+    const Plan& found = std::get<Plan>(decision);
+    if (norm->kind == Norm::scale && found.cost(traits_of(settings_.target).costs) > 0) return false;
+    list(*norm, found);
+    apply(found, *norm, store_, ranks_, gone_);
+    return true;
+  }
+
+  void list(const Norm& norm, const Plan& fold) {
+    (norm.kind == Norm::scale ? report_.scales : report_.folded).push_back({norm.name, fold.direction, fold.into});
+    for (const Norm& other : norms_that_go_along(fold, store_)) {
+      report_.folded.push_back({other.name, fold.direction, fold.into});
+    }
+  }
+
+  jit::Graph& graph_;
+  const FoldSettings& settings_;
+  ParameterStore& store_;
+  Ranks& ranks_;
+  Report& report_;
+  std::vector<KeptNorm> kept_;                 // in the last round
+  std::unordered_set<const jit::Node*> gone_;  // in this round
+};
 
 }  // namespace
 
-// Until nothing moves any more: a norm that is gone may have stood in the way of another one.
-bool fold_graph(jit::Graph& graph, const std::vector<std::optional<int64_t>>& input_ranks, ParameterStore& store, Report& report,
-                std::optional<int64_t> fold_limit) {
-  const auto is_at_limit = [&] {
-    return fold_limit && static_cast<int64_t>(report.folded.size() + report.scales.size()) >= *fold_limit;
-  };
+bool fold_graph(jit::Graph& graph, const FoldSettings& settings, ParameterStore& store, Report& report) {
   const auto static_rank = [&store](const jit::Value* value) {
     const auto operand = static_operand(store, const_cast<jit::Value*>(value));
     return operand && operand->tensor.defined() ? std::optional<int64_t>(operand->tensor.dim()) : std::nullopt;
   };
   const ValueNumbers overwrote = use_new_memory(graph, store);
   store.read_memory(graph);
-  Ranks ranks(graph, input_ranks, static_rank);
-  std::vector<KeptNorm> left;
-  bool changed = false;
-  for (bool moved = true; moved && !is_at_limit();) {
-    moved = false;
-    left.clear();
-    std::unordered_set<const jit::Node*> gone;
-    const std::vector<jit::Node*> nodes = find_whole_norms(graph, store);
-    for (jit::Node* node : nodes) {
-      if (is_at_limit()) break;
-      if (gone.count(node) != 0) continue;
-      const auto norm = read_norm(node, store);
-      if (!norm) continue;
-      const auto decision = plan(*norm, store, ranks);
-      if (const auto* refusal = std::get_if<Refusal>(&decision)) {
-        if (norm->kind == Norm::batch_norm && !scales_an_output(*norm)) left.push_back(kept(*norm, *refusal));
-        continue;
-      }
-      const Plan& fold = std::get<Plan>(decision);
-      const std::vector<Norm> others = norms_that_go_along(fold, store);
-      if (norm->kind == Norm::scale && fold.added_nodes() > 0) continue;
-      (norm->kind == Norm::scale ? report.scales : report.folded).push_back({norm->name, fold.direction, fold.into});
-      for (const Norm& other : others) {
-        report.folded.push_back({other.name, fold.direction, fold.into});
-        gone.insert(other.node());
-      }
-      if (norm->reader != nullptr) insert_nodes_inside(*norm, nodes, gone);
-      apply(fold, *norm, store, ranks);
-      moved = changed = true;
-    }
+  Ranks ranks(graph, settings.input_ranks, static_rank);
+  NormFolder folder(graph, settings, store, ranks, report);
+  bool changed = folder.fold_all();
+  if (!folder.is_at_limit()) {
+    const TargetTraits& target = traits_of(settings.target);
+    if (!target.only_backward) changed |= merge_parallel_convs(graph, store, report);
+    Ranks unchecked(graph, settings.input_ranks, static_rank, /*checks_prove=*/false);
+    remove_leftover_checks(graph, unchecked, target.runs_checks);
   }
-  if (!is_at_limit()) changed |= merge_parallel_convs(graph, store, report);
-  reuse_memory(graph, store, overwrote);
-  report.kept.insert(report.kept.end(), left.begin(), left.end());
+  if (settings.stays_in_libtorch && (store.holds_channels_last() || store.is_on_gpu())) {
+    Memory memory(graph);
+    join_bounds(graph, store, memory);
+  }
+  reuse_memory(graph, store, overwrote, settings.stays_in_libtorch);
   return changed;
 }
 

@@ -7,14 +7,22 @@
 #include <vector>
 
 #include "bnfold/report.h"
+#include "bnfold/target.h"
 #include "graph/parameter_store.h"
 
 namespace bnfold {
 
-// Folds every norm of `graph` that can be folded, merges parallel convolutions, and adds to `report` what became of each. `input_ranks` are those of the inputs of
-// the graph, self left out, where they are known. With `fold_limit` it ends once `report` lists so many folds; the norms that are left then
-// are not listed. Returns whether the graph changed.
-bool fold_graph(torch::jit::Graph& graph, const std::vector<std::optional<int64_t>>& input_ranks, ParameterStore& store,
-                Report& report, std::optional<int64_t> fold_limit = std::nullopt);
+// What is asked of the fold of one graph.
+struct FoldSettings {
+  std::vector<std::optional<int64_t>> input_ranks = {};  // of the inputs of the graph, self left out, where they are known
+  Target target = Target::libtorch;
+  bool stays_in_libtorch =
+      false;  // which runs the graph as it is: bounds overwrite what they bound, or are one clamp, where that is faster
+  std::optional<int64_t> fold_limit = {};  // it ends once the report lists so many folds; norms that are left then are not listed
+};
+
+// Folds every norm of `graph` that can be folded, merges parallel convolutions, and adds to `report` what became of each. Returns whether the
+// graph changed.
+bool fold_graph(torch::jit::Graph& graph, const FoldSettings& settings, ParameterStore& store, Report& report);
 
 }  // namespace bnfold

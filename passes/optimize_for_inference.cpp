@@ -14,11 +14,9 @@
 #include "bnfold/bnfold.h"
 #include "bnfold/check.h"
 #include "freeze.h"
-#include "fuse/bounds.h"
 #include "fuse/concat.h"
 #include "fuse/conv.h"
 #include "fuse/facts.h"
-#include "fuse/growing_lists.h"
 #include "fuse/linear.h"
 #include "fuse/memory_order.h"
 #include "fuse/observe.h"
@@ -32,6 +30,7 @@
 #include "graph/parameter_store.h"
 #include "module/compilation_units.h"
 #include "module/plain_mode.h"
+#include "plan/bounds.h"
 #include "plan/memory_reuse.h"
 #include "report/sentence.h"
 
@@ -123,14 +122,17 @@ std::unordered_set<jit::Value*> fuse_convs(OptimizeResult& result, const std::sh
 void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& graph, Facts facts) {
   use_new_memory(*graph, facts);
   use_linear_for_pixels(graph, facts);
-  const bool contiguous = !ParameterStore(graph).holds_channels_last();
+  const ParameterStore store(graph);
   const std::scoped_lock lock(compilation_units());
   WeightPacker packer(result.module);
   const std::unordered_set<jit::Value*> steps = fuse_convs(result, graph, packer, facts);
   fuse_linears(result, graph, packer, facts);
-  if (contiguous) restore_memory_order(*graph, steps);
+  if (!store.holds_channels_last()) restore_memory_order(*graph, steps);
   Memory memory(*graph);
-  join_bounds(*graph, facts, memory);
+  join_bounds(*graph, store, memory, [&facts](const JoinedBounds& joined) {
+    facts.replace(joined.upper, joined.clamp);
+    facts.forget(joined.lower);
+  });
   share_memory_of_concatenations(*graph, facts, memory);
   reuse_memory(*graph, facts);
   facts.insert_checks();
@@ -193,7 +195,6 @@ OptimizeResult optimize_for_inference(const jit::Module& module, const std::vect
   if (is_on_cuda(*graph)) {
     if (!writes_in_place(*graph)) jit::FuseFrozenConvAddRelu(graph);
   } else if (can_pack_weights()) {
-    spell_out_growing_lists(*graph);
     use_new_memory(*graph, ParameterStore(graph));
     const auto& forward = module.get_method("forward").function().getSchema();
     fuse_on_cpu(result, graph, Facts(*graph, observed_in(result.module, *graph, example_inputs, forward)));

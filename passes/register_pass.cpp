@@ -37,7 +37,9 @@ void fold_in_executor(std::shared_ptr<jit::Graph>& graph) try {
   remove_observers(folded);
   ParameterStore constants(folded);
   Report report;
-  if (!fold_graph(*folded, {}, constants, report)) return;
+  FoldSettings settings;
+  settings.stays_in_libtorch = true;
+  if (!fold_graph(*folded, settings, constants, report)) return;
   jit::EliminateDeadCode(folded);
   graph = std::move(folded);
 } catch (const std::exception& error) {

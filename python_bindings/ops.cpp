@@ -12,6 +12,7 @@
 #include "bnfold/files.h"
 #include "bnfold/optimize.h"
 #include "bnfold/pass.h"
+#include "fold_batch_norms.h"
 #include "freeze.h"
 #include "module/plain_mode.h"
 
@@ -38,6 +39,16 @@ void fold_with_report(const OperatorHandle&, Stack* stack) {
   const std::string options = torch::jit::pop(*stack).toStringRef();
   const Module module = module_from(torch::jit::pop(*stack));
   const bnfold::FoldResult result = bnfold::fold(module, bnfold::options_from_json(options));
+  torch::jit::push(*stack, result.module._ivalue(), result.report.to_json());
+}
+
+// fold_before_freezing(Any module, str[] preserved) -> (Any, str): the folded module, which torch.jit.freeze takes next, and its report
+void fold_before_freezing(const OperatorHandle&, Stack* stack) {
+  const c10::List<c10::IValue> preserved = torch::jit::pop(*stack).toList();
+  const Module module = module_from(torch::jit::pop(*stack));
+  bnfold::Options options;
+  for (const c10::IValue& name : preserved) options.preserved_attributes.push_back(name.toStringRef());
+  const bnfold::FoldResult result = bnfold::fold_before_freezing(module, options);
   torch::jit::push(*stack, result.module._ivalue(), result.report.to_json());
 }
 
@@ -138,6 +149,8 @@ TORCH_LIBRARY(bnfold, library) {
   library.def("fold(Any module) -> Any", torch::CppFunction::makeFromBoxedFunction<&fold>());
   library.def("fold_with_report(Any module, str options_json) -> (Any, str)",
               torch::CppFunction::makeFromBoxedFunction<&fold_with_report>());
+  library.def("fold_before_freezing(Any module, str[] preserved) -> (Any, str)",
+              torch::CppFunction::makeFromBoxedFunction<&fold_before_freezing>());
   library.def("freeze(Any module) -> Any", torch::CppFunction::makeFromBoxedFunction<&freeze>());
   library.def("fold_sums_and_products(Any module, str[] methods) -> ()",
               torch::CppFunction::makeFromBoxedFunction<&fold_sums_and_products>());

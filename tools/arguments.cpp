@@ -38,6 +38,12 @@ void require_no_module(const std::string& option, const std::string& what, const
   }
 }
 
+std::vector<std::string> targets() {
+  std::vector<std::string> names;
+  for (const bnfold::Target target : bnfold::all_targets()) names.emplace_back(bnfold::name(target));
+  return names;
+}
+
 }  // namespace
 
 void describe(CLI::App& app, Arguments& arguments) {
@@ -64,6 +70,9 @@ void describe(CLI::App& app, Arguments& arguments) {
   app.add_option("--load-library", arguments.libraries, "load a library with operators that IN needs; once for each")
       ->allow_extra_args(false)
       ->type_name("FILE");
+  app.add_option("--target", arguments.target_text, "fold for what is to run or convert OUT; libtorch where it is not given")
+      ->type_name("NAME")
+      ->check(CLI::IsMember(targets()));
   app.add_flag("--frozen", arguments.frozen, "write the result of torch.jit.freeze on the folded module");
   app.add_flag("--strict", arguments.strict, "write nothing and exit with 4 where a norm was kept");
   app.add_flag("--explain", arguments.explain, "list where each norm went, and what the reasons for keeping one mean");
@@ -102,6 +111,7 @@ void complete(Arguments& arguments) {
     }
   }
   if (!arguments.device_text.empty()) arguments.device = device_from(arguments.device_text);
+  arguments.target = *bnfold::target_named(arguments.target_text);
   if ((arguments.check > 0 || arguments.bench > 0) && arguments.inputs.empty()) {
     throw Failure(kUsage, "--check and --bench need to know what to run on; give --input, as in --input 1,3,224,224");
   }

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "bnfold/target.h"
 #include "inputs.h"
 
 struct Arguments {
@@ -22,6 +23,8 @@ struct Arguments {
   std::vector<std::string> libraries;
   std::string device_text;
   std::optional<at::Device> device;
+  std::string target_text = "libtorch";
+  bnfold::Target target = bnfold::Target::libtorch;
   std::optional<int64_t> fold_limit;
   bool frozen = false;
   bool strict = false;

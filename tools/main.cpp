@@ -65,6 +65,7 @@ Loaded loaded(const Arguments& arguments) {
 bnfold::FoldResult folded(const torch::jit::Module& module, const Arguments& arguments) {
   bnfold::Options options;
   options.preserved_attributes = arguments.preserved;
+  options.target = arguments.target;
   options.fold_limit = arguments.fold_limit;
   for (const InputShape& shape : arguments.inputs) options.input_ranks.emplace_back(static_cast<int64_t>(shape.sizes.size()));
   try {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "bnfold/report.h"
+#include "bnfold/target.h"
 
 namespace bnfold {
 
@@ -32,6 +33,9 @@ struct Options {
   // graph and this list leave the rank open, the folded module checks it and raises an error for another one.
   // Each is from 0 to 64.
   std::vector<std::optional<int64_t>> input_ranks;
+
+  // What the folded module is made for.
+  Target target = Target::libtorch;
 
   // For developers: fold this many norms and scales at most, in the order in which they are found, and nothing else. Where a result is wrong,
   // halving the limit again and again finds the fold that makes it so.
@@ -61,7 +65,7 @@ FoldResult freeze(const torch::jit::Module& module, const c10::optional<std::vec
                   bool optimize_numerics = true);
 
 // Reads Options from a JSON object, {} for the defaults: {"preserved_attributes": ["encode"], "input_ranks": [4, null],
-// "fold_limit": 3}.
+// "target": "onnxruntime", "fold_limit": 3}.
 // Throws Error where the text is no such object.
 Options options_from_json(const std::string& text);
 

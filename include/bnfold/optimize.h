@@ -23,8 +23,8 @@ enum class FusionObstacle {
   value_changed_in_place,   // something writes into the input of the layer, into an addend, or into what comes from it
   value_has_other_readers,  // something else reads what lies between the two steps
   operand_unsupported,      // a factor of the sum, the activation behind a sum, or uneven padding
-  sizes_unknown,            // nothing proves that addends have one size and dtype, or no example told how many rows a linear layer has
-  product_too_small,        // the linear layer is as fast without it
+  sizes_unknown,      // nothing proves that addends have one size and dtype, or no example told how many rows a linear layer has
+  product_too_small,  // the linear layer is as fast without it
 };
 
 // The identifier of an obstacle: "sizes_unknown".

@@ -47,6 +47,9 @@ enum class Reason {
   memory_order_unknown,
   value_is_output,
   value_in_container,
+  // The fold would be exact, and no gain.
+  cheaper_kept,
+  widens_channels,
 };
 
 // Every reason, in the order of the enum.

@@ -37,6 +37,7 @@ void ParameterStore::record(const std::shared_ptr<jit::Graph>& graph) {
     const auto content = leaf ? stored(node->output()) : std::nullopt;
     if (!content || !content->isTensor() || !content->toTensor().defined()) return;
     channels_last_ |= is_channels_last(content->toTensor());
+    on_gpu_ |= content->toTensor().is_cuda();
     if (memory_->may_be_written(node->output())) written_storages_.insert(storage_of(content->toTensor()));
   });
 }

@@ -70,6 +70,9 @@ class ParameterStore {
   // Whether some weight lies in memory in channels_last, as those of a module do that is to run in it.
   bool holds_channels_last() const { return channels_last_; }
 
+  // Whether some weight is on a GPU.
+  bool is_on_gpu() const { return on_gpu_; }
+
   // The dotted path of a value that is a module: "" for self. Nothing where the value is no module or its path is not known.
   std::optional<std::string> module_path(const torch::jit::Value* value) const;
 
@@ -88,6 +91,7 @@ class ParameterStore {
   std::unordered_set<const void*> written_storages_;
   std::optional<Memory> memory_;
   bool channels_last_ = false;
+  bool on_gpu_ = false;
 };
 
 }  // namespace bnfold

@@ -253,10 +253,10 @@ bool has_norm_in_branches(const jit::Node* node) {
   });
 }
 
-// Whether a branch of `outer` has the node for its norm. Where a rank decides, the other branch may have norms of its own.
+// Whether a branch of `outer` has the node for its norm. Where a rank decides, the branches may have other norms of their own.
 bool is_part_of(const Norm& outer, jit::Node* node, const ParameterStore& store) {
   if (!outer.is_made_by(node)) return false;
-  if (!outer.never_rank || is_inside(node->owningBlock(), outer.reader->owningBlock())) return true;
+  if (!outer.never_rank) return true;
   const auto norm = read_norm(node, store);
   return !norm || norm->name == outer.name;
 }

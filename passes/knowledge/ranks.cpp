@@ -64,8 +64,8 @@ bool changes_dimensions_in_place(const jit::Graph& graph) {
 // Reads what the nodes of a graph tell, each in the runs that reach its block.
 class RankReader {
  public:
-  RankReader(Ranks& ranks, const Ranks::StaticRank& static_rank, bool types_tell)
-      : classes_(ranks.classes_), static_rank_(static_rank), types_tell_(types_tell) {}
+  RankReader(Ranks& ranks, const Ranks::StaticRank& static_rank, bool types_tell, bool checks_prove)
+      : classes_(ranks.classes_), static_rank_(static_rank), types_tell_(types_tell), checks_prove_(checks_prove) {}
 
   void read(const jit::Node* node) {
     node_ = node;
@@ -339,7 +339,7 @@ class RankReader {
       read_missing_batch(condition);
     const bool demands_rank = (condition->kind() == jit::aten::ne && raises(node_->blocks().at(0))) ||
                               (condition->kind() == jit::aten::eq && raises(node_->blocks().at(1)));
-    if (!demands_rank) return;
+    if (!demands_rank || !checks_prove_) return;
     const jit::Node* dimension = condition->input(0)->node();
     if (dimension->kind() == jit::aten::dim) prove(member(dimension->input()), constant_int(condition->input(1)));
   }
@@ -347,6 +347,7 @@ class RankReader {
   RankClasses& classes_;
   const Ranks::StaticRank& static_rank_;
   const bool types_tell_;  // the types in the graph are those of a trace on inputs of the hinted ranks
+  const bool checks_prove_;
   const jit::Node* node_ = nullptr;
 };
 
@@ -361,7 +362,7 @@ std::optional<int64_t> batched_rank(const jit::Node* convolution) {
   return dimensions ? std::optional<int64_t>(*dimensions + 2) : std::nullopt;
 }
 
-Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>& hints, StaticRank static_rank)
+Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>& hints, StaticRank static_rank, bool checks_prove)
     : hints_(hints), change_in_place_(changes_dimensions_in_place(graph)) {
   if (change_in_place_) return;
   const auto& inputs = graph.inputs();
@@ -376,7 +377,7 @@ Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>&
     return !traced || traced == classes_.facts(input, graph.block()).hinted;
   };
   const bool types_tell = hinted && std::all_of(inputs.begin(), inputs.end(), is_as_traced);
-  RankReader reader(*this, static_rank, types_tell);
+  RankReader reader(*this, static_rank, types_tell, checks_prove);
   for_each_node(graph.block(), [&reader](const jit::Node* node) { reader.read(node); });
   classes_.settle();
 }

@@ -26,7 +26,9 @@ class Ranks {
   using StaticRank = std::function<std::optional<int64_t>(const torch::jit::Value*)>;
 
   // `hints` are the ranks of the graph's inputs, self left out; a shorter list leaves the rest open.
-  Ranks(const torch::jit::Graph& graph, const std::vector<std::optional<int64_t>>& hints, StaticRank static_rank);
+  // Without `checks_prove` nothing is learned from what raises an error for another rank, as if x.dim() != 4: raise.
+  Ranks(const torch::jit::Graph& graph, const std::vector<std::optional<int64_t>>& hints, StaticRank static_rank,
+        bool checks_prove = true);
 
   // The rank of `value` in the runs that reach `block`, which is its own block or one inside: from the strongest knowledge there is.
   std::optional<Rank> of(const torch::jit::Value* value, const torch::jit::Block* block) const;

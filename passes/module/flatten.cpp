@@ -16,6 +16,7 @@
 
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
+#include "graph/growing_lists.h"
 #include "graph/module_places.h"
 #include "graph/operators.h"
 #include "module/fixed_values.h"
@@ -182,6 +183,7 @@ void simplify(std::shared_ptr<jit::Graph>& graph) {
     if (unrolled) jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
     changed = jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
   } while (changed && any_node(*graph, is_decided_branch));
+  if (contains(*graph, jit::aten::append)) spell_out_growing_lists(*graph);
   if (contains(*graph, jit::prim::TupleConstruct)) jit::LowerSimpleTuples(graph);
   // A loop that does nothing is dead where its conditions, before it and at its end, are one constant; left empty it can't be written.
   if (contains(*graph, jit::prim::Loop)) jit::ConstantPooling(graph);

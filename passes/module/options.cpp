@@ -1,5 +1,6 @@
 // Reads the options of a fold from JSON, as the operators take them.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -37,6 +38,14 @@ int64_t limit(const Json& value) {
   return value.get<int64_t>();
 }
 
+Target target(const Json& value) {
+  const auto found = value.is_string() ? target_named(value.get<std::string>()) : std::nullopt;
+  if (found) return *found;
+  std::vector<std::string_view> names;
+  for (const Target target : all_targets()) names.push_back(name(target));
+  throw Error(fmt::format("there is no target {}; the targets are {}", value.dump(), fmt::join(names, ", ")));
+}
+
 Json parsed(const std::string& text) {
   try {
     return Json::parse(text);
@@ -56,10 +65,13 @@ Options options_from_json(const std::string& text) {
       options.preserved_attributes = names(value);
     } else if (key == "input_ranks") {
       options.input_ranks = ranks(value);
+    } else if (key == "target") {
+      options.target = target(value);
     } else if (key == "fold_limit") {
       options.fold_limit = limit(value);
     } else {
-      throw Error(fmt::format("there is no option '{}'; the options are preserved_attributes, input_ranks and fold_limit", key));
+      throw Error(
+          fmt::format("there is no option '{}'; the options are preserved_attributes, input_ranks, target and fold_limit", key));
     }
   }
   return options;

@@ -16,17 +16,6 @@ jit::Value* insert(jit::Graph* graph, jit::NodeKind kind, at::ArrayRef<jit::Valu
   return output->setType(type);
 }
 
-// A later value may get the address of one that is gone.
-void destroy(jit::Node* node, Ranks& ranks) {
-  for (const jit::Block* block : node->blocks()) {
-    for_each_node(block, [&ranks](const jit::Node* inner) {
-      for (const jit::Value* output : inner->outputs()) ranks.forget(output);
-    });
-  }
-  for (const jit::Value* output : node->outputs()) ranks.forget(output);
-  node->destroy();
-}
-
 // Reads attributes before `condition` instead of in its branches: the new values stand beside those of the norm, and the store knows them.
 void read_attributes_before(jit::Node* condition) {
   for (const jit::Block* branch : condition->blocks()) {
@@ -42,7 +31,8 @@ void read_attributes_before(jit::Node* condition) {
 
 class Applier {
  public:
-  Applier(const Norm& norm, ParameterStore& store, Ranks& ranks) : norm_(norm), store_(store), ranks_(ranks) {}
+  Applier(const Norm& norm, ParameterStore& store, Ranks& ranks, std::unordered_set<const jit::Node*>& gone)
+      : norm_(norm), store_(store), ranks_(ranks), gone_(gone) {}
 
   void operator()(const SetInput& edit) {
     jit::Value* value = store_.add(edit.beside, edit.name, edit.tensor);
@@ -70,8 +60,6 @@ class Applier {
     ranks_.adopt(sum, output);
   }
 
-  // One clamp is one kernel on a GPU, and one pass over memory on a CPU in channels_last; in other memory formats it is not vectorized,
-  // and takes four times as long as maximum and minimum.
   void operator()(const Bound& edit) {
     jit::Graph* graph = edit.node->owningGraph();
     const jit::WithInsertPoint before(edit.node);
@@ -81,29 +69,38 @@ class Applier {
     };
     jit::Value* lower = edit.lower.defined() ? bound(edit.lower, "lower_bound") : nullptr;
     jit::Value* upper = edit.upper.defined() ? bound(edit.upper, "upper_bound") : nullptr;
-    if (lower != nullptr && upper != nullptr && (edit.lower.is_cuda() || store_.holds_channels_last())) {
-      value = insert(graph, jit::aten::clamp, {value, lower, upper}, c10::TensorType::get());
-    } else {
-      if (lower != nullptr) value = insert(graph, jit::aten::maximum, {value, lower}, c10::TensorType::get());
-      if (upper != nullptr) value = insert(graph, jit::aten::minimum, {value, upper}, c10::TensorType::get());
-    }
+    if (lower != nullptr) value = insert(graph, jit::aten::maximum, {value, lower}, c10::TensorType::get());
+    if (upper != nullptr) value = insert(graph, jit::aten::minimum, {value, upper}, c10::TensorType::get());
     replace(edit.node, value);
   }
 
   void operator()(const Replace& edit) { replace(edit.node, edit.value); }
 
+  void destroy(jit::Node* node) {
+    forget(node);
+    for (const jit::Block* block : node->blocks()) for_each_node(block, [this](const jit::Node* inner) { forget(inner); });
+    node->destroy();
+  }
+
  private:
+  // A later value may get the address of one that is gone.
+  void forget(const jit::Node* node) {
+    gone_.insert(node);
+    for (const jit::Value* output : node->outputs()) ranks_.forget(output);
+  }
+
   void replace(jit::Node* node, jit::Value* value) {
     if (value->node()->sourceRange().source() == nullptr) value->node()->copyMetadata(node);
     ranks_.adopt(value, node->output(0));
     store_.memory().adopt(value, node->output(0));
     node->output(0)->replaceAllUsesWith(value);
-    destroy(node, ranks_);
+    destroy(node);
   }
 
   const Norm& norm_;
   ParameterStore& store_;
   Ranks& ranks_;
+  std::unordered_set<const jit::Node*>& gone_;
 };
 
 // clone keeps the order of what is not dense.
@@ -118,10 +115,10 @@ jit::Value* insert_layout(Layout layout, jit::Value* value, jit::Node* before) {
 
 }  // namespace
 
-void apply(const Plan& plan, const Norm& norm, ParameterStore& store, Ranks& ranks) {
+void apply(const Plan& plan, const Norm& norm, ParameterStore& store, Ranks& ranks, std::unordered_set<const jit::Node*>& gone) {
   for (const RankCheck& check : plan.checks) insert(check, ranks);
   if (norm.reader != nullptr) read_attributes_before(norm.node());
-  Applier applier(norm, store, ranks);
+  Applier applier(norm, store, ranks, gone);
   for (const Edit& edit : plan.edits) std::visit(applier, edit);
   jit::Value* replacement = norm.input();  // an edit may have put a sum in its place
   if (plan.layout != Layout::same) {
@@ -130,7 +127,7 @@ void apply(const Plan& plan, const Norm& norm, ParameterStore& store, Ranks& ran
   }
   store.memory().adopt(replacement, norm.node()->output(0));
   norm.node()->output(0)->replaceAllUsesWith(replacement);
-  for (auto node = norm.nodes.rbegin(); node != norm.nodes.rend(); ++node) destroy(*node, ranks);
+  for (auto node = norm.nodes.rbegin(); node != norm.nodes.rend(); ++node) applier.destroy(*node);
 }
 
 }  // namespace bnfold

@@ -47,6 +47,16 @@ std::variant<std::vector<RankCheck>, Decline> plan_checks(const Norm& norm, cons
   return checks;
 }
 
+std::optional<Decline> why_not_unchecked(const std::vector<RankCheck>& checks, const Ranks& ranks) {
+  for (const RankCheck& check : checks) {
+    const auto known = ranks.of(check.value, check.block);
+    if (known && known->number == check.rank && known->strength != Strength::assumed) continue;
+    return Decline{Reason::rank_unknown, check.value->node(),
+                   "its rank would be checked as the module runs, which is lost for this target; example inputs tell it"};
+  }
+  return std::nullopt;
+}
+
 void insert(const RankCheck& check, Ranks& ranks) {
   const auto known = ranks.of(check.value, check.block);
   if (known && known->strength == Strength::proven && known->number == check.rank) return;
@@ -57,10 +67,9 @@ void insert(const RankCheck& check, Ranks& ranks) {
   jit::Value* differs =
       graph->insertNode(graph->create(jit::aten::ne, {dimensions, graph->insertConstant(check.rank)}))->output();
   differs->setType(c10::BoolType::get());
-  const std::string message = fmt::format(
-      "a batch norm was folded into this layer for inputs of rank {}; to run it on another rank, fold the original module with "
-      "example inputs of that rank",
-      check.rank);
+  const std::string message =
+      fmt::format("{} of rank {}; to run it on another rank, fold the original module with example inputs of that rank",
+                  check.subject, check.rank);
   insert_raise_if(*graph, differs, message);
   ranks.prove(check.value, check.block, check.rank);
 }

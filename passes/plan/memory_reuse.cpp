@@ -3,6 +3,7 @@
 #include <torch/csrc/jit/ir/constants.h>
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -51,14 +52,18 @@ std::string functional_name(const jit::Node* node) {
   return name;
 }
 
-bool is_read_in_other_blocks(const jit::Value* value, const jit::Node* node) {
-  return std::any_of(value->uses().begin(), value->uses().end(), [&](const jit::Use& use) {
-    const jit::Block* block = use.user->owningBlock();
-    while (block != nullptr && block != node->owningBlock()) {
-      block = block->owningNode() == nullptr ? nullptr : block->owningNode()->owningBlock();
-    }
-    return block == nullptr && use.user->isAfter(node) && !reads_metadata_only(use.user, value);
+// Those that stand behind `node`, in its block or outside of it.
+std::vector<jit::Use> uses_behind(const jit::Value* value, const jit::Node* node, bool in_its_block) {
+  std::vector<jit::Use> uses;
+  std::copy_if(value->uses().begin(), value->uses().end(), std::back_inserter(uses), [&](const jit::Use& use) {
+    return is_inside(use.user->owningBlock(), node->owningBlock()) == in_its_block && use.user->isAfter(node);
   });
+  return uses;
+}
+
+bool is_read_in_other_blocks(const jit::Value* value, const jit::Node* node) {
+  const std::vector<jit::Use> uses = uses_behind(value, node, /*in_its_block=*/false);
+  return !std::all_of(uses.begin(), uses.end(), [value](const jit::Use& use) { return reads_metadata_only(use.user, value); });
 }
 
 // Replaces the node by the operator `name` of the same inputs.
@@ -123,17 +128,19 @@ ValueNumbers use_new_memory(jit::Graph& graph, const ParameterStore& store) {
     if (!memory.may_be_overwritten(value, node) || is_read_in_other_blocks(value, node)) continue;
     if (!keeps_dtype(node, store)) continue;
     jit::Node* replacement = renamed(node, functional_name(node), memory);
-    value->replaceAllUsesAfterNodeWith(replacement, replacement->output());
+    for (const jit::Use& use : uses_behind(value, replacement, /*in_its_block=*/true)) {
+      use.user->replaceInput(use.offset, replacement->output());
+    }
     changed.insert(number_of(replacement->output()));
   }
   return changed;
 }
 
-void reuse_memory(jit::Graph& graph, const ParameterStore& store, const ValueNumbers& before) {
+void reuse_memory(jit::Graph& graph, const ParameterStore& store, const ValueNumbers& before, bool bounds_too) {
   Memory memory(graph);
   for (jit::Node* node : nodes_of(graph)) {
     const bool overwrote = node->outputs().size() == 1 && before.count(number_of(node->output())) != 0;
-    if (!overwrote && !is_added_bound(node, store)) continue;
+    if (!overwrote && !(bounds_too && is_added_bound(node, store))) continue;
     const jit::Value* value = node->input(0);
     const bool free = is_only_reader(node, value) && memory.may_be_overwritten(value, node);
     if (!free || is_part(value) || !is_not_read_backward(value->node())) continue;

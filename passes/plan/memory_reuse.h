@@ -20,8 +20,8 @@ using ValueNumbers = std::set<std::pair<const torch::jit::Graph*, size_t>>;
 // others may see, or would give another dtype.
 ValueNumbers use_new_memory(torch::jit::Graph& graph, const ParameterStore& store);
 
-// What reads new memory last overwrites it: of what makes a value of `before`, which did so once, and of the bounds that a fold added beside a
-// norm.
-void reuse_memory(torch::jit::Graph& graph, const ParameterStore& store, const ValueNumbers& before);
+// What reads new memory last overwrites it: of what makes a value of `before`, which did so once, and with `bounds_too` of the bounds that a fold
+// added beside a norm.
+void reuse_memory(torch::jit::Graph& graph, const ParameterStore& store, const ValueNumbers& before, bool bounds_too);
 
 }  // namespace bnfold

@@ -73,7 +73,12 @@ struct Subject {
   const Ranks& ranks;
   const bool rank_known;
   const std::vector<AskedRanks::Need> needs;  // without which `affine` is not what the norm computes
+  const TargetTraits& target;
 };
+
+bool has_bound(const Plan& plan) {
+  return std::any_of(plan.edits.begin(), plan.edits.end(), [](const Edit& edit) { return std::holds_alternative<Bound>(edit); });
+}
 
 // The plan with the checks of what nothing proves, or why that can't be done.
 std::variant<Plan, Decline> checked(const Subject& subject, Plan found, Direction direction, const Asked& asked) {
@@ -83,7 +88,11 @@ std::variant<Plan, Decline> checked(const Subject& subject, Plan found, Directio
   all.insert(all.end(), asked.ranks.needs().begin(), asked.ranks.needs().end());
   auto checks = plan_checks(subject.norm, all, subject.ranks);
   if (const auto* decline = std::get_if<Decline>(&checks)) return *decline;
-  found.checks = std::get<std::vector<RankCheck>>(std::move(checks));
+  if (subject.target.runs_checks) {
+    found.checks = std::get<std::vector<RankCheck>>(std::move(checks));
+  } else if (auto decline = why_not_unchecked(std::get<std::vector<RankCheck>>(checks), subject.ranks)) {
+    return *decline;
+  }
   found.direction = direction;
   found.layout = std::max(found.layout, layout_made_by(subject.norm));
   return found;
@@ -128,14 +137,20 @@ std::optional<Plan> try_sideways(const Subject& subject) {
   return std::holds_alternative<Plan>(outcome) ? std::optional<Plan>(std::get<Plan>(outcome)) : std::nullopt;
 }
 
-// The plan that leaves the fewest nodes; adds to `refusal` what stood in the ways that were tried.
+// The plan that costs least; adds to `refusal` what stood in the ways that were tried.
 std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal& refusal) {
   std::optional<Plan> best;
-  const auto consider = [&best](const Plan& found) {
-    if (!best || found.added_nodes() < best->added_nodes()) best = found;
-    return best->added_nodes() <= 0;
+  const Costs& costs = subject.target.costs;
+  const auto consider = [&](const Plan& found) {
+    if (!best || found.cost(costs) < best->cost(costs)) best = found;
+    return best->cost(costs) <= 0;
   };
   for (const Strategy& strategy : strategies(subject.affine)) {
+    if (subject.target.only_backward && strategy.direction != Direction::backward) {
+      refusal.attempts.push_back(
+          {strategy.name, {}, {Reason::widens_channels, subject.norm.node(), "other layers would take its scales"}});
+      break;
+    }
     const Tried tried = try_strategy(subject, strategy, rescales);
     if (const auto* decline = std::get_if<Decline>(&tried.outcome)) {
       const std::string way = strategy.name + (rescales ? ", other readers rescaled" : "");
@@ -143,23 +158,34 @@ std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal
     } else if (consider(std::get<Plan>(tried.outcome))) {
       return best;
     }
-    if (strategy.direction != Direction::backward || !subject.rank_known || rescales) continue;
+    if (strategy.direction != Direction::backward || !subject.rank_known || rescales || subject.target.only_backward) continue;
     const auto sideways = try_sideways(subject);
     if (sideways && consider(*sideways)) return best;
   }
   return best;
 }
 
+std::optional<Decline> why_not_worth_it(const Plan& plan, const Norm& norm, Target target) {
+  const Costs& costs = traits_of(target).costs;
+  const double spared = has_bound(plan) ? costs.norm_before_activation : costs.norm;
+  if (plan.cost(costs) <= spared) return std::nullopt;
+  return Decline{Reason::cheaper_kept, norm.node(),
+                 fmt::format("in {} the fold would add what takes {:.1f} times as long as the norm", name(target),
+                             plan.cost(costs) / spared)};
+}
+
 }  // namespace
 
-int64_t Plan::added_nodes() const {
-  int64_t count = layout == Layout::same ? 0 : 1;
+double Plan::cost(const Costs& costs) const {
+  double cost = layout == Layout::same ? 0 : costs.step;
   for (const Edit& edit : edits) {
-    if (std::holds_alternative<AddToOutput>(edit)) ++count;
-    if (std::holds_alternative<Replace>(edit)) --count;
-    if (const auto* bound = std::get_if<Bound>(&edit)) count += bound->lower.defined() && bound->upper.defined() ? 1 : 0;
+    if (std::holds_alternative<AddToOutput>(edit)) cost += costs.step;
+    if (std::holds_alternative<Replace>(edit)) cost -= costs.step;
+    if (const auto* bound = std::get_if<Bound>(&edit)) {
+      cost += bound->lower.defined() && bound->upper.defined() ? costs.both_bounds : costs.bound;
+    }
   }
-  return count;
+  return cost;
 }
 
 bool Refusal::names(const Decline& decline) const {
@@ -168,7 +194,7 @@ bool Refusal::names(const Decline& decline) const {
   });
 }
 
-std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, const Ranks& ranks) {
+std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, const Ranks& ranks, Target target) {
   Refusal refusal;
   const auto refused = [&](Decline decline) {
     refusal.attempts.push_back({"norm", {}, std::move(decline)});
@@ -204,10 +230,15 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   if (!norm.along_channels && !asked.extents.fit(norm.input(), affine)) {
     return refused({Reason::sizes_unknown, norm.node(), "its input may be broadcast to the size of its constants"});
   }
-  const Subject subject{norm, affine, store, ranks, rank.has_value(), asked.ranks.needs()};
+  const TargetTraits& traits = traits_of(target);
+  const Subject subject{norm, affine, store, ranks, rank.has_value(), asked.ranks.needs(), traits};
   auto best = cheapest_plan(subject, /*rescales=*/false, refusal);
-  if (!best && rank) best = cheapest_plan(subject, /*rescales=*/true, refusal);
+  if (!best && rank && !traits.only_backward) best = cheapest_plan(subject, /*rescales=*/true, refusal);
   if (!best) return refusal;
+  if (auto decline = why_not_worth_it(*best, norm, target)) {
+    refusal.attempts.insert(refusal.attempts.begin(), {std::string(name(best->direction)), {}, std::move(*decline)});
+    return refusal;
+  }
   return *best;
 }
 

@@ -8,6 +8,7 @@
 #include "knowledge/find_norms.h"
 #include "plan/checks.h"
 #include "plan/layout.h"
+#include "plan/targets.h"
 #include "rules/rule.h"
 
 namespace bnfold {
@@ -20,8 +21,8 @@ struct Plan {
   std::vector<RankCheck> checks;  // of the ranks that the fold rests on and nothing proves
   Layout layout = Layout::same;   // that is given to what takes the norm's place
 
-  // How many nodes the fold adds to the graph, the norm not counted.
-  int64_t added_nodes() const;
+  // What the edits cost, the norm not counted: negative where they take more away than they add.
+  double cost(const Costs& costs) const;
 };
 
 // One way that was tried: the operators that the affine passed, and what stopped it.
@@ -42,8 +43,8 @@ struct Refusal {
   bool names(const Decline& decline) const;
 };
 
-// The plan for `norm` that leaves the fewest nodes, or what stood in every way. Values that others read too are rescaled, and so what the
-// others make of them, only where nothing else helps.
-std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, const Ranks& ranks);
+// The plan for `norm` that costs least where `target` runs it, or what stood in every way. Values that others read too are rescaled, and so what
+// the others make of them, only where nothing else helps.
+std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, const Ranks& ranks, Target target);
 
 }  // namespace bnfold

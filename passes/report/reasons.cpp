@@ -65,6 +65,10 @@ constexpr std::array kReasons = {
                "The normalized value is an output of the module, and nothing behind it could take the norm."},
     ReasonText{Reason::value_in_container, "value_in_container",
                "The value is put into a list, tuple or dict that can't be followed."},
+    ReasonText{Reason::cheaper_kept, "cheaper_kept",
+               "Where the module is to run, the norm takes less time than what the fold would add."},
+    ReasonText{Reason::widens_channels, "widens_channels",
+               "The fold would spread a layer's channels wider, and int8 has one step size for all of them."},
 };
 
 const ReasonText& text(Reason reason) {

@@ -29,6 +29,11 @@ class FoldOptions(TypedDict, total=False):
     input_ranks: Sequence[Optional[int]]
     """The rank of each argument of forward, None where it is open or no tensor. Example inputs give them too."""
 
+    target: str
+    """What is to run the folded module, or convert it for that: "libtorch" (where it is not given), "onnxruntime", "openvino", "ncnn", "coreml" or
+    "quantization". A norm that is cheaper there than what its fold would add is kept, and nothing is left to be checked as the module runs,
+    which conversions lose: a fold that would need it wants ``example_inputs``. See docs/consumers.md."""
+
     fold_limit: int
     """For developers: fold so many norms and scales at most, to find the fold that goes wrong."""
 
@@ -84,9 +89,12 @@ def _checked(options: FoldOptions) -> dict[str, Any]:
         if name == "fold_limit":
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"fold_limit must be a whole number, not {type(value).__name__}")
+        elif name == "target":
+            if not isinstance(value, str):
+                raise TypeError(f"target must be a name, not {type(value).__name__}")
         elif isinstance(value, str) or not isinstance(value, Sequence):
             raise TypeError(f"{name} must be a list, not {type(value).__name__}")
-    return {name: value if isinstance(value, int) else list(value) for name, value in options.items()}  # type: ignore[call-overload]
+    return {name: value if isinstance(value, (int, str)) else list(value) for name, value in options.items()}  # type: ignore[call-overload]
 
 
 def arguments_of(example_inputs: Any) -> Optional[tuple[Any, ...]]:

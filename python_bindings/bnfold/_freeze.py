@@ -8,9 +8,8 @@ from typing import Optional
 
 import torch
 
-from ._errors import Error
-from ._files import extra_files_of, remember_extra_files
-from ._fold import fold
+from ._errors import Error, raised_as
+from ._files import extra_files_of, remember_extra_files, wrapped
 from ._library import ops
 from ._modules import plain_mode, raw, without_deprecation_warnings
 from ._report import Report
@@ -27,8 +26,9 @@ def freeze(mod: torch.jit.ScriptModule, preserved_attrs: Optional[list[str]] = N
     folded, report, obstacle = mod, None, None
     if isinstance(mod, torch.jit.ScriptModule) and not mod.training:
         try:
-            result = fold(mod, preserved_attributes=["forward", *(preserved_attrs or [])])
-            folded, report = result.module, result.report
+            with raised_as(Error):
+                raw_module, text = ops.fold_before_freezing(raw(mod), ["forward", *(preserved_attrs or [])])
+            folded, report = wrapped(raw_module), Report.from_json(text)
         except Error as error:
             obstacle = error
     with plain_mode(), without_deprecation_warnings():

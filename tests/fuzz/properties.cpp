@@ -334,7 +334,7 @@ class Check {
     if (!graph) return nullptr;
     ParameterStore store(graph);
     Report report;
-    fold_graph(*graph, {}, store, report);
+    fold_graph(*graph, FoldSettings(), store, report);
     jit::EliminateDeadCode(graph);
     graph->lint();
     require_reasons(*graph, report);

@@ -83,6 +83,18 @@ TEST_F(NormOfBranches, DropsTheOtherBranchWithItsNorm) {
   EXPECT_EQ(expect_folded(model.module, {x}, "norm", "conv").report.kept.size(), 0U);
 }
 
+// Those before it are gone by the time the condition is folded, and must not be asked what stood in its branches.
+TEST_F(NormOfBranches, FoldsAConditionBehindNormsThatAreFolded) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).layer("last", {4, 4, 1, 1}, 4).norm("norm", 4);
+  for (int i = 0; i < 8; ++i) model.norm(fmt::format("first{}", i), 4);
+  std::string text = fmt::format("y = {}\n", conv("conv", "x"));
+  for (int i = 0; i < 8; ++i) text += fmt::format("y = {}\n", batch_norm(fmt::format("first{}", i), "y"));
+  text += fmt::format("y = {}\nif y.dim() == 3:\n  z = {}.squeeze(0)\nelse:\n  z = {}\nreturn z", conv("last", "torch.tanh(y)"),
+                      instance_norm("y.unsqueeze(0)"), instance_norm("y"));
+  EXPECT_EQ(expect_folded(model.forward(text).module, {x}, "norm", "last").report.folded.size(), 9U);
+}
+
 TEST_F(NormOfBranches, ChecksTheRankThatTakesTheNorm) {
   const FoldResult result = fold(scripted_instance_norm().module);
   EXPECT_THROW(torch::jit::Module(result.module).forward({x[0]}), std::exception);

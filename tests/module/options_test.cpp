@@ -33,8 +33,16 @@ std::string error_of_ranks(const std::vector<std::optional<int64_t>>& input_rank
   return "";
 }
 
+TEST(Options, NamesTheTargetsWhereOneIsUnknown) {
+  const std::string all = "the targets are libtorch, onnxruntime, openvino, ncnn, coreml, quantization";
+  EXPECT_EQ(error_of(R"({"target": "tensorrt"})"), "there is no target \"tensorrt\"; " + all);
+  EXPECT_EQ(error_of(R"({"target": 1})"), "there is no target 1; " + all);
+}
+
 TEST(Options, FromJson) {
-  const Options options = options_from_json(R"({"preserved_attributes": ["encode"], "input_ranks": [4, null], "fold_limit": 3})");
+  const Options options = options_from_json(
+      R"({"preserved_attributes": ["encode"], "input_ranks": [4, null], "target": "openvino", "fold_limit": 3})");
+  EXPECT_EQ(options.target, Target::openvino);
   EXPECT_EQ(options.fold_limit, 3);
   EXPECT_EQ(options.preserved_attributes, std::vector<std::string>{"encode"});
   EXPECT_EQ(options.input_ranks, (std::vector<std::optional<int64_t>>{4, std::nullopt}));
@@ -42,7 +50,7 @@ TEST(Options, FromJson) {
 
 TEST(Options, FromJsonRefusesWhatItDoesNotKnow) {
   EXPECT_EQ(error_of(R"({"direction": 1})"),
-            "there is no option 'direction'; the options are preserved_attributes, input_ranks and fold_limit");
+            "there is no option 'direction'; the options are preserved_attributes, input_ranks, target and fold_limit");
   EXPECT_EQ(error_of("[]"), "the options must be a JSON object");
   EXPECT_THAT(error_of("{"), testing::StartsWith("the options are no JSON"));
 }

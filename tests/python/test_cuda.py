@@ -82,7 +82,7 @@ def test_several_devices_stay_where_they_are():
 @both_spellings
 def test_a_bound_is_one_kernel(spelling):
     module, _ = on_gpu("densenet121", spelling)
-    graph = bnfold.fold(module).module.graph
+    graph = bnfold.freeze(module).graph
     assert graph.findAllNodes("aten::clamp", recurse=True)
     assert not graph.findAllNodes("aten::clamp_max_", recurse=True)
 

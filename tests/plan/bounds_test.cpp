@@ -1,4 +1,4 @@
-#include "fuse/bounds.h"
+#include "plan/bounds.h"
 
 #include "support/fused.h"
 

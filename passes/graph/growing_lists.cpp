@@ -1,4 +1,4 @@
-#include "fuse/growing_lists.h"
+#include "graph/growing_lists.h"
 
 #include <algorithm>
 #include <optional>

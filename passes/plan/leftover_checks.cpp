@@ -1,0 +1,148 @@
+#include "plan/leftover_checks.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "graph/constants.h"
+#include "graph/operators.h"
+#include "knowledge/deciding_rank.h"
+#include "plan/checks.h"
+
+namespace bnfold {
+
+namespace jit = torch::jit;
+
+namespace {
+
+// What a condition comes to in the runs that reach a block, by the ranks of values alone.
+class Decision {
+ public:
+  Decision(const Ranks& ranks, const jit::Node* condition) : ranks_(ranks), block_(condition->owningBlock()) {
+    outcome_ = truth(condition->input());
+  }
+
+  // Nothing where the ranks that it asks for are not known.
+  std::optional<bool> outcome() const { return outcome_; }
+
+  // The values whose ranks an example told.
+  const std::vector<const jit::Value*>& hinted() const { return hinted_; }
+
+ private:
+  std::optional<bool> truth(const jit::Value* value) {
+    if (const auto constant = constant_bool(value)) return constant;
+    const jit::Node* node = value->node();
+    if (node->kind() == jit::aten::__not__) {
+      const auto negated = truth(node->input());
+      return negated ? std::optional<bool>(!*negated) : std::nullopt;
+    }
+    if (node->kind() == jit::prim::If) {
+      const auto first = truth(node->input());
+      return first ? truth(node->blocks().at(*first ? 0 : 1)->outputs().at(value->offset())) : std::nullopt;
+    }
+    return compared(node);
+  }
+
+  std::optional<bool> compared(const jit::Node* node) {
+    if (!is_one_of(node, {"eq", "ne", "lt", "le", "gt", "ge"})) return std::nullopt;
+    const auto one = number(node->input(0));
+    const auto other = one ? number(node->input(1)) : std::nullopt;
+    if (!other) return std::nullopt;
+    const std::string name = node->kind().toUnqualString();
+    if (name == "eq" || name == "ne") return (*one == *other) == (name == "eq");
+    if (*one == *other) return name == "le" || name == "ge";
+    return (*one < *other) == (name == "lt" || name == "le");
+  }
+
+  // A constant, or a rank.
+  std::optional<int64_t> number(const jit::Value* value) {
+    if (const auto constant = constant_int(value)) return constant;
+    const jit::Node* node = value->node();
+    const bool counts_sizes = node->kind() == jit::aten::len && node->input()->node()->kind() == jit::aten::size;
+    if (node->kind() != jit::aten::dim && !counts_sizes) return std::nullopt;
+    const jit::Value* tensor = counts_sizes ? node->input()->node()->input(0) : node->input();
+    const auto rank = ranks_.of(tensor, block_);
+    if (!rank || rank->strength == Strength::assumed) return std::nullopt;
+    if (rank->strength == Strength::hinted) hinted_.push_back(tensor);
+    return rank->number;
+  }
+
+  const Ranks& ranks_;
+  const jit::Block* block_;
+  std::optional<bool> outcome_;
+  std::vector<const jit::Value*> hinted_;
+};
+
+bool raises(const jit::Block* block) {
+  const auto nodes = const_cast<jit::Block*>(block)->nodes();
+  return std::any_of(nodes.begin(), nodes.end(), [](const jit::Node* node) { return node->kind() == jit::prim::RaiseException; });
+}
+
+std::vector<jit::Node*> nodes_of(jit::Block* block) {
+  return {block->nodes().begin(), block->nodes().end()};
+}
+
+class LeftoverChecks {
+ public:
+  LeftoverChecks(jit::Graph& graph, Ranks& ranks, bool runs_checks) : graph_(graph), ranks_(ranks), runs_checks_(runs_checks) {}
+
+  void remove(const std::vector<jit::Node*>& nodes) const {
+    for (jit::Node* node : nodes) {
+      if (node->kind() == jit::prim::If && raises(node->blocks().at(0)) != raises(node->blocks().at(1))) {
+        remove_check(node);
+      } else {
+        for (jit::Block* block : node->blocks()) remove(nodes_of(block));
+      }
+    }
+  }
+
+ private:
+  void remove_check(jit::Node* check) const {
+    const size_t passing = raises(check->blocks().at(0)) ? 1 : 0;
+    jit::Block* passed = check->blocks().at(passing);
+    const std::vector<jit::Node*> inner = nodes_of(passed);
+    const Decision decision(ranks_, check);
+    const auto instead = decision.outcome() == (passing == 0) ? checks_instead(check, decision.hinted()) : std::nullopt;
+    if (instead) {
+      for (const RankCheck& of_input : *instead) insert(of_input, ranks_);
+      take_branch(check, passed);
+    } else if (const auto deciding = deciding_rank(check); deciding && deciding->takes_first == (passing == 0)) {
+      ranks_.prove(deciding->value, check->owningBlock(), deciding->rank);
+    }
+    remove(inner);
+  }
+
+  // The checks of the graph's inputs that make this one needless, where an example told the ranks of `hinted`; nothing where there are none such.
+  std::optional<std::vector<RankCheck>> checks_instead(const jit::Node* check,
+                                                       const std::vector<const jit::Value*>& hinted) const {
+    std::vector<RankCheck> checks;
+    if (!runs_checks_) return checks;
+    for (const jit::Value* value : hinted) {
+      const auto [input, difference] = ranks_.witness(value, graph_.block());
+      const bool follows = check->owningBlock() == graph_.block() && input->node() == graph_.param_node() && input != value;
+      if (!follows) return std::nullopt;
+      const int64_t rank = ranks_.of(value, graph_.block())->number - difference;
+      checks.push_back({input, graph_.block(), rank, "this module was folded for inputs"});
+    }
+    return checks;
+  }
+
+  static void take_branch(jit::Node* check, jit::Block* branch) {
+    for (jit::Node* node : nodes_of(branch)) node->moveBefore(check);
+    for (size_t i = 0; i < check->outputs().size(); ++i) check->output(i)->replaceAllUsesWith(branch->outputs().at(i));
+    check->destroy();
+  }
+
+  jit::Graph& graph_;
+  Ranks& ranks_;
+  const bool runs_checks_;
+};
+
+}  // namespace
+
+void remove_leftover_checks(jit::Graph& graph, Ranks& ranks, bool runs_checks) {
+  if (!ranks.change_in_place()) LeftoverChecks(graph, ranks, runs_checks).remove(nodes_of(graph.block()));
+}
+
+}  // namespace bnfold
