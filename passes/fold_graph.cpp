@@ -9,6 +9,7 @@
 #include "knowledge/ranks.h"
 #include "plan/apply.h"
 #include "plan/bounds.h"
+#include "plan/decided_branches.h"
 #include "plan/leftover_checks.h"
 #include "plan/memory_reuse.h"
 #include "plan/parallel_convs.h"
@@ -131,6 +132,10 @@ bool fold_graph(jit::Graph& graph, const FoldSettings& settings, ParameterStore&
     const auto operand = static_operand(store, const_cast<jit::Value*>(value));
     return operand && operand->tensor.defined() ? std::optional<int64_t>(operand->tensor.dim()) : std::nullopt;
   };
+  if (!find_norms(graph).empty()) {
+    store.read_memory(graph);
+    take_decided_branches(graph, Ranks(graph, settings.input_ranks, static_rank));
+  }
   const ValueNumbers overwrote = use_new_memory(graph, store);
   store.read_memory(graph);
   Ranks ranks(graph, settings.input_ranks, static_rank);

@@ -218,10 +218,10 @@ class Planner {
     return is_written(value) && !store_.memory().read_the_same(value, one, other);
   }
 
-  // Whether the addend is the memory of a step, which only steps before this one read beside it.
+  // Whether the addend is the memory of a step, which only steps before this one read beside it. A loop reads it in each round.
   bool is_free(const ConvFusion& fusion) const {
     const jit::Value* addend = fusion.sum->input(fusion.addend);
-    if (steps_.count(addend->node()) == 0) return false;
+    if (steps_.count(addend->node()) == 0 || is_in_loop_behind(fusion.sum, addend->node())) return false;
     return std::all_of(addend->uses().begin(), addend->uses().end(), [&](const jit::Use& use) {
       if (use.user == fusion.sum) return true;
       const auto position = positions_.find(use.user);

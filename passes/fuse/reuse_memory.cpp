@@ -89,7 +89,9 @@ bool needs_sizes(const jit::Node* node) {
 template <typename NameFor>
 void rename(jit::Graph& graph, Facts& facts, const NameFor& name_for) {
   std::vector<jit::Node*> nodes;
-  for_each_node(graph.block(), [&nodes](jit::Node* node) { nodes.push_back(node); });
+  for_each_node(graph.block(), [&nodes](jit::Node* node) {
+    if (node->outputs().size() == 1) nodes.push_back(node);  // sort makes places, too, and nothing works in place as it does
+  });
   for (jit::Node* node : nodes) {
     const std::string name = name_for(node);
     if (name.empty()) continue;
@@ -117,6 +119,7 @@ void reuse_memory(jit::Graph& graph, Facts& facts) {
     const Operator& known = operator_of(node);
     const bool makes_like = known.storage == Storage::fresh && (known.shape == Shape::same || known.shape == Shape::broadcast);
     if (!makes_like || !is_new(node->input(0)) || !is_only_reader(node, node->input(0))) return std::string();
+    if (is_part(node->input(0)) && is_order_visible(node->output())) return std::string();
     if (!facts.have_one_dtype(node->input(0), node->output())) return std::string();
     return !needs_sizes(node) || facts.have_one_size(node->input(0), node->output()) ? in_place_name(node) : std::string();
   });

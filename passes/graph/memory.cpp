@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <string_view>
+#include <unordered_set>
+#include <vector>
 
 #include "graph/constants.h"
 #include "graph/operator_table.h"
@@ -61,11 +63,11 @@ bool is_read_at_once(const jit::Node* node) {
 
 // A norm that may train writes into its statistics, which no schema says.
 bool writes_statistics(const jit::Node* node, const jit::Value* value) {
-  static const OperatorNames norms = {"batch_norm", "native_batch_norm", "_batch_norm_impl_index", "cudnn_batch_norm",
-                                      "instance_norm"};
+  static const OperatorNames norms = {"batch_norm",       "native_batch_norm", "_batch_norm_impl_index",
+                                      "cudnn_batch_norm", "instance_norm",     "batch_norm_update_stats"};
   if (!is_one_of(node, norms)) return false;
-  const bool instance = node->kind() == jit::aten::instance_norm;
-  if (constant_bool(node->namedInput(instance ? "use_input_stats" : "training")) == false) return false;
+  const char* training = node->kind() == jit::aten::instance_norm ? "use_input_stats" : "training";
+  if (has_argument(node, training) && constant_bool(node->namedInput(training)) == false) return false;
   return value == node->namedInput("running_mean") || value == node->namedInput("running_var");
 }
 
@@ -191,7 +193,8 @@ void Memory::read_writes(const jit::Node* node) {
         schema != nullptr && i < schema->arguments().size() ? schema->arguments()[i].alias_info() : nullptr;
     const bool writes = (alias != nullptr && alias->isWrite()) || !known || writes_statistics(node, input);
     if (!writes) continue;
-    if (is_tensor(input) || !known) class_of(input).writers.push_back(node);
+    const bool into_elements = alias != nullptr && !alias->containedTypes().empty() && alias->containedTypes()[0].isWrite();
+    if (is_tensor(input) || into_elements || !known) class_of(input).writers.push_back(node);
     if (!is_tensor(input)) class_of(input).container_writers.push_back(node);
   }
 }
@@ -341,12 +344,60 @@ bool is_in_loop_behind(const jit::Node* reader, const jit::Node* producer) {
   return false;
 }
 
+namespace {
+
+// Whether `value` is contiguous whatever the inputs of the graph are.
+bool is_contiguous(const jit::Value* value) {
+  while (true) {
+    const jit::Node* node = value->node();
+    const Operator& known = operator_of(node);
+    if (known.order == Order::contiguous) return true;
+    if (node->kind() == jit::aten::contiguous)
+      return constant_int(node->input(1)) == static_cast<int64_t>(at::MemoryFormat::Contiguous);
+    const bool elementwise = known.order == Order::kept && known.shape == Shape::same;
+    const bool regroups = known.shape == Shape::flattened || known.shape == Shape::listed || known.shape == Shape::unsqueezed ||
+                          known.shape == Shape::squeezed;
+    if (!elementwise && !regroups) return false;
+    value = node->input(0);
+  }
+}
+
+}  // namespace
+
+// A sum or product lies in the order of its operands, which is one of two, or for those that are broadcast one of these as well.
 bool is_dense(const jit::Value* value) {
-  const jit::Node* producer = value->node();
-  while (operator_of(producer).order == Order::kept && operator_of(producer).shape == Shape::same)
-    producer = producer->input(0)->node();
-  const Order order = operator_of(producer).order;
-  return order == Order::followed || order == Order::contiguous || order == Order::stated;
+  std::vector<const jit::Value*> pending = {value};
+  std::unordered_set<const jit::Value*> seen;
+  while (!pending.empty()) {
+    const jit::Value* one = pending.back();
+    pending.pop_back();
+    if (!seen.insert(one).second) continue;
+    const jit::Node* node = one->node();
+    const Operator& known = operator_of(node);
+    if (known.order == Order::kept && known.shape == Shape::same) {
+      pending.push_back(node->input(0));
+    } else if (known.order == Order::kept && known.shape == Shape::broadcast) {
+      for (const jit::Value* operand : node->inputs()) {
+        const auto number = constant_tensor(operand);  // that a trace made a tensor of
+        const bool is_tensor = operand->type()->kind() == c10::TypeKind::TensorType;
+        if (is_tensor && !(number && number->dim() == 0)) pending.push_back(operand);
+      }
+    } else if (known.order != Order::followed && known.order != Order::stated && !is_contiguous(one)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool is_part(const jit::Value* value) {
+  const jit::Node* node = value->node();
+  while (true) {
+    const Shape shape = operator_of(node).shape;
+    const bool is_piece = node->kind() == jit::prim::ListUnpack || node->kind() == jit::aten::__getitem__;
+    if (shape == Shape::cut || shape == Shape::selected || is_piece) return true;
+    if (operator_of(node).storage != Storage::view) return false;
+    node = node->input(0)->node();
+  }
 }
 
 bool is_order_visible(const jit::Value* value) {
@@ -362,7 +413,8 @@ bool is_order_visible(const jit::Value* value) {
 jit::Node* only_concatenation(const jit::Node* list) {
   jit::Node* concatenation = nullptr;
   for (const jit::Use& use : list->output()->uses()) {
-    if (concatenation != nullptr || operator_of(use.user).shape != Shape::concatenation) return nullptr;
+    const Shape shape = operator_of(use.user).shape;
+    if (concatenation != nullptr || (shape != Shape::concatenation && shape != Shape::stacked)) return nullptr;
     concatenation = use.user;
   }
   return concatenation;

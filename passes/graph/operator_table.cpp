@@ -147,7 +147,7 @@ const std::vector<OperatorRow>& operator_rows() {
       {{Shape::permuted, Dtype::same, Storage::view, Order::derived}, {"permute"}},
       {{Shape::transposed, Dtype::same, Storage::view, Order::derived}, {"transpose.int", "t"}},
       {{Shape::unsqueezed, Dtype::same, Storage::view, Order::derived}, {"unsqueeze"}},
-      {{Shape::squeezed, Dtype::same, Storage::view, Order::derived}, {"squeeze", "squeeze.dim"}},
+      {{Shape::squeezed, Dtype::same, Storage::view, Order::derived}, {"squeeze", "squeeze.dim", "squeeze.dims"}},
       {{Shape::unknown, Dtype::same, Storage::view, Order::unknown}, {"unfold", "unflatten.int", "diagonal"}},
       {{Shape::resized, Dtype::same, Storage::view, Order::unknown}, {"movedim.int", "mT"}},
       {{Shape::shuffled, Dtype::same, Storage::view, Order::derived}, {"pixel_shuffle"}},

@@ -160,6 +160,14 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
         dimension += dimension >= *selected ? 1 : 0;
         break;
       }
+      case Shape::stacked:
+        return of_stack(node, dimension);
+      case Shape::squeezed: {
+        const auto before = dimension_before_squeeze(node, dimension);
+        if (!before) return std::nullopt;
+        dimension = *before;
+        break;
+      }
       case Shape::permuted:
       case Shape::transposed: {
         const auto before = dimension_before(node, dimension, ranks_.of(value));
@@ -180,6 +188,9 @@ bool Extents::stays(const jit::Node* node, int64_t dimension) const {
     case Shape::same:
     case Shape::normalized:
       return true;
+    case Shape::resized:
+      return node->kind() == jit::aten::index_select &&
+             dimension != constant_dimension(node->input(1), ranks_.of(node->output(0)));
     case Shape::flattened:
       return dimension < constant_int(node->namedInput("start_dim")).value_or(0);
     default:
@@ -294,6 +305,32 @@ std::optional<int64_t> Extents::of_concatenation(const jit::Node* node, int64_t 
     total += size.value_or(0);
   }
   return *joined == dimension ? std::optional<int64_t>(total) : std::nullopt;
+}
+
+std::optional<int64_t> Extents::of_stack(const jit::Node* node, int64_t dimension) const {
+  const jit::Node* list = node->input(0)->node();
+  const auto stacked = constant_dimension(node->input(1), ranks_.of(node->output()));
+  if (list->kind() != jit::prim::ListConstruct || !stacked) return std::nullopt;
+  if (*stacked == dimension) return static_cast<int64_t>(list->inputs().size());
+  for (const jit::Value* part : list->inputs()) {
+    if (const auto size = of(part, dimension > *stacked ? dimension - 1 : dimension)) return size;
+  }
+  return std::nullopt;
+}
+
+// Which dimension of its input is dimension `dimension` of what squeeze makes; nothing where that is not known.
+std::optional<int64_t> Extents::dimension_before_squeeze(const jit::Node* node, int64_t dimension) const {
+  const auto before = ranks_.of(node->input(0));
+  const auto behind = ranks_.of(node->output(0));
+  if (!before || !behind || !has_argument(node, "dim")) return std::nullopt;
+  if (before == behind) return dimension;
+  const auto one = constant_int(node->namedInput("dim"));
+  auto dropped = one ? std::vector<int64_t>{*one} : constant_ints(node->namedInput("dim")).value_or(std::vector<int64_t>());
+  if (*before - *behind != static_cast<int64_t>(dropped.size())) return std::nullopt;
+  for (int64_t& one_of_them : dropped) one_of_them += one_of_them < 0 ? *before : 0;
+  std::sort(dropped.begin(), dropped.end());
+  for (const int64_t one_of_them : dropped) dimension += dimension >= one_of_them ? 1 : 0;
+  return dimension;
 }
 
 std::optional<int64_t> Extents::of_broadcast(const jit::Node* node, int64_t dimension) const {

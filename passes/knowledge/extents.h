@@ -42,6 +42,8 @@ class Extents {
   std::optional<int64_t> of_adaptive_pooling(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_weight(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_concatenation(const torch::jit::Node* node, int64_t dimension) const;
+  std::optional<int64_t> of_stack(const torch::jit::Node* node, int64_t dimension) const;
+  std::optional<int64_t> dimension_before_squeeze(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_broadcast(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_padded(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_part(const torch::jit::Node* node, int64_t dimension) const;

@@ -13,6 +13,7 @@
 #include "graph/operators.h"
 #include "knowledge/norm_of_branches.h"
 #include "knowledge/static_values.h"
+#include "knowledge/written_affine.h"
 
 namespace bnfold {
 
@@ -130,50 +131,6 @@ Norm read_normalization(jit::Node* node, const ParameterStore& store) {
   return norm;
 }
 
-// One operand of a product or sum is static, the other one is not.
-struct ConstantOperand {
-  StaticTensor constant;
-  size_t other_place;
-};
-
-// Of the operands that begin with the input `first`.
-std::optional<ConstantOperand> constant_operand(jit::Node* node, const ParameterStore& store, size_t first = 0) {
-  for (const size_t place : {first + 1, first}) {
-    const size_t other_place = 2 * first + 1 - place;
-    jit::Value* other = node->input(other_place);
-    if (other->type()->kind() != c10::TypeKind::TensorType || node->input(place)->type()->kind() != c10::TypeKind::TensorType)
-      continue;
-    const auto constant = static_tensor(store, node->input(place));
-    if (!constant || static_tensor(store, other)) continue;
-    const at::Tensor& tensor = constant->tensor;
-    if (tensor.is_floating_point() && tensor.layout() == at::kStrided && !tensor.is_meta())
-      return ConstantOperand{*constant, other_place};
-  }
-  return std::nullopt;
-}
-
-bool varies_along_one_dimension(const at::Tensor& tensor) {
-  return std::count_if(tensor.sizes().begin(), tensor.sizes().end(), [](int64_t size) { return size != 1; }) <= 1;
-}
-
-// addcmul(shift, x, scale): a product and the sum behind it in one.
-bool has_addend(const jit::Node* product) {
-  return product->kind() == jit::aten::addcmul;
-}
-
-// What is added to the product in that operator; nothing where it is computed.
-std::optional<StaticTensor> own_addend(const jit::Node* product, const ParameterStore& store) {
-  if (constant_number(product->namedInput("value")) != 1.0) return std::nullopt;
-  return static_tensor(store, const_cast<jit::Value*>(product->input(0)));
-}
-
-// The sum behind a product that is its only reader: x * scale + shift.
-jit::Node* sum_behind(const jit::Node* product) {
-  const auto& uses = product->output()->uses();
-  if (uses.size() != 1 || uses[0].user->kind() != jit::aten::add || has_argument(uses[0].user, "out")) return nullptr;
-  return constant_number(uses[0].user->namedInput("alpha")) == 1.0 ? uses[0].user : nullptr;
-}
-
 // What `value` is a view of.
 jit::Node* producer_of(jit::Value* value) {
   jit::Node* node = value->node();
@@ -207,49 +164,36 @@ bool is_of_a_norm(const algebra::Affine& affine, jit::Value* input, const Parame
   return affine.scale.numel() > 1 && !is_normalized_by_its_own(input, store);
 }
 
-// x * scale, x * scale + shift and addcmul(shift, x, scale), with constants that vary along one dimension: layer scales and frozen batch norms.
-std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStore& store) {
-  const bool is_whole = has_addend(product);
-  const auto factor = constant_operand(product, store, is_whole ? 1 : 0);
-  if (!factor || !varies_along_one_dimension(factor->constant.tensor)) return std::nullopt;
-  const at::Tensor scale = factor->constant.tensor.to(at::kDouble);
-  Norm norm{Norm::scale,
-            {product},
-            factor->other_place,
-            factor->constant.leaf,
-            store.layer(factor->constant.leaf),
-            Decline{},
-            /*along_channels=*/false,
-            factor->constant.tensor.scalar_type()};
-  jit::Node* sum = is_whole ? nullptr : sum_behind(product);
-  std::optional<StaticTensor> addend = is_whole ? own_addend(product, store) : std::nullopt;
-  if (sum != nullptr) {
-    if (const auto behind = constant_operand(sum, store)) addend = behind->constant;
-  }
-  const bool fits =
-      addend && addend->tensor.sizes() == scale.sizes() && addend->tensor.scalar_type() == factor->constant.tensor.scalar_type();
-  if (is_whole && !fits) return std::nullopt;
-  algebra::Affine affine{scale, at::zeros_like(scale)};
-  if (fits) {
-    if (is_of_a_norm(affine, norm.input(), store)) norm.kind = Norm::batch_norm;
-    if (sum != nullptr) norm.nodes.push_back(sum);
-    affine.shift = addend->tensor.to(at::kDouble);
-  }
-  norm.content = finite_or_declined(affine, norm.node());
-  return norm;
+// Whether `value` comes from the caller, in another dtype, range or order perhaps.
+bool is_of_the_caller(jit::Value* value) {
+  jit::Node* node = value->node();
+  while (is_one_of(node, {"to", "type_as", "div", "mul", "permute", "contiguous"})) node = node->input(0)->node();
+  return node->kind() == jit::prim::Param && node->owningBlock() == node->owningGraph()->block();
 }
 
-// A product that is written into another tensor is memory that others see.
-bool is_norm_or_product(const jit::Node* node) {
-  const bool multiplies = node->kind() == jit::aten::mul || has_addend(node);
-  return is_normalizing(node) || (multiplies && !has_argument(node, "out"));
+// Layer scales, frozen batch norms and whatever else is written out with constants that vary along one dimension.
+std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStore& store) {
+  const auto written = read_written_affine(product, store);
+  if (!written) return std::nullopt;
+  Norm norm{Norm::scale,
+            written->nodes,
+            written->input_place,
+            written->leaf,
+            store.layer(written->leaf),
+            Decline{},
+            /*along_channels=*/false,
+            written->dtype};
+  const bool prepares_an_input = written->standardizes && is_of_the_caller(norm.input());
+  if (written->adds && !prepares_an_input && is_of_a_norm(written->affine, norm.input(), store)) norm.kind = Norm::batch_norm;
+  norm.content = finite_or_declined(written->affine, norm.node());
+  return norm;
 }
 
 bool has_norm_in_branches(const jit::Node* node) {
   if (node->kind() != jit::prim::If || node->outputs().size() != 1) return false;
   return std::any_of(node->blocks().begin(), node->blocks().end(), [](const jit::Block* branch) {
     const auto nodes = const_cast<jit::Block*>(branch)->nodes();
-    return std::any_of(nodes.begin(), nodes.end(), is_norm_or_product);
+    return std::any_of(nodes.begin(), nodes.end(), may_be_norm);
   });
 }
 
@@ -285,10 +229,14 @@ bool is_normalizing(const jit::Node* node) {
   return node->kind() == jit::aten::batch_norm || node->kind() == jit::aten::instance_norm;
 }
 
+bool may_be_norm(const jit::Node* node) {
+  return is_normalizing(node) || may_scale(node);
+}
+
 std::vector<jit::Node*> find_norms(const jit::Graph& graph) {
   std::vector<jit::Node*> nodes;
   for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
-    if (is_norm_or_product(node) || has_norm_in_branches(node)) nodes.push_back(node);
+    if (may_be_norm(node) || has_norm_in_branches(node)) nodes.push_back(node);
   });
   return nodes;
 }

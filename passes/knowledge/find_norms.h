@@ -20,13 +20,18 @@ struct Spread {
   at::Tensor deviation;
 };
 
+// aten::batch_norm and aten::instance_norm.
+bool is_normalizing(const torch::jit::Node* node);
+
 // A norm, or a constant scale, which is folded as a norm is.
 struct Norm {
   enum Kind {
-    // aten::batch_norm, aten::instance_norm with running statistics, and x * scale + shift, or addcmul(shift, x, scale), with constants of each
-    // channel
+    // aten::batch_norm, aten::instance_norm with running statistics, and what is written out, as x * scale + shift or (x - mean) / deviation,
+    // with constants of each channel
     batch_norm,
-    scale,  // x * scale, a layer scale, and x * scale + shift of one number each, or behind a layer norm that is written out
+    // x * scale, a layer scale, and x * scale + shift of one number each, or behind a layer norm that is written out, or (x - mean) / deviation
+    // of what the caller gave
+    scale,
   };
 
   Kind kind;
@@ -46,6 +51,9 @@ struct Norm {
   torch::jit::Value* input() const { return (reader != nullptr ? reader : nodes.front())->input(input_place); }
   bool is_made_by(const torch::jit::Node* node) const;
 
+  // Whether its output lies in memory in the order of its input, whatever that is, as sums and products do.
+  bool keeps_order() const { return reader == nullptr && !is_normalizing(node()); }
+
   // Whether it is this norm for an input of rank `rank`, where nothing is known of that.
   bool allows(std::optional<int64_t> rank) const;
 
@@ -53,8 +61,8 @@ struct Norm {
   algebra::Affine affine(int64_t rank) const;
 };
 
-// aten::batch_norm and aten::instance_norm.
-bool is_normalizing(const torch::jit::Node* node);
+// aten::batch_norm and aten::instance_norm, and products that may be part of an affine that is written out.
+bool may_be_norm(const torch::jit::Node* node);
 
 // The nodes of `graph` that may be norms or constant scales, in its order, those in inner blocks and forked graphs too.
 std::vector<torch::jit::Node*> find_norms(const torch::jit::Graph& graph);

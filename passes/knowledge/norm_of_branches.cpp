@@ -28,7 +28,7 @@ bool is_harmless(const jit::Block* branch) {
 std::optional<Norm> norm_of(jit::Block* branch, const ParameterStore& store) {
   if (!is_harmless(branch)) return std::nullopt;
   for (jit::Node* node : branch->nodes()) {
-    if (!is_normalizing(node) && node->kind() != jit::aten::mul) continue;
+    if (!may_be_norm(node)) continue;
     auto norm = read_norm(node, store);
     if (!norm || norm->node()->output(0) != branch->outputs()[0]) continue;
     const bool is_whole = norm->kind == Norm::batch_norm && std::holds_alternative<algebra::Affine>(norm->content);

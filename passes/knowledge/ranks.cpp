@@ -102,10 +102,12 @@ class RankReader {
 
   void read(Shape shape) {
     switch (shape) {
-      case Shape::same:
-      case Shape::padded:
       case Shape::transposed:
       case Shape::cut:
+        keep();
+        return read_dimensions();
+      case Shape::same:
+      case Shape::padded:
       case Shape::shuffled:
       case Shape::unshuffled:
       case Shape::resized:
@@ -153,6 +155,7 @@ class RankReader {
       case Shape::embedded:
         return classes_.tie(input(1), output(), 1);
       case Shape::selected:
+        read_dimensions();
         return classes_.tie(input(), output(), -1);
       case Shape::concatenation:
         return read_joined();
@@ -168,6 +171,15 @@ class RankReader {
       case Shape::unbound:
       case Shape::unknown:
         return;
+    }
+  }
+
+  // x[:, :, 1] and x.transpose(1, 2) raise an error for a value without these dimensions.
+  void read_dimensions() {
+    for (const char* name : {"dim", "dim0", "dim1"}) {
+      const auto dimension = has_argument(node_, name) ? constant_int(node_->namedInput(name)) : std::nullopt;
+      const int64_t least = dimension ? (*dimension < 0 ? -*dimension : *dimension + 1) : 0;
+      if (least > 1) classes_.narrow(input(), least, RankFacts().most);  // a number has dimension 0 as well
     }
   }
 
@@ -219,23 +231,44 @@ class RankReader {
     classes_.relate(RankClasses::Largest{{{input(0)}, {input(1)}, {input(2)}}, output(), 2});
   }
 
-  // Of a dimension that surely has one element: that a reduction or adaptive pooling left.
+  // Whether dimension `dimension` of `value`, counted from its end where it is negative, surely has one element: a reduction or adaptive pooling
+  // left it, and others may have been dropped since.
+  static bool has_one(const jit::Value* value, int64_t dimension) {
+    const jit::Node* node = value->node();
+    switch (operator_of(node).shape) {
+      case Shape::same:
+        return has_one(node->input(0), dimension);
+      case Shape::reduced: {
+        if (!has_argument(node, "dim") || !has_argument(node, "keepdim")) return false;
+        const auto dimensions = numbers(node->namedInput("dim"));
+        const bool reduced = std::find(dimensions.begin(), dimensions.end(), dimension) != dimensions.end();
+        return reduced && constant_bool(node->namedInput("keepdim")) == true;
+      }
+      case Shape::adapted: {
+        const auto sizes = numbers(node->input(1));
+        const int64_t place = dimension + static_cast<int64_t>(sizes.size());
+        if (dimension < 0) return place >= 0 && sizes[place] == 1;
+        // The pooled dimensions begin behind the channels, and behind a batch if there is one.
+        return dimension >= 2 && std::all_of(sizes.begin(), sizes.end(), [](int64_t size) { return size == 1; });
+      }
+      case Shape::squeezed: {
+        const auto dropped = has_argument(node, "dim") ? constant_int(node->input(1)) : std::nullopt;
+        if (!dropped || (*dropped < 0) != (dimension < 0) || !has_one(node->input(0), *dropped)) return false;
+        if (dimension < 0) return has_one(node->input(0), dimension > *dropped ? dimension : dimension - 1);
+        return has_one(node->input(0), dimension < *dropped ? dimension : dimension + 1);
+      }
+      default:
+        return false;
+    }
+  }
+
   void read_squeezed() {
-    const auto dimension = has_argument(node_, "dim") ? constant_int(node_->input(1)) : std::nullopt;
-    if (!dimension) return;
-    const jit::Node* producer = node_->input(0)->node();
-    const Shape shape = operator_of(producer).shape;
-    if (shape == Shape::reduced && has_argument(producer, "dim") && has_argument(producer, "keepdim")) {
-      const auto dimensions = numbers(producer->namedInput("dim"));
-      const bool keeps = constant_bool(producer->namedInput("keepdim")) == true;
-      const bool reduced = std::find(dimensions.begin(), dimensions.end(), *dimension) != dimensions.end();
-      if (keeps && reduced) classes_.tie(input(), output(), -1);
-    }
-    if (shape == Shape::adapted) {
-      const auto sizes = numbers(producer->input(1));
-      const int64_t place = *dimension + static_cast<int64_t>(sizes.size());
-      if (*dimension < 0 && place >= 0 && sizes[place] == 1) classes_.tie(input(), output(), -1);
-    }
+    if (!has_argument(node_, "dim")) return;
+    const std::vector<int64_t> dimensions = numbers(node_->namedInput("dim"));
+    const bool drops = !dimensions.empty() && std::all_of(dimensions.begin(), dimensions.end(), [this](int64_t dimension) {
+      return has_one(node_->input(0), dimension);
+    });
+    if (drops) classes_.tie(input(), output(), -static_cast<int64_t>(dimensions.size()));
   }
 
   // "bij,ij->bj" makes two dimensions.
@@ -332,11 +365,26 @@ class RankReader {
     if (rank && adds_batch) classes_.learn(member(dimension->input()), *rank + 1, Strength::assumed);
   }
 
+  // if dim(x) != 2 and dim(x) != 3: raise, as BatchNorm1d asks.
+  void read_two_ranks(const jit::Node* condition) {
+    if (condition->kind() != jit::prim::If || constant_bool(condition->blocks()[1]->outputs()[0]) != false) return;
+    const auto excluded = [](const jit::Node* node) -> std::optional<std::pair<const jit::Value*, int64_t>> {
+      if (node->kind() != jit::aten::ne || node->input(0)->node()->kind() != jit::aten::dim) return std::nullopt;
+      const auto rank = constant_int(node->input(1));
+      return rank ? std::optional(std::pair(node->input(0)->node()->input(), *rank)) : std::nullopt;
+    };
+    const auto first = excluded(condition->input()->node());
+    const auto second = excluded(condition->blocks()[0]->outputs()[0]->node());
+    if (!first || !second || first->first != second->first) return;
+    classes_.narrow(member(first->first), std::min(first->second, second->second), std::max(first->second, second->second));
+  }
+
   // if dim(x) != rank: raise, or assert dim(x) == rank.
   void read_check() {
     const jit::Node* condition = node_->input()->node();
     if (condition->kind() == jit::aten::eq && condition->input(0)->node()->kind() == jit::aten::dim)
       read_missing_batch(condition);
+    if (raises(node_->blocks().at(0))) read_two_ranks(condition);
     const bool demands_rank = (condition->kind() == jit::aten::ne && raises(node_->blocks().at(0))) ||
                               (condition->kind() == jit::aten::eq && raises(node_->blocks().at(1)));
     if (!demands_rank || !checks_prove_) return;

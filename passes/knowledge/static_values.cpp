@@ -37,7 +37,8 @@ bool is_arbitrary(const jit::Node* node) {
 }
 
 bool is_pure(const jit::Node* node) {
-  if (node->kind() == jit::prim::NumToTensor) return true;
+  if (node->kind() == jit::prim::NumToTensor || node->kind() == jit::prim::dtype || node->kind() == jit::prim::device)
+    return true;
   if (!node->kind().is_aten() || node->maybeSchema() == nullptr || !node->blocks().empty()) return false;
   if (is_one_of(node, {"batch_norm", "instance_norm"})) return standardizes(node);
   const auto inputs = node->inputs();
@@ -97,7 +98,8 @@ class Evaluation {
     // The operands first: most values hang on an input of the graph, and that is cheaper to see than what an operator is.
     jit::Stack stack;
     for (jit::Value* input : node->inputs()) {
-      const auto operand = of(input);
+      auto operand = of(input);
+      if (!operand && is_one_of(node, {"view", "reshape"})) operand = sizes_with_one_open(input);
       if (!operand) return std::nullopt;
       stack.push_back(*operand);
     }
@@ -109,6 +111,21 @@ class Evaluation {
       return std::nullopt;  // the graph itself would fail here
     }
     return stack.at(stack.size() - node->outputs().size() + value->offset());
+  }
+
+  // The sizes of a view, of which the run computes one: the others tell it, as those of weight.view(1, x.size(1), 1, 1).
+  std::optional<c10::IValue> sizes_with_one_open(jit::Value* list) {
+    if (list->node()->kind() != jit::prim::ListConstruct) return std::nullopt;
+    c10::List<int64_t> sizes;
+    bool is_open = false;
+    for (jit::Value* element : list->node()->inputs()) {
+      const auto size = of(element);
+      if (size && !size->isInt()) return std::nullopt;
+      if (is_open && (!size || size->toInt() < 0)) return std::nullopt;
+      is_open |= !size || size->toInt() < 0;
+      sizes.push_back(size ? size->toInt() : -1);
+    }
+    return c10::IValue(sizes);
   }
 
   std::optional<c10::IValue> element(jit::Value* list, size_t place) {

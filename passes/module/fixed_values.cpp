@@ -76,6 +76,14 @@ std::vector<const jit::Value*> written_containers(const jit::Node* node) {
   return written;
 }
 
+// Whether both are one tensor. Those of a file are two that share their memory.
+bool are_one(const at::Tensor& one, const at::Tensor& other) {
+  if (one.is_same(other)) return true;
+  const bool strided = one.layout() == at::kStrided && other.layout() == at::kStrided && one.numel() > 0 && !one.is_meta();
+  return strided && one.device() == other.device() && one.scalar_type() == other.scalar_type() && one.sizes() == other.sizes() &&
+         one.strides() == other.strides() && one.data_ptr() == other.data_ptr();
+}
+
 class FixedValues {
  public:
   explicit FixedValues(const Program& program) {
@@ -99,9 +107,45 @@ class FixedValues {
       node->output()->replaceAllUsesWith(constant);
       node->destroy();
     }
+    for (const auto& [node, names] : lists_of_attributes(graph)) read_each(node, names);
   }
 
  private:
+  // The lists of tensors that are attributes of the same module too, as `_flat_weights` of a recurrent layer holds its parameters, with their
+  // names.
+  std::vector<std::pair<jit::Node*, std::vector<std::string>>> lists_of_attributes(const jit::Graph& graph) const {
+    std::vector<std::pair<jit::Node*, std::vector<std::string>>> lists;
+    for_each_node(const_cast<jit::Graph&>(graph).block(), [&](jit::Node* node) {
+      if (node->kind() != jit::prim::GetAttr) return;
+      const auto value = unchanged(node);
+      if (!value || !value->isTensorList()) return;
+      const jit::Module& module = places_.find(node->input())->module;
+      std::vector<std::string> names;
+      for (const at::Tensor& tensor : value->toTensorVector()) {
+        for (const auto& parameter : module.named_parameters(/*recurse=*/false)) {
+          const bool is_assigned = assigned_.count({module._ivalue().get(), parameter.name}) != 0;
+          if (!are_one(parameter.value, tensor) || is_assigned) continue;
+          names.push_back(parameter.name);
+          break;
+        }
+      }
+      if (!names.empty() && names.size() == value->toTensorVector().size()) lists.emplace_back(node, names);
+    });
+    return lists;
+  }
+
+  // Makes the list of the attributes, each read by its name.
+  static void read_each(jit::Node* node, const std::vector<std::string>& names) {
+    jit::Graph* graph = node->owningGraph();
+    const jit::WithInsertPoint before(node);
+    std::vector<jit::Value*> values;
+    for (const std::string& name : names) values.push_back(graph->insertGetAttr(node->input(), name));
+    jit::Node* list = graph->insertNode(graph->createList(c10::TensorType::get(), values));
+    list->copyMetadata(node);
+    node->output()->replaceAllUsesWith(list->output());
+    node->destroy();
+  }
+
   using Attribute = std::pair<const void*, std::string>;  // an object and a name in it: one object may have several paths
 
   std::optional<Attribute> attribute_of(const jit::Node* node) const {

@@ -140,6 +140,25 @@ bool is_decided_branch(const jit::Node* node) {
   return is_constant(node->input()) || (!operands.empty() && std::all_of(operands.begin(), operands.end(), is_constant));
 }
 
+// Whether it is a loop of a constant number of rounds, which can be unrolled.
+bool is_counted_loop(const jit::Node* node) {
+  return node->kind() == jit::prim::Loop && is_constant(node->input(0)) && is_constant(node->input(1));
+}
+
+// Whether query is key: one value is itself.
+void decide_identities(jit::Graph& graph) {
+  std::vector<jit::Node*> decided;
+  for_each_node(graph.block(), [&decided](jit::Node* node) {
+    const bool asks = node->kind() == jit::aten::__is__ || node->kind() == jit::aten::__isnot__;
+    if (asks && node->input(0) == node->input(1)) decided.push_back(node);
+  });
+  for (jit::Node* node : decided) {
+    const jit::WithInsertPoint before(node);
+    node->output()->replaceAllUsesWith(graph.insertConstant(node->kind() == jit::aten::__is__));
+    node->destroy();
+  }
+}
+
 // One that does not train returns its input itself, and what is written into that is written into the input. EliminateDeadCode takes it for
 // a copy, and drops what nobody seems to read.
 void remove_idle_dropout(jit::Graph& graph) {
@@ -175,6 +194,7 @@ void drop_methods_of_python(Program& program, const std::vector<std::string>& as
 // Takes the branches and loops that the constants decide, and lists and tuples that are only passed on.
 void simplify(std::shared_ptr<jit::Graph>& graph) {
   remove_idle_dropout(*graph);
+  decide_identities(*graph);
   bool changed = true;
   do {
     jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
@@ -182,7 +202,7 @@ void simplify(std::shared_ptr<jit::Graph>& graph) {
     if (contains(*graph, jit::aten::append)) jit::RemoveListMutation(graph);
     if (unrolled) jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
     changed = jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
-  } while (changed && any_node(*graph, is_decided_branch));
+  } while (changed && any_node(*graph, [](const jit::Node* node) { return is_decided_branch(node) || is_counted_loop(node); }));
   if (contains(*graph, jit::aten::append)) spell_out_growing_lists(*graph);
   if (contains(*graph, jit::prim::TupleConstruct)) jit::LowerSimpleTuples(graph);
   // A loop that does nothing is dead where its conditions, before it and at its end, are one constant; left empty it can't be written.

@@ -14,16 +14,16 @@ DimensionOrder composed(const DimensionOrder& inner, DimensionOrder outer) {
   return outer;
 }
 
-Layout layout_behind_view(const std::optional<DimensionOrder>& order) {
-  if (!order || std::is_sorted(order->begin(), order->end())) return Layout::same;
+Layout layout_behind_view(const Norm& norm, const std::optional<DimensionOrder>& order) {
+  if (norm.keeps_order() || !order || std::is_sorted(order->begin(), order->end())) return Layout::same;
   const int64_t rank = static_cast<int64_t>(order->size());
   const bool channels_last = (rank == 4 || rank == 5) && order->at(0) == 0 && order->at(1) == rank - 1 &&
                              std::is_sorted(order->begin() + 2, order->end());
   return channels_last ? Layout::same : Layout::contiguous;
 }
 
-Layout layout_behind_cut(int64_t rank) {
-  return rank == 4 || rank == 5 ? Layout::dense : Layout::contiguous;
+Layout layout_behind_cut(const Norm& norm, int64_t rank) {
+  return norm.keeps_order() || rank == 4 || rank == 5 ? Layout::dense : Layout::contiguous;
 }
 
 Layout layout_made_by(const Norm& norm) {

@@ -3,6 +3,7 @@
 //   permute, conv                    a view, in its own order         batch_norm      the order that its input suggests, dense
 //   x[:, :, :-2]                     a part of larger memory          batch_norm      dense
 //   any order                        that order                       instance_norm   contiguous
+//   a part of larger memory          that part                        sums, products  dense, in its order
 //
 // A fold takes the norm away, so where its reader may see a difference the plan says what has to be made anew.
 #pragma once
@@ -28,12 +29,12 @@ using DimensionOrder = std::vector<int64_t>;
 // The order of a view that is permuted by `inner` first and by `outer` then.
 DimensionOrder composed(const DimensionOrder& inner, DimensionOrder outer);
 
-// Of a permuted view: batch_norm gives its output the memory format that its input suggests, channels_last for a contiguous [N, H, W, C] that
+// Of a permuted view: what is written out keeps the order, and batch_norm gives its output the memory format that its input suggests, channels_last for a contiguous [N, H, W, C] that
 // was permuted to [N, C, H, W], contiguous for every other order.
-Layout layout_behind_view(const std::optional<DimensionOrder>& order);
+Layout layout_behind_view(const Norm& norm, const std::optional<DimensionOrder>& order);
 
-// Of a part of the memory: batch_norm makes a dense tensor of it, of four or five dimensions in the order that these have.
-Layout layout_behind_cut(int64_t rank);
+// Of a part of the memory: a dense tensor is made of it, by batch_norm in the order that it has where that has four or five dimensions.
+Layout layout_behind_cut(const Norm& norm, int64_t rank);
 
 // instance_norm makes contiguous memory of every order, and a norm that branches over it.
 Layout layout_made_by(const Norm& norm);

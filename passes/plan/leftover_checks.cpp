@@ -7,6 +7,7 @@
 
 #include "graph/constants.h"
 #include "graph/operators.h"
+#include "graph/take_branch.h"
 #include "knowledge/deciding_rank.h"
 #include "plan/checks.h"
 
@@ -126,12 +127,6 @@ class LeftoverChecks {
       checks.push_back({input, graph_.block(), rank, "this module was folded for inputs"});
     }
     return checks;
-  }
-
-  static void take_branch(jit::Node* check, jit::Block* branch) {
-    for (jit::Node* node : nodes_of(branch)) node->moveBefore(check);
-    for (size_t i = 0; i < check->outputs().size(); ++i) check->output(i)->replaceAllUsesWith(branch->outputs().at(i));
-    check->destroy();
   }
 
   jit::Graph& graph_;

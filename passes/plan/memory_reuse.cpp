@@ -24,13 +24,48 @@ bool is_tensor(const jit::Value* value) {
   return value->type()->kind() == c10::TypeKind::TensorType;
 }
 
-// Whether the operand promotes no floating tensor: it has the same dtype, or is a number that a trace made a tensor of.
-bool promotes_nothing(const jit::Value* operand, std::optional<at::ScalarType> dtype, const ParameterStore& store) {
+// Whether `value` surely has a dimension.
+bool has_dimensions(const jit::Value* value) {
+  while (true) {
+    switch (operator_of(value->node()).shape) {
+      case Shape::convolution:
+      case Shape::batched_convolution:
+      case Shape::linear:
+      case Shape::normalized:
+      case Shape::channels:
+      case Shape::adapted:
+      case Shape::bordered:
+      case Shape::interpolated:
+      case Shape::matrix:
+      case Shape::matrices:
+      case Shape::concatenation:
+      case Shape::stacked:
+      case Shape::flattened:
+      case Shape::unsqueezed:
+        return true;
+      case Shape::same:
+      case Shape::broadcast:
+      case Shape::padded:
+      case Shape::cut:
+      case Shape::permuted:
+      case Shape::transposed:
+        value = value->node()->input(0);
+        continue;
+      default:
+        return false;
+    }
+  }
+}
+
+// Whether the operand promotes no floating `value`: it has the same dtype, or is a number that a trace made a tensor of.
+bool promotes_nothing(const jit::Value* operand, const jit::Value* value, const ParameterStore& store) {
   if (!is_tensor(operand)) return true;
+  const auto dtype = dtype_of(value, store);
   const auto tensor = store.read(operand);
-  const bool number = tensor && tensor->defined() && tensor->dim() == 0;
-  if (number && (at::isIntegralType(tensor->scalar_type(), /*includeBool=*/true) || (dtype && tensor->is_floating_point())))
-    return true;
+  if (tensor && tensor->defined() && tensor->dim() == 0) {
+    if (at::isIntegralType(tensor->scalar_type(), /*includeBool=*/true)) return true;
+    if (dtype && tensor->is_floating_point() && has_dimensions(value)) return true;
+  }
   return dtype && dtype_of(operand, store) == dtype;
 }
 
@@ -39,10 +74,9 @@ bool keeps_dtype(const jit::Node* node, const ParameterStore& store) {
   const Dtype functional = functional_operator_of(node).dtype;
   if (functional == Dtype::same || functional == Dtype::floating || functional == Dtype::inexact) return true;
   if (functional != Dtype::promoted && functional != Dtype::quotient) return false;
-  const auto dtype = dtype_of(node->input(0), store);
   const auto operands = node->inputs().slice(1);
   return std::all_of(operands.begin(), operands.end(),
-                     [&](const jit::Value* operand) { return promotes_nothing(operand, dtype, store); });
+                     [&](const jit::Value* operand) { return promotes_nothing(operand, node->input(0), store); });
 }
 
 // "aten::relu" of "aten::relu_"
@@ -84,15 +118,6 @@ std::vector<jit::Node*> nodes_of(const jit::Graph& graph) {
   std::vector<jit::Node*> nodes;
   for_each_node(graph.block(), [&nodes](jit::Node* node) { nodes.push_back(node); });
   return nodes;
-}
-
-// Whether `value` is a part of what may be larger memory: what overwrites it makes nothing dense.
-bool is_part(const jit::Value* value) {
-  const jit::Node* node = value->node();
-  while (operator_of(node).storage == Storage::view && operator_of(node).shape == Shape::same) node = node->input(0)->node();
-  const Shape shape = operator_of(node).shape;
-  return shape == Shape::cut || shape == Shape::selected || node->kind() == jit::prim::ListUnpack ||
-         node->kind() == jit::aten::__getitem__;
 }
 
 // A bound that a fold added. On a GPU the fusers take only what writes nothing.

@@ -137,6 +137,17 @@ std::optional<Plan> try_sideways(const Subject& subject) {
   return std::holds_alternative<Plan>(outcome) ? std::optional<Plan>(std::get<Plan>(outcome)) : std::nullopt;
 }
 
+// Constants of the last dimension behind a linear layer go into it whatever the rank is, and no check is needed.
+std::optional<Plan> try_along_last(const Norm& norm, const ParameterStore& store, const Ranks& ranks,
+                                   const TargetTraits& target) {
+  if (norm.along_channels || norm.reader != nullptr) return std::nullopt;
+  const Subject subject{norm, norm.affine(1), store, ranks, /*rank_known=*/false, {}, target};
+  if (!is_along_last(norm.input(), subject.affine)) return std::nullopt;
+  const Tried tried = try_strategy(subject, {"backward", Direction::backward, subject.affine, std::nullopt}, /*rescales=*/false);
+  const auto* found = std::get_if<Plan>(&tried.outcome);
+  return found != nullptr ? std::optional<Plan>(*found) : std::nullopt;
+}
+
 // The plan that costs least; adds to `refusal` what stood in the ways that were tried.
 std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal& refusal) {
   std::optional<Plan> best;
@@ -207,6 +218,8 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   if (ranks.change_in_place()) {
     return refused({Reason::rank_unknown, norm.node(), "the module adds or drops dimensions in place"});
   }
+  const TargetTraits& traits = traits_of(target);
+  if (const auto found = try_along_last(norm, store, ranks, traits)) return *found;
   const auto known_rank = ranks.of(norm.input(), norm.node()->owningBlock());
   const auto rank = known_rank ? std::optional<int64_t>(known_rank->number) : std::nullopt;
   if (rank && *rank < 2) return refused({Reason::rank_unknown, norm.node(), fmt::format("the norm's input has rank {}", *rank)});
@@ -230,7 +243,6 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   if (!norm.along_channels && !asked.extents.fit(norm.input(), affine)) {
     return refused({Reason::sizes_unknown, norm.node(), "its input may be broadcast to the size of its constants"});
   }
-  const TargetTraits& traits = traits_of(target);
   const Subject subject{norm, affine, store, ranks, rank.has_value(), asked.ranks.needs(), traits};
   auto best = cheapest_plan(subject, /*rescales=*/false, refusal);
   if (!best && rank && !traits.only_backward) best = cheapest_plan(subject, /*rescales=*/true, refusal);

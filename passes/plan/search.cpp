@@ -51,9 +51,11 @@ class Search {
   void want(jit::Value* value, const algebra::Affine& affine, const jit::Use& reader, const std::optional<DimensionOrder>& order,
             bool is_viewed) {
     const auto same = std::find_if(wanted_.begin(), wanted_.end(), [&](const Wanted& other) {
-      return other.value == value && other.order == order && algebra::is_same(other.affine, affine);
+      const bool alike = !other.order || !order || other.order == order;  // to one of them its order does not matter
+      return other.value == value && alike && algebra::is_same(other.affine, affine);
     });
     if (same != wanted_.end()) {
+      if (!same->order) same->order = order;
       same->readers.push_back(reader);
       same->is_viewed |= is_viewed;
       return;
@@ -97,7 +99,7 @@ class Search {
         rule->backward({producer, step.value->offset(), step.affine, norm_.dtype, norm_.along_channels, known_, plan_.edits});
     if (const auto* decline = std::get_if<Decline>(&answer)) return *decline;
     if (const auto* absorb = std::get_if<Absorb>(&answer)) {
-      lay_out(layout_behind_view(step.order));
+      lay_out(layout_behind_view(norm_, step.order));
       take(*absorb);
       return std::nullopt;
     }
@@ -106,10 +108,10 @@ class Search {
     if (order && !pass.order.empty()) order = composed(pass.order, *order);
     const bool is_copied = producer->kind() != jit::prim::If;
     if (order && pass.moves.size() != 1 && is_copied) {
-      lay_out(layout_behind_view(order));
+      lay_out(layout_behind_view(norm_, order));
       order = std::nullopt;
     }
-    if (step.is_viewed && pass.cuts && is_order_visible(norm_.node()->output(0))) lay_out(layout_behind_cut(norm_rank_));
+    if (step.is_viewed && pass.cuts && is_order_visible(norm_.node()->output(0))) lay_out(layout_behind_cut(norm_, norm_rank_));
     const bool is_viewed = step.is_viewed && operator_of(producer).storage != Storage::fresh;
     return take(pass, {producer, step.value->offset()}, Way::backward, order, is_viewed);
   }

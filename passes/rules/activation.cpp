@@ -9,15 +9,16 @@
 //             A bound beyond the range of the dtype never cuts, or always: then the channel is constant. A channel of scale 0 that would be
 //             the only one with a shift becomes constant by its bounds instead, so that what comes behind need not take a shift.
 //             Scales of at least 0 and shifts of 0 pass relu and leaky_relu as they are, scales of 0 and 1 every range that has 0.
+//             a * prelu(x, k) = prelu(a*k*x, 1/k) where a < 0 and k > 0, and prelu(a*x, k) = a*k * prelu(x, 1/k) likewise.
 // Conditions  forward: low and high are constants                          operand_not_constant
 //             backward: one of these scales                                operator_not_affine
-//             leaky_relu, prelu: a >= 0                                    scale_not_positive
+//             leaky_relu, prelu: a >= 0, or prelu with static slopes > 0   scale_not_positive
 //             and b = 0                                                    shift_not_passable
 #include <limits>
 #include <string_view>
 
 #include "graph/constants.h"
-#include "rules/rule.h"
+#include "rules/kernel_rule.h"
 
 namespace bnfold {
 
@@ -128,22 +129,51 @@ Answer activation_backward(const Site& site) {
 
 namespace {
 
-Answer through_leaky(const Site& site, Pass pass) {
+// prelu with the slopes that let negative scales pass, and the affine that is left behind it, or before it; nothing where no slopes do.
+std::optional<std::pair<algebra::Affine, Edit>> with_slopes_swapped(const Site& site) {
+  const algebra::Affine& affine = site.affine;
+  if (site.node->kind() != jit::aten::prelu || affine.rank() < 2 || !affine.varies_only_along(1) || algebra::has_shift(affine))
+    return std::nullopt;
+  const auto operand = planned_operand(site, 1);
+  if (!operand || !operand->tensor.defined() || !operand->views.empty()) return std::nullopt;
+  const at::Tensor& before = operand->tensor;
+  if (!algebra::is_plain_floating(before) || before.device() != affine.scale.device()) return std::nullopt;
+  const at::Tensor scales = affine.scale.flatten();
+  if (!at::are_expandable(before.flatten().sizes(), scales.sizes())) return std::nullopt;
+  const std::vector<at::Tensor> both = at::broadcast_tensors({before.flatten().to(at::kDouble), scales});
+  const at::Tensor& slopes = both[0];
+  const at::Tensor negative = both[1].lt(0);
+  const at::Tensor swapped = at::where(negative, slopes.reciprocal(), slopes).to(before.scalar_type());
+  const bool turns = negative.logical_and(slopes.le(0)).any().item<bool>();
+  if (turns || !swapped.isfinite().all().item<bool>()) return std::nullopt;
+  const at::Tensor scale = at::where(negative, both[1] * slopes, both[1]);
+  const at::Tensor weight = swapped.numel() == before.numel() ? swapped.view_as(before) : swapped;
+  const std::string name = attribute_name(site.known.store, operand->leaf);
+  return std::pair(algebra::along_channels({scale, at::zeros_like(scale)}, affine.rank()),
+                   Edit(SetInput{site.node, 1, weight, operand->leaf, name}));
+}
+
+Answer through_leaky(const Site& site, Pass (*pass_on)(const Site&, const algebra::Affine&)) {
   if (site.place != 0) return Decline{Reason::operand_not_constant, site.node, "the normalized value is its slope"};
-  if (!algebra::is_monotonic(site.affine))
-    return Decline{Reason::scale_not_positive, site.node, "a negative scale changes its sign"};
+  if (!algebra::is_monotonic(site.affine)) {
+    const auto swapped = with_slopes_swapped(site);
+    if (!swapped) return Decline{Reason::scale_not_positive, site.node, "a negative scale changes its sign"};
+    Pass pass = pass_on(site, swapped->first);
+    pass.edits.push_back(swapped->second);
+    return pass;
+  }
   if (algebra::has_shift(site.affine)) return Decline{Reason::shift_not_passable, site.node, "its slope changes at 0"};
-  return pass;
+  return pass_on(site, site.affine);
 }
 
 }  // namespace
 
 Answer leaky_activation_forward(const Site& site) {
-  return through_leaky(site, to_output(site, site.affine));
+  return through_leaky(site, to_output);
 }
 
 Answer leaky_activation_backward(const Site& site) {
-  return through_leaky(site, to_input(site, site.affine));
+  return through_leaky(site, to_input);
 }
 
 }  // namespace bnfold

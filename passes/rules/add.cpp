@@ -6,6 +6,7 @@
 //            x --> conv(W), + k*x --> norm(scale, shift) --> y        after   x --> conv(W') --> norm(scale, shift) --> y
 //
 // Formula     scale * (u + k*v) + shift = (scale*u + shift) + k * (scale*v). A static addend takes its part itself: b' = scale*b + shift.
+//             In a branch it is b' = scale*b, and the first addend takes the shift: the other branch may return the same value as it is.
 //             Of two computed addends the first takes the shift, or the second, scale*u + k * (scale*v + shift/k), where that is what a
 //             layer makes for this sum alone, and the first is not.
 //             Zeros stay as they are: scale * (0 + v) + shift = 0 + (scale*v + shift), whatever the scale.
@@ -75,6 +76,12 @@ std::optional<size_t> place_of_zeros(const Site& site) {
   return is_zeros(site, 1) ? std::optional<size_t>(1) : std::nullopt;
 }
 
+// Then the other branch may return an addend as it is, which wants the whole affine there.
+bool is_in_branch(const jit::Node* node) {
+  const jit::Node* owner = node->owningBlock()->owningNode();
+  return owner != nullptr && owner->kind() == jit::prim::If;
+}
+
 Answer into_static_addend(const Site& site, const StaticOperand& addend, double factor) {
   const algebra::Affine& affine = site.affine;
   const at::Tensor& tensor = addend.tensor;
@@ -85,12 +92,14 @@ Answer into_static_addend(const Site& site, const StaticOperand& addend, double 
   if (!at::are_expandable(affine.scale.sizes(), tensor.sizes()) || !at::are_expandable(affine.shift.sizes(), tensor.sizes())) {
     return Decline{Reason::affine_varies_elsewhere, site.node, "the addend has another size than the channels"};
   }
-  at::Tensor folded = affine.scale * tensor.to(at::kDouble) + affine.shift / factor;
+  const bool takes_shift = !is_in_branch(site.node);
+  at::Tensor folded = affine.scale * tensor.to(at::kDouble);
+  if (takes_shift) folded = folded + affine.shift / factor;
   while (folded.dim() > tensor.dim() && folded.size(0) == 1) folded = folded.squeeze(0);
   if (folded.sizes() != tensor.sizes() && tensor.numel() != 1)
     return Decline{Reason::affine_varies_elsewhere, site.node, "the addend varies along other dimensions"};
   const std::string name = attribute_name(site.known.store, addend.leaf);
-  Pass pass = to_input(site, algebra::scale_only(affine));
+  Pass pass = to_input(site, takes_shift ? algebra::scale_only(affine) : affine);
   pass.edits.push_back(SetInput{site.node, 1, folded.to(tensor.scalar_type()), addend.leaf, name});
   return pass;
 }
@@ -183,7 +192,8 @@ Answer add_backward(const Site& site) {
   }
   const algebra::Affine scaled = algebra::scale_only(site.affine);
   const algebra::Affine shifted = with_shift_in_sum(site, 1, site.affine.scale, site.affine.shift);
-  const bool second = algebra::has_shift(site.affine) && !is_taken(site, 0, site.affine) && is_taken(site, 1, shifted);
+  const bool second =
+      algebra::has_shift(site.affine) && !is_in_branch(node) && !is_taken(site, 0, site.affine) && is_taken(site, 1, shifted);
   return Pass{{{node->input(0), second ? scaled : site.affine, Way::backward},
                {node->input(1), second ? shifted : scaled, Way::backward}}};
 }

@@ -2,6 +2,7 @@
 //
 //   before   cat(u, v) --> norm(scale, shift) --> y          after   cat(norm(scale_u, shift_u) of u, norm(scale_v, shift_v) of v) --> y
 //            cat(norm(scale, shift) of u, v) --> y           after   cat(u, v) --> norm([scale, 1], [shift, 0]) --> y
+//            stack([u, v]) --> norm(scale, shift) --> y      after   stack([norm(scale, shift) of u, norm(scale, shift) of v]) --> y
 //
 // Conditions  the list is made right there, of known parts                 list_not_visible
 //             the dimension is a constant                                  operand_not_constant
@@ -11,6 +12,7 @@
 //             before it: the sizes of all parts are known, or those on one
 //             side of the part and, by a layer behind, that of all         sizes_unknown
 //             behind it: the parts have no more channels than the affine   channels_differ
+//             stack: the affine is constant along the new dimension        affine_varies_elsewhere
 #include <fmt/format.h>
 
 #include "graph/constants.h"
@@ -134,6 +136,20 @@ Answer concat_forward(const Site& site) {
   if (unknown_before != 0) start += *total - sum;
   if (start < 0 || start + own > *total) return unknown_sizes(site);
   return to_output(site, algebra::as_part(site.affine, dimension, start, own, *total));
+}
+
+Answer stack_backward(const Site& site) {
+  const auto read = list_of(site);
+  if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
+  const auto& [values, dimension] = std::get<List>(read);
+  if (site.affine.size_along(dimension) != 1) {
+    return Decline{Reason::affine_varies_elsewhere, site.node, "the norm's channels lie along the dimension that it adds"};
+  }
+  Pass pass;
+  for (jit::Value* value : values) {
+    pass.moves.push_back({value, algebra::without_dimension(site.affine, dimension), Way::backward});
+  }
+  return pass;
 }
 
 }  // namespace bnfold

@@ -2,10 +2,13 @@
 //
 //   before   x [N,C,1,1] --> squeeze(3) --> norm --> y          after   norm of x --> squeeze(3) --> y, and the other way round
 //
-// Conditions  the dimension is a constant                                  operand_not_constant
-//             the affine is constant along it                              affine_varies_elsewhere
-//             squeeze: the dimension really has size 1                     sizes_unknown
+// Conditions  the dimensions are constants                                 operand_not_constant
+//             the affine is constant along them                            affine_varies_elsewhere
+//             squeeze: they really have size 1                             sizes_unknown
+#include <algorithm>
+
 #include "graph/constants.h"
+#include "knowledge/extents.h"
 #include "rules/rule.h"
 
 namespace bnfold {
@@ -14,56 +17,82 @@ namespace jit = torch::jit;
 
 namespace {
 
-// The dimension, counted in the longer one of input and output, whose rank is `rank`.
-std::optional<int64_t> dimension_of(const jit::Node* node, int64_t rank) {
-  return has_argument(node, "dim") ? constant_dimension(node->namedInput("dim"), rank) : std::nullopt;
+// The dimensions, counted in the longer one of input and output, whose rank is `rank`, in order.
+std::optional<std::vector<int64_t>> dimensions_of(const jit::Node* node, int64_t rank) {
+  if (!has_argument(node, "dim")) return std::nullopt;
+  const auto one = constant_int(node->namedInput("dim"));
+  auto dimensions = one ? std::vector<int64_t>{*one} : constant_ints(node->namedInput("dim"));
+  if (!dimensions) return std::nullopt;
+  for (int64_t& dimension : *dimensions) {
+    const auto place = from_front(dimension, rank);
+    if (!place) return std::nullopt;
+    dimension = *place;
+  }
+  std::sort(dimensions->begin(), dimensions->end());
+  return dimensions;
+}
+
+// How many dimensions the node adds or drops.
+int64_t number_of_dimensions(const jit::Node* node) {
+  const auto list = has_argument(node, "dim") ? constant_ints(node->namedInput("dim")) : std::nullopt;
+  return list ? static_cast<int64_t>(list->size()) : 1;
 }
 
 Decline not_constant(const Site& site) {
   return {Reason::operand_not_constant, site.node, "its dimension is not a constant that fits the value"};
 }
 
-Answer dropped(const Site& site, int64_t dimension, Way way) {
-  if (site.affine.size_along(dimension) != 1) {
-    return Decline{Reason::affine_varies_elsewhere, site.node, "the norm's channels lie along the dimension that goes"};
+Answer dropped(const Site& site, const std::vector<int64_t>& dimensions, Way way) {
+  algebra::Affine affine = site.affine;
+  for (auto dimension = dimensions.rbegin(); dimension != dimensions.rend(); ++dimension) {
+    if (affine.size_along(*dimension) != 1) {
+      return Decline{Reason::affine_varies_elsewhere, site.node, "the norm's channels lie along the dimension that goes"};
+    }
+    affine = algebra::without_dimension(affine, *dimension);
   }
-  const algebra::Affine affine = algebra::without_dimension(site.affine, dimension);
   return way == Way::forward ? to_output(site, affine) : to_input(site, affine);
 }
 
+algebra::Affine with_dimensions(algebra::Affine affine, const std::vector<int64_t>& dimensions) {
+  for (const int64_t dimension : dimensions) affine = algebra::with_dimension(affine, dimension);
+  return affine;
+}
+
 // squeeze keeps a dimension that has another size than 1.
-bool drops_for_sure(const Site& site, int64_t dimension) {
-  return site.known.extents.of(site.node->input(0), dimension) == 1;
+std::optional<Decline> why_not_dropped(const Site& site, const std::vector<int64_t>& dimensions) {
+  const bool drops = std::all_of(dimensions.begin(), dimensions.end(), [&site](int64_t dimension) {
+    return site.known.extents.of(site.node->input(0), dimension) == 1;
+  });
+  if (drops) return std::nullopt;
+  return Decline{Reason::sizes_unknown, site.node, "the dimension may have another size than 1"};
 }
 
 }  // namespace
 
 Answer unsqueeze_forward(const Site& site) {
-  const auto dimension = dimension_of(site.node, site.affine.rank() + 1);
-  if (!dimension) return not_constant(site);
-  return to_output(site, algebra::with_dimension(site.affine, *dimension));
+  const auto dimensions = dimensions_of(site.node, site.affine.rank() + 1);
+  if (!dimensions) return not_constant(site);
+  return to_output(site, with_dimensions(site.affine, *dimensions));
 }
 
 Answer unsqueeze_backward(const Site& site) {
-  const auto dimension = dimension_of(site.node, site.affine.rank());
-  if (!dimension) return not_constant(site);
-  return dropped(site, *dimension, Way::backward);
+  const auto dimensions = dimensions_of(site.node, site.affine.rank());
+  if (!dimensions) return not_constant(site);
+  return dropped(site, *dimensions, Way::backward);
 }
 
 Answer squeeze_forward(const Site& site) {
-  const auto dimension = dimension_of(site.node, site.affine.rank());
-  if (!dimension) return not_constant(site);
-  if (!drops_for_sure(site, *dimension))
-    return Decline{Reason::sizes_unknown, site.node, "the dimension may have another size than 1"};
-  return dropped(site, *dimension, Way::forward);
+  const auto dimensions = dimensions_of(site.node, site.affine.rank());
+  if (!dimensions) return not_constant(site);
+  if (const auto decline = why_not_dropped(site, *dimensions)) return *decline;
+  return dropped(site, *dimensions, Way::forward);
 }
 
 Answer squeeze_backward(const Site& site) {
-  const auto dimension = dimension_of(site.node, site.affine.rank() + 1);
-  if (!dimension) return not_constant(site);
-  if (!drops_for_sure(site, *dimension))
-    return Decline{Reason::sizes_unknown, site.node, "the dimension may have another size than 1"};
-  return to_input(site, algebra::with_dimension(site.affine, *dimension));
+  const auto dimensions = dimensions_of(site.node, site.affine.rank() + number_of_dimensions(site.node));
+  if (!dimensions) return not_constant(site);
+  if (const auto decline = why_not_dropped(site, *dimensions)) return *decline;
+  return to_input(site, with_dimensions(site.affine, *dimensions));
 }
 
 }  // namespace bnfold

@@ -53,6 +53,8 @@ Answer pixel_unshuffle_backward(const Site& site);
 Answer pixel_unshuffle_forward(const Site& site);
 Answer pool_backward(const Site& site);
 Answer pool_forward(const Site& site);
+Answer rearrange_backward(const Site& site);
+Answer rearrange_forward(const Site& site);
 Answer recurrent_forward(const Site& site);
 Answer reduce_backward(const Site& site);
 Answer reduce_forward(const Site& site);
@@ -63,6 +65,7 @@ Answer slice_forward(const Site& site);
 Answer split_forward(const Site& site);
 Answer squeeze_backward(const Site& site);
 Answer squeeze_forward(const Site& site);
+Answer stack_backward(const Site& site);
 Answer unsqueeze_backward(const Site& site);
 Answer unsqueeze_forward(const Site& site);
 Answer zero_preserving_backward(const Site& site);
@@ -122,6 +125,7 @@ const std::vector<Rule>& rule_table() {
 
       // sizes and places
       {"concat", {"aten::cat", "aten::concat"}, concat_backward, concat_forward},
+      {"concat", {"aten::stack"}, stack_backward, nullptr},
       {"pool",
        {"aten::max_pool1d", "aten::max_pool2d", "aten::max_pool3d", "aten::avg_pool1d", "aten::avg_pool2d", "aten::avg_pool3d",
         "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d", "aten::max_pool1d_with_indices",
@@ -148,7 +152,7 @@ const std::vector<Rule>& rule_table() {
        reshape_backward,
        reshape_forward},
       {"flatten", {"aten::flatten.using_ints"}, flatten_backward, flatten_forward},
-      {"squeeze", {"aten::squeeze", "aten::squeeze.dim"}, squeeze_backward, squeeze_forward},
+      {"squeeze", {"aten::squeeze", "aten::squeeze.dim", "aten::squeeze.dims"}, squeeze_backward, squeeze_forward},
       {"squeeze", {"aten::unsqueeze"}, unsqueeze_backward, unsqueeze_forward},
       {"slice", {"aten::slice.Tensor", "aten::narrow", "aten::narrow.Tensor", "aten::select.int"}, slice_backward, slice_forward},
       {"slice",
@@ -156,6 +160,7 @@ const std::vector<Rule>& rule_table() {
        nullptr,
        split_forward},
       {"slice", {"prim::ListUnpack", "aten::__getitem__.t"}, piece_backward, nullptr},
+      {"rearrange", {"aten::flip", "aten::roll", "aten::index_select"}, rearrange_backward, rearrange_forward},
       {"shuffle", {"aten::channel_shuffle"}, channel_shuffle_backward, channel_shuffle_forward},
       {"shuffle", {"aten::pixel_shuffle"}, pixel_shuffle_backward, pixel_shuffle_forward},
       {"shuffle", {"aten::pixel_unshuffle"}, pixel_unshuffle_backward, pixel_unshuffle_forward},

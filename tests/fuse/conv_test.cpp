@@ -216,6 +216,16 @@ TEST_F(FusedConv, KeepsAnAddendThatOthersReadLater) {
   }
 }
 
+TEST_F(FusedConv, KeepsAnAddendThatALoopReadsInEachRound) {
+  const auto summed = [](const std::string& outside, const std::string& inside) {
+    return outside + "y = torch.sigmoid(x).mean()\nfor i in range(x.size(0) + 1):\n" + inside + "  y = y + torch.relu(" +
+           c("x + i") + " + u)\nreturn y";
+  };
+  const std::string u = "u = torch.relu(" + p() + ")\n";
+  EXPECT_EQ(count_nodes(optimized(model(summed(u, ""))).module, "mkldnn::_convolution_pointwise_"), 0);
+  EXPECT_EQ(count_nodes(optimized(model(summed("", "  " + u))).module, "mkldnn::_convolution_pointwise_"), 1);
+}
+
 TEST_F(FusedConv, KeepsAnAddendThatAConvolutionReadsWhoseStepStandsLater) {
   // The second reader of u is written before the sum, and is added to what comes behind it.
   const Model residual = model("u = torch.relu(" + c() + ")\nz = " + a("u") + "\ny = torch.relu(" + a("torch.tanh(u)") +

@@ -76,6 +76,20 @@ TEST(Memory, OfTensorsIsNotWrittenByAListThatGrows) {
   EXPECT_TRUE(memory.may_be_written(graph["l"]));
 }
 
+TEST(Memory, OfTensorsIsWrittenByWhatWritesIntoAllOfAList) {
+  const Parsed graph =
+      parsed("%y : Tensor = aten::relu(%x)\n  %l : Tensor[] = prim::ListConstruct(%y)\n  aten::_foreach_mul_(%l, %one)");
+  EXPECT_TRUE(Memory(*graph.graph).may_be_written(graph["y"]));
+}
+
+TEST(Memory, OfStatisticsIsWrittenByWhatUpdatesThem) {
+  const Parsed graph = parsed(
+      "%m : Tensor = aten::relu(%z)\n  %v : Tensor = aten::relu(%z)\n  %f : float = prim::Constant[value=0.1]()\n"
+      "  %a : Tensor, %b : Tensor = aten::batch_norm_update_stats(%x, %m, %v, %f)");
+  const Memory memory(*graph.graph);
+  for (const char* name : {"m", "v"}) EXPECT_TRUE(memory.may_be_written(graph[name])) << name;
+}
+
 TEST(Memory, OfABranchIsThatOfWhatItReturns) {
   const Parsed graph = parsed(
       "%y : Tensor = aten::relu(%x)\n  %c : bool = aten::Bool(%z)\n  %r : Tensor = prim::If(%c)\n    block0():\n      -> (%y)\n  "

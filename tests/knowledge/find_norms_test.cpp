@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <limits>
+#include <string>
 
 #include "support/expect.h"
 #include "support/model.h"
@@ -195,13 +197,99 @@ TEST_F(FindNorms, FindsANormInAddcmul) {
   }
 }
 
+TEST_F(FindNorms, FindsANormInAddcmulWithAnyFactorAndSizes) {
+  for (const char* expression : {"torch.addcmul(self.shift, y, self.scale, value=2)", "torch.addcmul(self.one, y, self.scale)",
+                                 "torch.addcdiv(self.shift, y, self.scale.abs() + 1.0)"}) {
+    const FoldResult result = with_addcmul(expression, x);
+    EXPECT_EQ(result.report.folded.size(), 1U) << expression;
+  }
+}
+
 TEST_F(FindNorms, FindsNoNormInAnotherAddcmul) {
   for (const char* expression :
-       {"torch.addcmul(self.shift, y, self.scale, value=2)", "torch.addcmul(y, y, self.scale)", "torch.addcmul(self.shift, y, y)",
-        "torch.addcmul(self.one, y, self.scale)", "torch.addcmul(self.shift, self.shift, self.scale) + y"}) {
+       {"torch.addcmul(y, y, self.scale)", "torch.addcmul(self.shift, y, y)", "torch.addcdiv(self.shift, self.scale, y)",
+        "torch.addcmul(self.shift, y, self.scale, value=x.size(0))", "torch.addcmul(self.shift, self.shift, self.scale) + y"}) {
     const FoldResult result = with_addcmul(expression, x);
     EXPECT_EQ(result.report.folded.size() + result.report.kept.size(), 0U) << expression;
   }
+}
+
+constexpr std::array<const char*, 9> kArithmetic = {"aten::add",     "aten::sub",     "aten::mul",  "aten::div", "aten::neg",
+                                                    "aten::addcmul", "aten::addcdiv", "aten::rsub", "aten::sqrt"};
+
+int64_t count_arithmetic(const torch::jit::Module& module) {
+  int64_t count = 0;
+  for (const char* name : kArithmetic) count += count_nodes(module, name);
+  return count;
+}
+
+// conv --> `expression` of y, with m, v, w and b for each channel
+Model written_out(const std::string& expression, at::ScalarType dtype_of_m = at::kDouble) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).buffer("m", at::randn({4}, at::kDouble).to(dtype_of_m));
+  model.buffer("v", at::rand({4}, at::kDouble) + 0.5);
+  model.parameter("w", random_scale(4)).parameter("b", at::randn({4}, at::kDouble));
+  model.buffer("wide", at::randn({4, 1, 4}, at::kDouble));
+  return model.forward(
+      fmt::format("y = {}\n"
+                  "m, v = self.m.view(1, -1, 1, 1), self.v.reshape(1, 4, 1, 1)\n"
+                  "w, b = self.w[None, :, None, None], self.b.unsqueeze(-1).unsqueeze(-1)\n"
+                                   "z = y - m\n"
+                  "return {}",
+                  conv("conv", "x"), expression));
+}
+
+TEST_F(FindNorms, FindsAWholeNormThatIsWrittenOut) {
+  for (const char* expression :
+       {"(y - m) / torch.sqrt(v + 1e-5) * w + b", "(y - m) * torch.rsqrt(v + 1e-5) * w + b",
+        "w * ((y - m) / (v + 1e-5) ** 0.5) + b", "(y - m) * (v + 1e-5).pow(-0.5) * w + b",
+        "torch.addcmul(b, (y - m) / v.sqrt(), w)", "y.sub(m).div(v).mul(w).add(b)", "(y - m) / v", "b - (m - y) * w",
+        "-(m - y) * w * 2.0 + b", "torch.add(y, m, alpha=-2) / v * 0.5 + b", "y * (w / v) + (b - m * (w / v))",
+        "y * self.w.view(1, y.size(1), 1, 1) + self.b.view([y.shape[1], 1, 1])",
+        "(y - m).permute(0, 2, 3, 1) * self.w + self.b"}) {
+    const Model model = written_out(expression);
+    const FoldResult result = expect_unharmed(model.module, {x});
+    const bool apart = std::string(expression).find("permute") != std::string::npos;
+    EXPECT_EQ(result.report.folded.size(), 1U) << expression;
+    EXPECT_EQ(count_arithmetic(result.module), apart ? 1 : 0) << expression;
+  }
+}
+
+TEST_F(FindNorms, FindsOnlyThePartOfANormWhoseConstantsFit) {
+  for (const char* expression :
+       {"(y - m) * (y - m).mean() * w + b", "(y - self.wide) * w + b", "torch.div(y, v, rounding_mode='floor') * w + b",
+        "(v / y) * w + b", "(y - x.size(0)) * w + b", "(y - y.mean()) * w + b"}) {
+    const Model model = written_out(expression);
+    const FoldResult result = expect_unharmed(model.module, {x});
+    EXPECT_GT(count_arithmetic(result.module), 0) << expression;
+  }
+  const Model model = written_out("(y - m) * w + b", at::kFloat);
+  const FoldResult result = expect_unharmed(model.module, {x});
+  EXPECT_EQ(count_nodes(result.module, "aten::sub"), 1);
+}
+
+TEST_F(FindNorms, FindsNoPartOfANormThatOthersRead) {
+  const FoldResult result = expect_unharmed(written_out("torch.relu(z * w + b) + torch.tanh(z)").module, {x});
+  ASSERT_EQ(result.report.kept.size(), 1U);
+  EXPECT_EQ(result.report.kept[0].reason, Reason::value_has_other_readers);
+}
+
+// Images that the caller gave, before a padded convolution.
+FoldResult with_prepared_input(const std::string& prepared, const at::Tensor& x) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).buffer("mean", at::randn({3, 1, 1}, at::kDouble));
+  model.buffer("deviation", at::rand({3, 1, 1}, at::kDouble) + 0.5);
+  model.forward(
+      fmt::format("y = {}\nreturn torch.conv2d(y, self.conv.weight, self.conv.bias, [1, 1], [1, 1], [1, 1], 1)", prepared));
+  return expect_unharmed(model.module, {x});
+}
+
+TEST_F(FindNorms, FindsNoNormInHowAnInputIsPrepared) {
+  for (const char* prepared : {"(x - self.mean) / self.deviation", "(x / 255.0 - self.mean) * self.deviation"}) {
+    EXPECT_EQ(with_prepared_input(prepared, x).report.kept.size(), 0U) << prepared;
+  }
+  EXPECT_EQ(with_prepared_input("(x - self.mean) / self.deviation * self.mean + self.mean", x).report.kept.size(), 1U);
+  EXPECT_EQ(with_prepared_input("(torch.tanh(x) - self.mean) / self.deviation", x).report.kept.size(), 1U);
 }
 
 TEST_F(FindNorms, DeclinesNanAndInfiniteMeans) {

@@ -440,5 +440,49 @@ TEST_F(Planner, KeepsAFactorToWhoseSizeTheValueIsBroadcast) {
   }
 }
 
+// linear --> y * w + b, with constants of these sizes, for inputs of every rank
+FoldResult with_constants_behind_linear(at::IntArrayRef sizes) {
+  Model model;
+  model.layer("linear", {4, 3}, 4).parameter("w", random_scale(4).view(sizes)).parameter("b", at::randn(sizes, at::kDouble));
+  model.forward("y = torch.linear(x, self.linear.weight, self.linear.bias)\nreturn torch.relu((y - self.b) * self.w + self.b)");
+  FoldResult result = fold(model.module);
+  for (const at::Tensor& x : {at::randn({2, 3}, at::kDouble), at::randn({2, 5, 3}, at::kDouble)}) {
+    expect_same_output(model.module, result.module, {x});
+  }
+  return result;
+}
+
+TEST_F(Planner, AsksNoRankForConstantsOfTheLastDimension) {
+  const FoldResult result = with_constants_behind_linear({4});
+  EXPECT_EQ(result.report.folded.size(), 1U);
+  EXPECT_EQ(count_nodes(result.module, "prim::RaiseException"), 0);
+}
+
+TEST_F(Planner, AsksTheRankForConstantsOfSeveralDimensions) {
+  const FoldResult result = with_constants_behind_linear({1, 4});
+  ASSERT_EQ(result.report.kept.size(), 1U);
+  EXPECT_EQ(result.report.kept[0].reason, Reason::rank_unknown);
+}
+
+TEST_F(Planner, LooksIntoAViewBehindASum) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).layer("second", {4, 4, 1, 1}, 4).layer("linear", {2, 4}, 2).norm("norm", 4);
+  model.forward(
+      fmt::format("u = {}\nu = u + torch.conv2d(torch.relu(u), self.second.weight)\ny = torch.relu({})\n"
+                  "y = torch.adaptive_avg_pool2d(y, [1, 1]).view([x.size(0), 4])\nreturn torch.linear(y, self.linear.weight)",
+                  bnfold::test::conv("conv", "x"), batch_norm("norm", "u")));
+  expect_folded(model.module, {x}, "norm", "linear");
+}
+
+TEST_F(Planner, DoesNotLookIntoAViewBehindASumOfPermutedValues) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).layer("linear", {2, 4}, 2).norm("norm", 4);
+  model.forward(
+      fmt::format("u = {}\nu = u.transpose(2, 3) + torch.sigmoid(u)\ny = torch.relu({})\n"
+                  "y = torch.adaptive_avg_pool2d(y, [1, 1]).view([x.size(0), 4])\nreturn torch.linear(y, self.linear.weight)",
+                  bnfold::test::conv("conv", "x"), batch_norm("norm", "u")));
+  expect_stopped(model.module, {x}, "norm", "forward", Reason::memory_order_unknown, "view");
+}
+
 }  // namespace
 }  // namespace bnfold::test

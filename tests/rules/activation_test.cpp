@@ -290,5 +290,29 @@ TEST_F(ActivationRule, LeavesTheInputOfALeakyReluInPlaceAlone) {
   EXPECT_TRUE(at::equal(input, x));
 }
 
+TEST_F(ActivationRule, TurnsTheSlopesOfPreluUnderNegativeScales) {
+  for (const int64_t number : {1, 4}) {
+    Model on;
+    on.layer("conv", {4, 4, 3, 3}, 4).norm("norm", 4).parameter("slope", at::rand({number}, at::kDouble) + 0.2);
+    on.forward(
+        fmt::format("y = torch.prelu({}, self.slope)\nreturn {}", batch_norm("norm", "torch.tanh(x)"), conv("conv", "y", 1)));
+    expect_folded(without_shift(on).module, {x}, "norm", "conv", with_rank(4));
+    Model back;
+    back.layer("conv", {4, 4, 3, 3}, 4).norm("norm", 4).parameter("slope", at::rand({number}, at::kDouble) + 0.2);
+    back.forward(fmt::format("y = torch.prelu({}, self.slope)\nreturn {}", conv("conv", "x"), batch_norm("norm", "y")));
+    expect_folded(without_shift(back).module, {x}, "norm", "conv", with_rank(4));
+  }
+}
+
+TEST_F(ActivationRule, DeclinesPreluWhoseSlopesAreNotPositive) {
+  for (const double slope : {0.0, -0.3, 1e-320}) {
+    Model model;
+    model.layer("conv", {4, 4, 3, 3}, 4).norm("norm", 4).parameter("slope", at::full({4}, slope, at::kDouble));
+    model.forward(fmt::format("y = torch.prelu({}, self.slope)\nreturn {}", conv("conv", "x"), batch_norm("norm", "y")));
+    tensor_of(model, "weight").copy_(at::tensor({0.5, -1.0, 2.0, 1.0}, at::kDouble));
+    expect_kept(without_shift(model).module, {x}, "norm", Reason::scale_not_positive, "negative", with_rank(4));
+  }
+}
+
 }  // namespace
 }  // namespace bnfold::test

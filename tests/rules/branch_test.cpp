@@ -74,6 +74,19 @@ TEST_F(ValueBeforeTheBranch, GetsTheAffineOnceWhereTheOtherBranchLetsItPass) {
   }
 }
 
+TEST_F(ValueBeforeTheBranch, GetsTheWholeAffineWhereTheOtherBranchAddsToIt) {
+  expect_folded_in_both(branch("y + " + conv("conv2", "x")), "conv2, conv1");
+  Model model;
+  model.layer("conv1", {4, 3, 3, 3}, 4).norm("norm", 4).parameter("position", at::randn({1, 4, 1, 1}, at::kDouble));
+  model.forward(fmt::format("y = {}\nif bool(x.sum() > 0):\n  y = y + self.position\nreturn {}", conv("conv1", "x"),
+                            batch_norm("norm", "y")));
+  expect_folded_in_both(model, "conv1");
+}
+
+TEST_F(ValueBeforeTheBranch, DeclinesWhereTheOtherBranchMultipliesIt) {
+  expect_kept(branch("y * 2.0").module, {x}, "norm", Reason::value_has_other_readers, "", with_rank(4));
+}
+
 TEST_F(ValueBeforeTheBranch, GetsTheAffineOfBothBranches) {
   const std::string both = "if bool(x.sum() > 0):\n  z = y\nelse:\n  z = y.clone()\nreturn " + batch_norm("norm", "z");
   expect_folded_in_both(before(both), "conv1");
@@ -85,7 +98,7 @@ TEST_F(ValueBeforeTheBranch, DeclinesWhereTheOtherBranchNeedsItAsItIs) {
 }
 
 TEST_F(ValueBeforeTheBranch, DeclinesWhereTheOtherBranchWantsOtherChannels) {
-  expect_kept(branch("y.flip([1])").module, {x}, "norm", Reason::no_rule_for_operator, "flip", with_rank(4));
+  expect_kept(branch("y.flip([1])").module, {x}, "norm", Reason::value_has_other_readers, "", with_rank(4));
   expect_kept(branch("torch.channel_shuffle(y, 2)").module, {x}, "norm", Reason::value_has_other_readers, "", with_rank(4));
 }
 

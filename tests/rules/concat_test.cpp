@@ -137,5 +137,17 @@ TEST_F(ConcatRule, DeclinesAListWithAnotherReader) {
                  "forward", Reason::value_in_container);
 }
 
+TEST_F(ConcatRule, GivesEachPartOfAStackTheAffine) {
+  for (const char* stacked : {"torch.stack([v, torch.conv2d(x, self.conv2.weight)]).mean(0)",
+                              "torch.stack([v, torch.conv2d(x, self.conv2.weight)], -1).sum(-1)"}) {
+    expect_folded(behind(stacked, 3).module, {x}, "norm", "conv2");
+  }
+}
+
+TEST_F(ConcatRule, DeclinesAStackAlongTheChannels) {
+  expect_kept(behind("torch.stack([v.mean([1]), u.mean([1])], 1)", 2).module, {x}, "norm", Reason::affine_varies_elsewhere,
+              "adds");
+}
+
 }  // namespace
 }  // namespace bnfold::test

@@ -144,5 +144,17 @@ TEST_F(ChannelsOfLinear, DeclineWhereTheRankDecides) {
   expect_kept(transposed("0, -1").module, {at::randn({5, 4}, at::kDouble)}, "norm", Reason::affine_varies_elsewhere);
 }
 
+// Sums and products keep the order of what they read, which batch_norm does not.
+TEST(WrittenOutNorm, KeepsTheOrderOfAView) {
+  at::manual_seed(5);
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).parameter("w", random_scale(4)).parameter("b", at::randn({4}, at::kDouble));
+  model.forward(fmt::format("y = {}.permute([0, 2, 3, 1])\ny = y * self.w + self.b\nreturn y.permute([0, 3, 1, 2]).view([-1])",
+                            conv("conv", "x")));
+  const FoldResult result = expect_unharmed(model.module, {at::randn({2, 3, 6, 6}, at::kDouble)});
+  EXPECT_EQ(result.report.folded.size(), 1U);
+  EXPECT_EQ(count_nodes(result.module, "aten::contiguous"), 0);
+}
+
 }  // namespace
 }  // namespace bnfold::test

@@ -46,6 +46,11 @@ TEST_F(ReduceRule, LetsTheScalePassASum) {
   expect_folded(without_shift(on).module, {x}, "norm", "linear", with_rank(4));
 }
 
+TEST_F(ReduceRule, DividesTheShiftAmongElementsOfKnownNumber) {
+  expect_folded(behind("torch.adaptive_avg_pool2d(y, [2, 3]).sum([2, -1])").module, {x}, "norm", "conv");
+  expect_folded(before("torch.adaptive_avg_pool2d(y, [2, 3]).sum([2, 3])").module, {x}, "norm", "linear", with_rank(4));
+}
+
 TEST_F(ReduceRule, DeclinesAShiftThroughASum) {
   expect_kept(behind("y.sum([2, 3])").module, {x}, "norm", Reason::shift_not_passable, "once for each element");
   expect_stopped(before("y.sum([2, 3])").module, {x}, "norm", "forward", Reason::shift_not_passable, "once for each element",

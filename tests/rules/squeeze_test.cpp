@@ -80,5 +80,18 @@ TEST_F(SqueezeRule, DeclinesANormOfTheNewDimension) {
   expect_kept(behind_conv("y.flatten(1).unsqueeze(1)", 1).module, {x}, "norm", Reason::channels_differ, "the norm has 1");
 }
 
+TEST_F(SqueezeRule, PassesSeveralDimensions) {
+  for (const char* squeezed : {".squeeze(3).squeeze(2)", ".squeeze(-1).squeeze(-1)", ".squeeze(2).squeeze(2)"}) {
+    expect_folded(behind_conv(pooled + squeezed).module, {x}, "norm", "conv");
+    expect_folded(before_linear(pooled + squeezed).module, {x}, "norm", "linear", with_rank(4));
+  }
+}
+
+TEST_F(SqueezeRule, DeclinesTheSecondOfTwoThatMayBeLonger) {
+  const std::string high = "torch.adaptive_avg_pool2d(y, [x.size(0), 1])";
+  const at::Tensor one = at::randn({1, 3, 6, 6}, at::kDouble);
+  expect_kept(behind_conv(high + ".squeeze(3).squeeze(2)").module, {one}, "norm", Reason::sizes_unknown, "another size than 1");
+}
+
 }  // namespace
 }  // namespace bnfold::test
