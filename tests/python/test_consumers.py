@@ -131,7 +131,7 @@ class CalledTwice(nn.Module):
 
 @pytest.mark.parametrize("model, value", [(linear_and_norm(), torch.randn(2, 4, 6)), (CalledTwice().eval(), torch.randn(1, 4, 5, 5))])
 def test_executorch_gets_no_norm_that_it_folds_wrongly(model, value, tmp_path):
-    # XNNPACK's passes fold the norm of both, and only the fold before them is right: findings/executorch_folds_wrongly.sh
+    # With XNNPACK the norm behind a linear layer of [N, L, F] is folded along F: what was folded before is right, what was kept is not.
     pytest.importorskip("executorch")
     calibrate(model, (value,))
     with_executorch = importlib.import_module("with_executorch")
