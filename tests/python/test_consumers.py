@@ -5,7 +5,6 @@ tests/consumers hands whole networks to all of them, in an environment of its ow
 
 from __future__ import annotations
 
-import importlib
 import io
 from collections.abc import Iterator
 
@@ -118,27 +117,6 @@ def test_what_bnfold_freezes_becomes_an_exported_program_whatever_its_constants_
         bnfold.freeze(torch.jit.script(model)).save(str(tmp_path / "frozen.pt"))
         program = exported(tmp_path / "frozen.pt", (images,))
         assert relative_error(model(images), program.module()(images)) < 1e-4
-
-
-class CalledTwice(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(self.norm(self.conv(x)))
-
-
-@pytest.mark.parametrize("model, value", [(linear_and_norm(), torch.randn(2, 4, 6)), (CalledTwice().eval(), torch.randn(1, 4, 5, 5))])
-def test_executorch_gets_no_norm_that_it_folds_wrongly(model, value, tmp_path):
-    # With XNNPACK the norm behind a linear layer of [N, L, F] is folded along F: what was folded before is right, what was kept is not.
-    pytest.importorskip("executorch")
-    calibrate(model, (value,))
-    with_executorch = importlib.import_module("with_executorch")
-    result = bnfold.fold(model, example_inputs=value, target="coreml")
-    converted = with_executorch.convert(networks.save(result.module, tmp_path / "folded.pt"), (value,), tmp_path)
-    right = relative_error(model(value), converted.run()) < 1e-4
-    assert right == (not result.report.kept)
 
 
 # ---- the table
