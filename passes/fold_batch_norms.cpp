@@ -10,6 +10,7 @@
 #include "bnfold/bnfold.h"
 #include "fold_graph.h"
 #include "graph/parameter_store.h"
+#include "knowledge/find_norms.h"
 #include "module/assemble.h"
 #include "module/clean_up.h"
 #include "module/compilation_units.h"
@@ -59,6 +60,18 @@ void list_each_norm_once(Report& report) {
   report.folded.erase(std::remove_if(report.folded.begin(), report.folded.end(), repeats), report.folded.end());
 }
 
+// A check of the module that was decided may have been all that read a norm, which is dead then.
+void drop_dead_norms(Report& report, const Program& program, const ParameterStore& store) {
+  std::set<std::string> left;
+  for (const Program::Method& method : program.methods) {
+    for (jit::Node* node : find_norms(*method.graph)) {
+      if (const auto norm = read_norm(node, store)) left.insert(norm->name);
+    }
+  }
+  const auto is_dead = [&left](const KeptNorm& norm) { return left.count(norm.name) == 0; };
+  report.kept.erase(std::remove_if(report.kept.begin(), report.kept.end(), is_dead), report.kept.end());
+}
+
 FoldResult folded(const jit::Module& module, const Options& options, bool stays_in_libtorch) {
   const PlainMode plain;
   require_eval_mode(module);
@@ -76,6 +89,7 @@ FoldResult folded(const jit::Module& module, const Options& options, bool stays_
   }
   list_each_norm_once(report);
   clean_up(program);
+  drop_dead_norms(report, program, store);
   const jit::Module result = [&] {
     const std::scoped_lock lock(compilation_units());
     return assemble(program, store);

@@ -75,6 +75,16 @@ TEST_F(LeftoverChecks, StayWhereTheyWouldRaise) {
   EXPECT_EQ(checks(result.module), 1);
 }
 
+TEST_F(LeftoverChecks, MayHaveBeenAllThatReadANorm) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 4).norm("other", 4);
+  const std::string dead = "z = " + batch_norm("other", "torch.tanh(y)") + "\n" + demand("z.dim() == 4");
+  model.forward("y = " + batch_norm("norm", conv("conv", "x")) + "\n" + dead + "return y.sin()");
+  const FoldResult result = expect_folded(model.module, {x}, "norm", "conv");
+  EXPECT_EQ(result.report.kept.size(), 0U);
+  EXPECT_EQ(count_nodes(result.module, "aten::batch_norm"), 0);
+}
+
 TEST_F(LeftoverChecks, LeaveWhatThePassingBranchDoes) {
   Model model;
   model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 4);

@@ -1,0 +1,53 @@
+"""What the consumers share: what each of them says of itself, and how a TorchScript module becomes an exported program.
+
+A consumer is a module of this folder with a constant CONSUMER and a function
+
+    convert(path: Path, inputs: tuple[torch.Tensor, ...], folder: Path) -> Converted
+
+which takes a TorchScript file as a user would, and may raise whatever the tool raises.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Inputs = tuple[torch.Tensor, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Consumer:
+    """What the table says of a tool."""
+
+    title: str
+    package: str  #: on PyPI, for its version
+    target: str  #: of bnfold.fold
+    tolerance: float = 1e-4  #: of its result in float, relative to the largest value
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """What a tool made of a file."""
+
+    norms: int  #: that are still a step of their own
+    run: Callable[[], torch.Tensor] | None  #: None where the result can't run on this machine
+
+
+def norms_in(module: torch.jit.ScriptModule) -> int:
+    graph = module.inlined_graph  # the nodes found are gone with the graph that they are in
+    return len(graph.findAllNodes("aten::batch_norm"))
+
+
+def exported(path: Path, inputs: Inputs) -> torch.export.ExportedProgram:
+    """The exported program of a TorchScript file, in the operators that converters know."""
+    from torch._export.converter import TS2EPConverter
+
+    return TS2EPConverter(torch.jit.load(path), inputs, {}).convert().run_decompositions({})
+
+
+def norms_of_program(program: Any) -> int:
+    return sum("batch_norm" in str(node.target) for node in program.graph.nodes if node.op == "call_function")
