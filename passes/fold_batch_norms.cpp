@@ -62,6 +62,7 @@ void list_each_norm_once(Report& report) {
 
 // A check of the module that was decided may have been all that read a norm, which is dead then.
 void drop_dead_norms(Report& report, const Program& program, const ParameterStore& store) {
+  if (report.kept.empty()) return;
   std::set<std::string> left;
   for (const Program::Method& method : program.methods) {
     for (jit::Node* node : find_norms(*method.graph)) {

@@ -139,7 +139,7 @@ Ranks ranks_in(const jit::Graph& graph, const FoldSettings& settings, const Para
 }
 
 bool takes_branches(jit::Graph& graph, const FoldSettings& settings, ParameterStore& store) {
-  if (!contains(graph, jit::prim::If) || find_norms(graph).empty()) return false;
+  if (!has_rank_condition(graph) || find_norms(graph).empty()) return false;
   store.read_memory(graph);
   return take_decided_branches(graph, ranks_in(graph, settings, store));
 }

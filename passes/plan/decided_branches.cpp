@@ -18,10 +18,14 @@ bool may_raise(const jit::Node* condition) {
   return raises;
 }
 
+bool is_rank_condition(const jit::Node* node) {
+  return node->kind() == jit::prim::If && deciding_rank(node) && !may_raise(node);
+}
+
 // The branch that every run takes; null where that is not proven.
 jit::Block* taken_branch(jit::Node* condition, const Ranks& ranks) {
+  if (!is_rank_condition(condition)) return nullptr;
   const auto deciding = deciding_rank(condition);
-  if (!deciding || may_raise(condition)) return nullptr;
   const auto rank = ranks.of(deciding->value, condition->owningBlock());
   if (!rank || rank->strength != Strength::proven) return nullptr;
   const bool first = (rank->number == deciding->rank) == deciding->takes_first;
@@ -30,11 +34,15 @@ jit::Block* taken_branch(jit::Node* condition, const Ranks& ranks) {
 
 }  // namespace
 
+bool has_rank_condition(const jit::Graph& graph) {
+  return any_node(graph, is_rank_condition);
+}
+
 bool take_decided_branches(jit::Graph& graph, const Ranks& ranks) {
   for (bool taken = false;; taken = true) {
     jit::Node* condition = nullptr;
     for_each_node(graph.block(), [&](jit::Node* node) {
-      if (condition == nullptr && node->kind() == jit::prim::If && taken_branch(node, ranks) != nullptr) condition = node;
+      if (condition == nullptr && taken_branch(node, ranks) != nullptr) condition = node;
     });
     if (condition == nullptr) return taken;
     take_branch(condition, taken_branch(condition, ranks));
