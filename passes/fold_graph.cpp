@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <unordered_set>
+#include <utility>
 
+#include "graph/graph_walk.h"
 #include "knowledge/find_norms.h"
 #include "knowledge/ranks.h"
 #include "plan/apply.h"
@@ -73,9 +75,11 @@ class NormFolder {
   bool fold_all() {
     bool changed = false;
     while (fold_each()) changed = true;
-    report_.kept.insert(report_.kept.end(), kept_.begin(), kept_.end());
     return changed;
   }
+
+  // Those that the last round left.
+  const std::vector<KeptNorm>& kept_norms() const { return kept_; }
 
   bool is_at_limit() const {
     return settings_.fold_limit && static_cast<int64_t>(report_.folded.size() + report_.scales.size()) >= *settings_.fold_limit;
@@ -125,32 +129,55 @@ class NormFolder {
   std::unordered_set<const jit::Node*> gone_;  // in this round
 };
 
+std::optional<int64_t> rank_of_static(const jit::Value* value, const ParameterStore& store) {
+  const auto operand = static_operand(store, const_cast<jit::Value*>(value));
+  return operand && operand->tensor.defined() ? std::optional<int64_t>(operand->tensor.dim()) : std::nullopt;
+}
+
+Ranks ranks_in(const jit::Graph& graph, const FoldSettings& settings, const ParameterStore& store, bool checks_prove = true) {
+  return {graph, settings.input_ranks, [&store](const jit::Value* value) { return rank_of_static(value, store); }, checks_prove};
+}
+
+bool takes_branches(jit::Graph& graph, const FoldSettings& settings, ParameterStore& store) {
+  if (!contains(graph, jit::prim::If) || find_norms(graph).empty()) return false;
+  store.read_memory(graph);
+  return take_decided_branches(graph, ranks_in(graph, settings, store));
+}
+
+// Returns whether the graph changed, and whether the limit was reached.
+std::pair<bool, bool> fold_norms(jit::Graph& graph, const FoldSettings& settings, ParameterStore& store, Report& report) {
+  bool changed = false;
+  while (true) {
+    store.read_memory(graph);
+    Ranks ranks = ranks_in(graph, settings, store);
+    NormFolder folder(graph, settings, store, ranks, report);
+    changed |= folder.fold_all();
+    // The check of a fold may prove the rank that another condition asks for.
+    if (!folder.is_at_limit() && takes_branches(graph, settings, store)) continue;
+    report.kept.insert(report.kept.end(), folder.kept_norms().begin(), folder.kept_norms().end());
+    return {changed, folder.is_at_limit()};
+  }
+}
+
+void join_bounds_where_faster(jit::Graph& graph, const ParameterStore& store) {
+  if (!store.holds_channels_last() && !store.is_on_gpu()) return;
+  Memory memory(graph);
+  join_bounds(graph, store, memory);
+}
+
 }  // namespace
 
 bool fold_graph(jit::Graph& graph, const FoldSettings& settings, ParameterStore& store, Report& report) {
-  const auto static_rank = [&store](const jit::Value* value) {
-    const auto operand = static_operand(store, const_cast<jit::Value*>(value));
-    return operand && operand->tensor.defined() ? std::optional<int64_t>(operand->tensor.dim()) : std::nullopt;
-  };
-  if (!find_norms(graph).empty()) {
-    store.read_memory(graph);
-    take_decided_branches(graph, Ranks(graph, settings.input_ranks, static_rank));
-  }
+  const TargetTraits& target = traits_of(settings.target);
+  takes_branches(graph, settings, store);
   const ValueNumbers overwrote = use_new_memory(graph, store);
-  store.read_memory(graph);
-  Ranks ranks(graph, settings.input_ranks, static_rank);
-  NormFolder folder(graph, settings, store, ranks, report);
-  bool changed = folder.fold_all();
-  if (!folder.is_at_limit()) {
-    const TargetTraits& target = traits_of(settings.target);
-    if (!target.only_backward) changed |= merge_parallel_convs(graph, store, report);
-    Ranks unchecked(graph, settings.input_ranks, static_rank, /*checks_prove=*/false);
+  auto [changed, is_at_limit] = fold_norms(graph, settings, store, report);
+  if (!is_at_limit && !target.only_backward) changed |= merge_parallel_convs(graph, store, report);
+  if (!is_at_limit && contains(graph, jit::prim::RaiseException)) {
+    Ranks unchecked = ranks_in(graph, settings, store, /*checks_prove=*/false);
     remove_leftover_checks(graph, unchecked, target.runs_checks);
   }
-  if (settings.stays_in_libtorch && (store.holds_channels_last() || store.is_on_gpu())) {
-    Memory memory(graph);
-    join_bounds(graph, store, memory);
-  }
+  if (settings.stays_in_libtorch) join_bounds_where_faster(graph, store);
   reuse_memory(graph, store, overwrote, settings.stays_in_libtorch);
   return changed;
 }

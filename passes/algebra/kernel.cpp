@@ -31,9 +31,10 @@ void multiply_and_round(char** data, const int64_t* strides, int64_t count) {
 at::Tensor rounded_product(const at::Tensor& weight, const at::Tensor& factors) {
   if (!weight.is_cpu()) return weight.to(at::kDouble).mul_(factors).to(weight.scalar_type());
   const at::Tensor values = weight.resolve_neg();  // the sign of a negative view is not in its memory
+  const at::Tensor doubles = factors.to(at::kDouble);
   at::Tensor product = at::empty_like(values);
   auto elements =
-      at::TensorIteratorConfig().check_all_same_dtype(false).add_output(product).add_input(values).add_input(factors).build();
+      at::TensorIteratorConfig().check_all_same_dtype(false).add_output(product).add_input(values).add_input(doubles).build();
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, weight.scalar_type(), "rounded_product",
                                   [&] { elements.for_each(multiply_and_round<scalar_t>); });
   return product;

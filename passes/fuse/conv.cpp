@@ -121,7 +121,7 @@ class Planner {
       pending.pop_back();
       if (value->type()->kind() == c10::TypeKind::TensorType && is_written(value)) return true;
       for (const jit::Use& use : value->uses()) {
-        if (reads_metadata_only(use.user, value) || !passes_order(use.user, value)) continue;
+        if (reads_metadata_only(use) || !passes_order(use.user, value)) continue;
         for (const jit::Value* output : use.user->outputs()) {
           if (seen.insert(output).second) pending.push_back(output);
         }

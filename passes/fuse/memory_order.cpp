@@ -53,10 +53,11 @@ class Restorer {
   void visit(jit::Node* node) {
     if (was_contiguous_before(node)) return node->output()->replaceAllUsesWith(node->input(0));
     if (is_step(node)) return;
-    const auto inputs = node->inputs();
-    const bool reads = std::any_of(inputs.begin(), inputs.end(), [&](jit::Value* input) {
-      return reordered_.count(input) != 0 && !reads_metadata_only(node, input) && !leaves_order(node, input);
-    });
+    bool reads = false;
+    for (size_t place = 0; place < node->inputs().size(); ++place) {
+      jit::Value* input = node->input(place);
+      reads |= reordered_.count(input) != 0 && !reads_metadata_only(jit::Use(node, place)) && !leaves_order(node, input);
+    }
     if (!reads) return;
     if (!reads_every_order(node)) return restore_inputs(node);
     for (jit::Value* output : node->outputs()) reordered_.insert(output);

@@ -10,8 +10,7 @@ namespace bnfold {
 namespace jit = torch::jit;
 
 bool pads_with_zeros(const jit::Node* node) {
-  if (!is_one_of(node, {"pad", "constant_pad_nd"})) return false;
-  if (is_one_of(node, {"pad"}) && constant_string(node->namedInput("mode")) != "constant") return false;
+  if (pads_with_constant(node) != true) return false;
   const jit::Value* value = node->namedInput("value");
   return value->type()->kind() == c10::TypeKind::NoneType || constant_number(value) == 0.0;
 }

@@ -19,6 +19,7 @@ SizeList ShapeReader::of(const jit::Value* output) {
   switch (operator_of(node).shape) {
     case Shape::same:
     case Shape::normalized:
+    case Shape::sequences:
       return input(node);
     case Shape::like:
       return input(node, 1);
@@ -80,6 +81,12 @@ SizeList ShapeReader::of(const jit::Value* output) {
     case Shape::pieces:  // lists
     case Shape::unbound:
     case Shape::resized:
+    case Shape::gathered:
+    case Shape::windowed:
+    case Shape::diagonal:
+    case Shape::divided:
+    case Shape::tiled:
+    case Shape::equation:
     case Shape::unknown:
       break;
   }

@@ -18,6 +18,17 @@ void for_each_node(const torch::jit::Block* block, const Visit& visit) {
   }
 }
 
+template <typename Predicate>
+bool any_node(const torch::jit::Graph& graph, const Predicate& predicate) {
+  bool found = false;
+  for_each_node(const_cast<torch::jit::Graph&>(graph).block(), [&](const torch::jit::Node* node) { found |= predicate(node); });
+  return found;
+}
+
+inline bool contains(const torch::jit::Graph& graph, torch::jit::NodeKind kind) {
+  return any_node(graph, [kind](const torch::jit::Node* node) { return node->kind() == kind; });
+}
+
 // Whether `block` is `outer` or stands in one of its nodes.
 inline bool is_inside(const torch::jit::Block* block, const torch::jit::Block* outer) {
   while (block != outer && block->owningNode() != nullptr) block = block->owningNode()->owningBlock();

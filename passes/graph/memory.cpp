@@ -210,7 +210,7 @@ void Memory::share_all(const jit::Node* node) {
   const bool writes =
       std::any_of(inputs.begin(), inputs.end(), [&](const jit::Value* input) { return writes_into(node, input); });
   if (!makes && !writes) return;
-  if (!inputs.empty() && reads_metadata_only(node, inputs[0])) return;
+  if (reads_metadata_only(jit::Use(const_cast<jit::Node*>(node), 0))) return;
   const jit::Value* first = nullptr;
   const auto join = [&](at::ArrayRef<const jit::Value*> values) {
     for (const jit::Value* value : values) {
@@ -300,7 +300,7 @@ bool Memory::may_be_overwritten(const jit::Value* value, const jit::Node* node) 
   const jit::Node* maker = maker_of(value);
   if (maker == nullptr || is_in_loop_behind(node, maker)) return false;
   const auto is_harmless = [&](const jit::Value* other, const jit::Use& use) {
-    if (use.user == node || reads_metadata_only(use.user, other)) return true;
+    if (use.user == node || reads_metadata_only(use)) return true;
     if (use.user->isAfter(node)) return other == value;
     return !use.user->isBefore(node) || operator_of(use.user).storage != Storage::unknown || is_read_at_once(use.user);
   };
@@ -328,7 +328,7 @@ void Memory::forget(const jit::Value* value) {
 std::optional<jit::Use> only_reader(const jit::Value* value) {
   std::optional<jit::Use> reader;
   for (const jit::Use& use : value->uses()) {
-    if (reads_metadata_only(use.user, value)) continue;
+    if (reads_metadata_only(use)) continue;
     if (reader) return std::nullopt;
     reader = use;
   }
@@ -405,11 +405,11 @@ bool is_part(const jit::Value* value) {
 }
 
 bool is_order_visible(const jit::Value* value) {
-  const auto sees = [value](const jit::Use& use) {
+  const auto sees = [](const jit::Use& use) {
     const jit::Node* node = use.user->kind() == jit::prim::ListConstruct ? only_concatenation(use.user) : use.user;
     if (node == nullptr) return true;
     const bool copies = node->kind() == jit::aten::contiguous || operator_of(node).storage == Storage::fresh;
-    return !copies && !reads_metadata_only(node, value);
+    return !copies && !reads_metadata_only(use);
   };
   return std::any_of(value->uses().begin(), value->uses().end(), sees);
 }

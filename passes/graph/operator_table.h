@@ -37,6 +37,8 @@ enum class Shape {
   expanded,             // likewise, where -1 leaves a dimension
   repeated,             // so often as the second input says
   like,                 // of the second input: view_as
+  gathered,             // of the third input
+  sequences,            // of the first input, which has three dimensions
   flattened,
   permuted,
   transposed,
@@ -44,6 +46,11 @@ enum class Shape {
   squeezed,
   selected,  // one dimension fewer
   embedded,  // of the second input, and one more dimension
+  windowed,  // of the first input, and one more dimension: unfold, one_hot
+  diagonal,  // two dimensions become one
+  divided,   // one dimension becomes several: unflatten
+  tiled,     // as repeated, where the first input may have more dimensions than numbers are given
+  equation,  // as the first input, a string, says: einsum
   padded,    // the last dimensions grow
   cut,       // one dimension shrinks: slice, narrow
   reduced,   // over dimensions: mean, sum

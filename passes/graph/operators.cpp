@@ -36,7 +36,7 @@ bool is_dropout(const jit::Node* node) {
 
 bool keeps_sizes(const jit::Node* node) {
   const Shape shape = operator_of(node).shape;
-  return shape == Shape::same || shape == Shape::normalized;
+  return shape == Shape::same || shape == Shape::normalized || shape == Shape::sequences;
 }
 
 bool keeps_channels(const jit::Node* node) {
@@ -49,6 +49,13 @@ int64_t spatial_dimensions(const jit::Node* node) {
   return name.at(name.find("d", name.find_first_of("123")) - 1) - '0';
 }
 
+std::optional<bool> pads_with_constant(const jit::Node* node) {
+  if (operator_of(node).shape != Shape::padded) return false;
+  if (!has_argument(node, "mode")) return true;
+  const auto mode = constant_string(node->namedInput("mode"));
+  return mode ? std::optional<bool>(*mode == "constant") : std::nullopt;
+}
+
 bool reads_metadata_only(const jit::Use& use) {
   static const std::unordered_set<std::string> readers = {
       "aten::dim",        "aten::size",         "aten::len",           "aten::numel",      "aten::is_floating_point",
@@ -59,16 +66,6 @@ bool reads_metadata_only(const jit::Use& use) {
                                                             "aten::type_as"};
   const std::string kind = use.user->kind().toQualString();
   return readers.count(kind) != 0 || (by_second.count(kind) != 0 && use.offset != 0);
-}
-
-bool reads_metadata_only(const jit::Node* node, const jit::Value* value) {
-  bool reads = false;
-  for (size_t place = 0; place < node->inputs().size(); ++place) {
-    if (node->input(place) != value) continue;
-    if (!reads_metadata_only(jit::Use(const_cast<jit::Node*>(node), place))) return false;
-    reads = true;
-  }
-  return reads;
 }
 
 bool writes_into(const jit::Node* node, const jit::Value* value) {

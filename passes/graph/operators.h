@@ -39,8 +39,8 @@ int64_t spatial_dimensions(const torch::jit::Node* node);
 // does, and one that does not.
 bool reads_metadata_only(const torch::jit::Use& use);
 
-// All uses of `value` by the node do.
-bool reads_metadata_only(const torch::jit::Node* node, const torch::jit::Value* value);
+// Whether the node pads with a constant; nothing where its mode is computed.
+std::optional<bool> pads_with_constant(const torch::jit::Node* node);
 
 // The node writes into the memory of `value`.
 bool writes_into(const torch::jit::Node* node, const torch::jit::Value* value);

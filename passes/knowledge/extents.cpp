@@ -187,6 +187,7 @@ bool Extents::stays(const jit::Node* node, int64_t dimension) const {
   switch (operator_of(node).shape) {
     case Shape::same:
     case Shape::normalized:
+    case Shape::sequences:
       return true;
     case Shape::resized:
       return node->kind() == jit::aten::index_select &&

@@ -79,13 +79,6 @@ class RankReader {
       read_results();
     }
     if (node->kind() == jit::prim::ListUnpack || node->kind() == jit::aten::__getitem__) read_pieces();
-    if (node->kind() == jit::aten::unflatten) read_unflattened();
-    if (node->kind() == jit::aten::einsum) read_equation();
-    if (node->kind() == jit::aten::gather) classes_.tie(member(node->namedInput("index")), output());
-    if (is_one_of(node, {"unfold", "one_hot"})) classes_.tie(input(), output(), 1);
-    if (node->kind() == jit::aten::diagonal) classes_.tie(input(), output(), -1);
-    if (node->kind() == jit::aten::tile) read_tiled();
-    if (node->kind() == jit::aten::_native_multi_head_attention) prove(input(), 3);
     read(operator_of(node).shape);
   }
 
@@ -150,13 +143,27 @@ class RankReader {
         return read_flattened();
       case Shape::like:
         return classes_.tie(input(1), output());
+      case Shape::gathered:
+        return classes_.tie(input(2), output());
+      case Shape::sequences:
+        keep();
+        return prove(input(), 3);
       case Shape::unsqueezed:
+      case Shape::windowed:
         return classes_.tie(input(), output(), 1);
       case Shape::embedded:
         return classes_.tie(input(1), output(), 1);
       case Shape::selected:
         read_dimensions();
         return classes_.tie(input(), output(), -1);
+      case Shape::diagonal:
+        return classes_.tie(input(), output(), -1);
+      case Shape::divided:
+        return read_divided();
+      case Shape::tiled:
+        return read_tiled();
+      case Shape::equation:
+        return read_equation();
       case Shape::concatenation:
         return read_joined();
       case Shape::reduced:
@@ -307,9 +314,8 @@ class RankReader {
     if (from_one_end && *last > *first) classes_.tie(input(), output(), *first - *last);
   }
 
-  void read_unflattened() {
-    const auto parts = has_argument(node_, "sizes") ? length(node_->namedInput("sizes")) : std::nullopt;
-    if (parts) classes_.tie(input(), output(), *parts - 1);
+  void read_divided() {
+    if (const auto parts = length(node_->namedInput("sizes"))) classes_.tie(input(), output(), *parts - 1);
   }
 
   // A vector without elements joins values of any rank.

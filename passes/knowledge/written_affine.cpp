@@ -36,7 +36,8 @@ std::optional<Constant> constant_of(jit::Value* value, const ParameterStore& sto
   const at::Tensor& tensor = source->tensor;
   const bool is_number = tensor.is_floating_point() || (tensor.dim() == 0 && at::isIntegralType(tensor.scalar_type(), false));
   if (!is_number || tensor.layout() != at::kStrided || tensor.is_meta()) return std::nullopt;
-  return Constant{tensor.to(at::kDouble), std::move(source)};
+  // A number that a trace made a tensor of is marked as one, and the product of two such is of the default dtype. A copy has no mark.
+  return Constant{tensor.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true), std::move(source)};
 }
 
 // One operator of the row: factor * x + addend, with x in input `place`.

@@ -118,17 +118,6 @@ void inline_calls(jit::Graph& graph, const jit::Module& module) {
   while (resolve_interfaces(graph, module));
 }
 
-template <typename Predicate>
-bool any_node(const jit::Graph& graph, const Predicate& predicate) {
-  bool found = false;
-  for_each_node(const_cast<jit::Graph&>(graph).block(), [&](const jit::Node* node) { found |= predicate(node); });
-  return found;
-}
-
-bool contains(const jit::Graph& graph, jit::NodeKind kind) {
-  return any_node(graph, [kind](const jit::Node* node) { return node->kind() == kind; });
-}
-
 bool is_constant(const jit::Value* value) {
   return value->node()->kind() == jit::prim::Constant;
 }

@@ -8,6 +8,7 @@
 #include "graph/swapped_channels.h"
 #include "knowledge/dtypes.h"
 #include "knowledge/extents.h"
+#include "plan/readers.h"
 
 namespace bnfold {
 
@@ -46,7 +47,7 @@ bool sets(const std::vector<Edit>& edits, at::ScalarType dtype) {
 std::optional<Decline> why_not_written(const jit::Value* value, const ParameterStore& store) {
   const auto& writers = store.memory().writers_of(value);
   if (writers.empty()) return std::nullopt;
-  return Decline{Reason::value_changed_in_place, writers.front(), fmt::format("by {}", writers.front()->kind().toQualString())};
+  return written_by(writers.front());
 }
 
 std::optional<Decline> why_not_reached(const jit::Value* value, const jit::Node* reader, const Norm& norm) {

@@ -30,13 +30,13 @@ jit::Block* taken_branch(jit::Node* condition, const Ranks& ranks) {
 
 }  // namespace
 
-void take_decided_branches(jit::Graph& graph, const Ranks& ranks) {
-  while (true) {
+bool take_decided_branches(jit::Graph& graph, const Ranks& ranks) {
+  for (bool taken = false;; taken = true) {
     jit::Node* condition = nullptr;
     for_each_node(graph.block(), [&](jit::Node* node) {
       if (condition == nullptr && node->kind() == jit::prim::If && taken_branch(node, ranks) != nullptr) condition = node;
     });
-    if (condition == nullptr) return;
+    if (condition == nullptr) return taken;
     take_branch(condition, taken_branch(condition, ranks));
   }
 }

@@ -97,7 +97,7 @@ std::vector<jit::Use> uses_behind(const jit::Value* value, const jit::Node* node
 
 bool is_read_in_other_blocks(const jit::Value* value, const jit::Node* node) {
   const std::vector<jit::Use> uses = uses_behind(value, node, /*in_its_block=*/false);
-  return !std::all_of(uses.begin(), uses.end(), [value](const jit::Use& use) { return reads_metadata_only(use.user, value); });
+  return !std::all_of(uses.begin(), uses.end(), [](const jit::Use& use) { return reads_metadata_only(use); });
 }
 
 // Replaces the node by the operator `name` of the same inputs.

@@ -50,11 +50,13 @@ bool is_untouched(const jit::Use& reader, const algebra::Affine& affine, const N
          });
 }
 
+Decline written_by(const jit::Node* writer) {
+  return {Reason::value_changed_in_place, writer, fmt::format("by {}", writer->kind().toQualString())};
+}
+
 Decline read_by(const jit::Use& reader, const jit::Value* value) {
   const jit::Node* node = reader.user;
-  if (writes_into(node, value)) {
-    return {Reason::value_changed_in_place, node, fmt::format("by {}", node->kind().toQualString())};
-  }
+  if (writes_into(node, value)) return written_by(node);
   const bool returned = node->kind() == jit::prim::Return;
   return {Reason::value_has_other_readers, node,
           returned ? "it is also an output" : fmt::format("also read by {}", node->kind().toQualString())};

@@ -20,6 +20,9 @@ std::vector<torch::jit::Use> other_readers(const Norm& norm, const torch::jit::V
 bool is_untouched(const torch::jit::Use& reader, const algebra::Affine& affine, const Norm& norm, const Knowledge& known,
                   const std::vector<Edit>& planned);
 
+// That `writer` stands in the way, for it overwrites a value.
+Decline written_by(const torch::jit::Node* writer);
+
 // That `reader` stands in the way, for it reads `value` or overwrites it.
 Decline read_by(const torch::jit::Use& reader, const torch::jit::Value* value);
 

@@ -13,12 +13,11 @@
 //             constant padding: one number for all channels                shift_at_padding
 //             in the range of the dtype                                    folded_weight_not_finite
 #include <cmath>
-#include <string>
+#include <vector>
 
 #include "graph/constants.h"
+#include "graph/operators.h"
 #include "rules/rule.h"
-
-#include <torch/csrc/jit/ir/constants.h>
 
 namespace bnfold {
 
@@ -43,11 +42,13 @@ struct Amount {
   int64_t behind;
 };
 
+using Amounts = std::vector<Amount>;
+
 // Of the dimensions that are padded. The last dimension comes first.
-std::optional<std::vector<Amount>> amounts_of(const Site& site) {
+std::optional<Amounts> amounts_of(const Site& site) {
   const auto sizes = constant_ints(site.node->input(1));
   if (!sizes) return std::nullopt;
-  std::vector<Amount> amounts;
+  Amounts amounts;
   int64_t dimension = site.affine.rank();
   for (size_t i = 0; i + 1 < sizes->size(); i += 2) {
     const Amount amount{--dimension, sizes->at(i), sizes->at(i + 1)};
@@ -56,25 +57,17 @@ std::optional<std::vector<Amount>> amounts_of(const Site& site) {
   return amounts;
 }
 
-std::variant<Padding, Decline> padding_of(const Site& site) {
+std::variant<Padding, Decline> padding_of(const Site& site, const Amounts& amounts) {
   const jit::Node* node = site.node;
-  const auto amounts = amounts_of(site);
-  if (!amounts) return not_constant(site);
-  for (const Amount& amount : *amounts) {
+  for (const Amount& amount : amounts) {
     if (amount.dimension < 0 || site.affine.size_along(amount.dimension) != 1) {
       return Decline{Reason::affine_varies_elsewhere, node, "the norm's channels lie along a padded dimension"};
     }
   }
-  const std::string operation = node->kind().toUnqualString();
-  if (operation.rfind("reflection", 0) == 0 || operation.rfind("replication", 0) == 0) return Padding{};
-  size_t place = 2;
-  if (operation == "pad") {
-    const auto mode = jit::toIValue(node->namedInput("mode"));
-    if (!mode || !mode->isString())
-      return Decline{Reason::operand_not_constant, node, "its mode is computed while the module runs"};
-    if (mode->toStringRef() != "constant") return Padding{};
-    place = 3;
-  }
+  const auto constantly = pads_with_constant(node);
+  if (!constantly) return Decline{Reason::operand_not_constant, node, "its mode is computed while the module runs"};
+  if (!*constantly) return Padding{};
+  const size_t place = node->inputs().size() - 1;
   const bool none = node->input(place)->type()->kind() == c10::TypeKind::NoneType;
   const auto constant = none ? std::optional<double>(0) : constant_number(node->input(place));
   if (!constant) return Decline{Reason::operand_not_constant, node, "what it pads with is computed while the module runs"};
@@ -96,16 +89,12 @@ Answer with_constant(const Site& site, const Padding& padding, const at::Tensor&
 }
 
 // The channels that are added, with a constant, and nothing else.
-std::optional<Amount> added_channels(const Site& site) {
-  const auto amounts = amounts_of(site);
-  if (!amounts || amounts->size() != 1) return std::nullopt;
-  const Amount& amount = amounts->front();
+std::optional<Amount> added_channels(const Site& site, const Amounts& amounts) {
+  if (amounts.size() != 1) return std::nullopt;
+  const Amount& amount = amounts.front();
   const bool adds = amount.dimension >= 0 && amount.before >= 0 && amount.behind >= 0;
   if (!adds || site.affine.size_along(amount.dimension) == 1) return std::nullopt;
-  const std::string operation = site.node->kind().toUnqualString();
-  const bool constant =
-      operation == "pad" ? constant_string(site.node->namedInput("mode")) == "constant" : operation == "constant_pad_nd";
-  return constant ? std::optional<Amount>(amount) : std::nullopt;
+  return pads_with_constant(site.node) == true ? std::optional<Amount>(amount) : std::nullopt;
 }
 
 Answer behind_added_channels(const Site& site, const Amount& added) {
@@ -120,8 +109,10 @@ Answer behind_added_channels(const Site& site, const Amount& added) {
 }  // namespace
 
 Answer pad_forward(const Site& site) {
-  if (const auto added = added_channels(site)) return behind_added_channels(site, *added);
-  const auto read = padding_of(site);
+  const auto amounts = amounts_of(site);
+  if (!amounts) return not_constant(site);
+  if (const auto added = added_channels(site, *amounts)) return behind_added_channels(site, *added);
+  const auto read = padding_of(site, *amounts);
   if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
   const Padding& padding = std::get<Padding>(read);
   if (padding.constant_input && padding.constant == 0 && !algebra::has_shift(site.affine)) return to_output(site, site.affine);
@@ -129,7 +120,9 @@ Answer pad_forward(const Site& site) {
 }
 
 Answer pad_backward(const Site& site) {
-  const auto read = padding_of(site);
+  const auto amounts = amounts_of(site);
+  if (!amounts) return not_constant(site);
+  const auto read = padding_of(site, *amounts);
   if (const auto* decline = std::get_if<Decline>(&read)) return *decline;
   const Padding& padding = std::get<Padding>(read);
   return with_constant(site, padding, padding.constant * site.affine.scale + site.affine.shift, to_input(site, site.affine));

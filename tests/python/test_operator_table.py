@@ -90,12 +90,14 @@ def tensors(value: Any) -> list[torch.Tensor]:
 
 
 def expected_shape(row: Row, arguments: tuple, inputs: list[torch.Tensor]):
-    if row.shape == "same":
+    if row.shape in ("same", "sequences"):
         return inputs[0].shape
     if row.shape == "broadcast":
         return torch.broadcast_shapes(*(tensor.shape for tensor in inputs))
     if row.shape == "like":
         return arguments[1].shape
+    if row.shape == "gathered":
+        return arguments[2].shape
     if row.shape == "given":
         return torch.Size(arguments[0])
     if row.shape == "attention":
@@ -116,6 +118,7 @@ def expected_shape(row: Row, arguments: tuple, inputs: list[torch.Tensor]):
 def expected_rank(row: Row, inputs: list[torch.Tensor]):
     differences = {"adapted": 0, "bordered": 0, "channels": 0, "cut": 0, "padded": 0, "permuted": 0, "pieces": 0, "shuffled": 0}
     differences |= {"transposed": 0, "unshuffled": 0, "selected": -1, "unbound": -1, "unsqueezed": 1, "stacked": 1, "resized": 0}
+    differences |= {"windowed": 1, "diagonal": -1}
     return inputs[0].dim() + differences[row.shape] if row.shape in differences else None
 
 

@@ -614,7 +614,15 @@ def negated(x):
     return -x
 
 
-NUMBERS = [added, subtracted, multiplied, multiplied_by_a_fraction, multiplied_in_place, divided, divided_in_place, negated]
+def multiplied_twice(x):
+    return x * -1.5 * 2.5
+
+
+def multiplied_added_divided(x):
+    return (x * 0.7 + 0.3) * 1.1 / 0.9
+
+
+NUMBERS = [multiplied_twice, multiplied_added_divided, added, subtracted, multiplied, multiplied_by_a_fraction, multiplied_in_place, divided, divided_in_place, negated]
 
 
 @pytest.mark.parametrize("spelling", zoo.SPELLINGS)

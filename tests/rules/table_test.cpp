@@ -4,6 +4,7 @@
 #include <torch/csrc/jit/frontend/function_schema_parser.h>
 #include <torch/csrc/jit/ir/ir.h>
 #include <torch/csrc/jit/runtime/operator.h>
+#include <torch/version.h>
 
 #include <algorithm>
 #include <set>
@@ -40,6 +41,7 @@ TEST(RuleTable, NamesEachOverloadOnceAndOnlyThoseThatThereAre) {
     for (const std::string_view overload : rule.operators) {
       EXPECT_TRUE(seen.insert(std::string(overload)).second) << overload << " stands there twice";
       if (overload.substr(0, 6) == "prim::") continue;  // which is a part of the language
+      if (overload == "aten::squeeze.dims" && TORCH_VERSION_MAJOR < 2) continue;
       const c10::OperatorName name = jit::parseName(std::string(overload));
       const auto registered = jit::getAllOperatorsFor(jit::Symbol::fromQualString(name.name));
       EXPECT_TRUE(std::any_of(registered.begin(), registered.end(),
