@@ -1,4 +1,4 @@
-"""docs/howto.md does what it says: each of its code blocks is run."""
+"""docs/howto.md and docs/consumers.md do what they say: their code blocks are run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tested import LIBRARY, PROGRAM
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = examples.blocks("howto.md")
+FOLDING, *HANDING_ON = (block for block in examples.blocks("consumers.md") if block.language == "python")
 
 
 def of(language: str) -> list:
@@ -38,6 +39,17 @@ def test_python(code, folder):
     if "import torch_tensorrt" in code:
         pytest.importorskip("torch_tensorrt")
     examples.run(code, folder, libbnfold_ops=LIBRARY)
+
+
+@pytest.mark.parametrize("code", [pytest.param(block.code, id=block.heading) for block in HANDING_ON])
+@pytest.mark.filterwarnings("ignore")
+def test_python_of_a_consumer(code, folder):
+    for package in re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE):
+        pytest.importorskip(package)
+    if "dynamo=True" in code:
+        pytest.importorskip("onnxscript")
+    examples.run(FOLDING.code, folder)
+    examples.run(code, folder)
 
 
 @pytest.mark.parametrize("code", of("console"))

@@ -224,13 +224,13 @@ def prepare(
         return Network(name, model, inputs, model(*inputs), norms, second_inputs, model(*second_inputs))
 
 
-def build_network(name: str) -> Network:
-    """Builds and calibrates the network. Takes the same random numbers each time."""
+def build_network(name: str, gammas: float | None = None) -> Network:
+    """Builds and calibrates the network, with gammas of its own size unless told otherwise. Takes the same random numbers each time."""
     architecture = ZOO[name]
     torch.manual_seed(0)
     model = build(architecture).double().eval()
     inputs, second_inputs = (torch.randn(architecture.shape, dtype=torch.float64) for _ in range(2))
-    return prepare(name, model, (inputs,), (second_inputs,), architecture.gammas)
+    return prepare(name, model, (inputs,), (second_inputs,), architecture.gammas if gammas is None else gammas)
 
 
 @functools.lru_cache(maxsize=None)
