@@ -14,6 +14,9 @@ void ModulePlaces::record(const jit::Graph& graph, const jit::Module& root) {
 }
 
 const ModulePlaces::Place* ModulePlaces::find(const jit::Value* value) const {
+  // A value that was made later may have the address of one that is gone.
+  const c10::TypeKind kind = value->type()->kind();
+  if (kind != c10::TypeKind::ClassType && kind != c10::TypeKind::InterfaceType) return nullptr;
   const auto found = places_.find(value);
   return found == places_.end() ? nullptr : &found->second;
 }

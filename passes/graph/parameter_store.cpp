@@ -130,7 +130,7 @@ jit::Value* ParameterStore::add_leaf(jit::Value* module, jit::Node* behind, Adde
   leaf->s_(jit::attr::name, added.name);
   leaf->output()->setType(c10::TensorType::get());
   leaf->insertAfter(behind);
-  added_.emplace(leaf, std::move(added));
+  added_.insert_or_assign(leaf, std::move(added));
   return leaf->output();
 }
 
@@ -140,6 +140,9 @@ jit::Value* ParameterStore::add_constant(jit::Node* behind, const std::string& n
 }
 
 const ParameterStore::Added* ParameterStore::added(const jit::Node* node) const {
+  // A node that was made later may have the address of one that is gone.
+  const bool is_leaf = node->kind() == jit::prim::GetAttr || node->kind() == jit::prim::Constant;
+  if (!is_leaf || node->output()->type()->kind() != c10::TypeKind::TensorType) return nullptr;
   const auto found = added_.find(node);
   return found == added_.end() ? nullptr : &found->second;
 }
