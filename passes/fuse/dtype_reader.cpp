@@ -4,6 +4,7 @@
 
 #include "graph/constants.h"
 #include "graph/operator_table.h"
+#include "graph/operators.h"
 #include "knowledge/dtypes.h"
 
 namespace bnfold {
@@ -11,10 +12,6 @@ namespace bnfold {
 namespace jit = torch::jit;
 
 namespace {
-
-bool is_tensor(const jit::Value* value) {
-  return value->type()->kind() == c10::TypeKind::TensorType;
-}
 
 bool is_inexact(at::ScalarType dtype) {
   return c10::isFloatingType(dtype) || c10::isComplexType(dtype);

@@ -14,10 +14,6 @@ namespace jit = torch::jit;
 
 namespace {
 
-bool is_tensor(const jit::Value* value) {
-  return value->type()->kind() == c10::TypeKind::TensorType;
-}
-
 // Something resizes a tensor, or may: then no size that is read of the graph is certain.
 bool may_resize(const jit::Graph& graph) {
   bool found = false;

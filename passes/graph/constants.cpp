@@ -26,6 +26,18 @@ std::optional<int64_t> constant_dimension(const jit::Value* value, std::optional
   return dimension ? from_front(*dimension, rank) : std::nullopt;
 }
 
+std::optional<std::vector<int64_t>> constant_dimensions(const jit::Value* value, std::optional<int64_t> rank) {
+  const auto one = constant_int(value);
+  auto dimensions = one ? std::vector<int64_t>{*one} : constant_ints(value);
+  if (!dimensions) return std::nullopt;
+  for (int64_t& dimension : *dimensions) {
+    const auto place = from_front(dimension, rank);
+    if (!place) return std::nullopt;
+    dimension = *place;
+  }
+  return dimensions;
+}
+
 std::optional<bool> constant_bool(const jit::Value* value) {
   const auto constant = jit::toIValue(value);
   if (!constant || !constant->isBool()) return std::nullopt;

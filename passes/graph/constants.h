@@ -25,6 +25,9 @@ std::optional<int64_t> from_front(int64_t dimension, std::optional<int64_t> rank
 // counts from the end of a value whose rank is not known.
 std::optional<int64_t> constant_dimension(const torch::jit::Value* value, std::optional<int64_t> rank);
 
+// Likewise of a number or a list, for each of the dimensions that it names.
+std::optional<std::vector<int64_t>> constant_dimensions(const torch::jit::Value* value, std::optional<int64_t> rank);
+
 // A constant list, or one that is made of constants.
 std::optional<std::vector<int64_t>> constant_ints(const torch::jit::Value* value);
 

@@ -36,7 +36,7 @@ bool has_memory(const jit::Value* value) {
   }
 }
 
-bool is_tensor(const jit::Value* value) {
+bool may_be_tensor(const jit::Value* value) {
   const c10::TypeKind kind = value->type()->kind();
   return kind == c10::TypeKind::TensorType ||
          (kind == c10::TypeKind::OptionalType && value->type()->containedType(0)->kind() == c10::TypeKind::TensorType);
@@ -198,8 +198,8 @@ void Memory::read_writes(const jit::Node* node) {
     const bool writes = (alias != nullptr && alias->isWrite()) || !known || writes_statistics(node, input);
     if (!writes) continue;
     const bool into_elements = alias != nullptr && !alias->containedTypes().empty() && alias->containedTypes()[0].isWrite();
-    if (is_tensor(input) || into_elements || !known) class_of(input).writers.push_back(node);
-    if (!is_tensor(input)) class_of(input).container_writers.push_back(node);
+    if (may_be_tensor(input) || into_elements || !known) class_of(input).writers.push_back(node);
+    if (!may_be_tensor(input)) class_of(input).container_writers.push_back(node);
   }
 }
 
@@ -274,7 +274,7 @@ const std::vector<const jit::Node*>& Memory::writers_of(const jit::Value* value)
   static const std::vector<const jit::Node*> none;
   const Class* shared = find(value);
   if (shared == nullptr) return none;
-  return is_tensor(value) ? shared->writers : shared->container_writers;
+  return may_be_tensor(value) ? shared->writers : shared->container_writers;
 }
 
 std::vector<const jit::Value*> Memory::sharing(const jit::Value* value) const {
@@ -383,8 +383,7 @@ bool is_dense(const jit::Value* value) {
     } else if (known.order == Order::kept && known.shape == Shape::broadcast) {
       for (const jit::Value* operand : node->inputs()) {
         const auto number = constant_tensor(operand);  // that a trace made a tensor of
-        const bool is_tensor = operand->type()->kind() == c10::TypeKind::TensorType;
-        if (is_tensor && !(number && number->dim() == 0)) pending.push_back(operand);
+        if (is_tensor(operand) && !(number && number->dim() == 0)) pending.push_back(operand);
       }
     } else if (known.order != Order::followed && known.order != Order::stated && !is_contiguous(one)) {
       return false;

@@ -14,6 +14,10 @@ bool is_one_of(const jit::Node* node, const OperatorNames& names) {
   return node->kind().is_aten() && names.count(node->kind().toUnqualString()) != 0 && !has_argument(node, "out");
 }
 
+bool is_tensor(const jit::Value* value) {
+  return value->type()->kind() == c10::TypeKind::TensorType;
+}
+
 bool is_step(const jit::Node* node) {
   return std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::";
 }

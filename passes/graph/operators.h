@@ -14,6 +14,8 @@ using OperatorNames =
 
 bool is_one_of(const torch::jit::Node* node, const OperatorNames& names);
 
+bool is_tensor(const torch::jit::Value* value);
+
 // One of oneDNN's steps that LibTorch ships as operators of its own: a layer and what stands behind it.
 bool is_step(const torch::jit::Node* node);
 

@@ -10,6 +10,7 @@
 #include "graph/graph_walk.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
+#include "graph/raise_if.h"
 #include "knowledge/deciding_rank.h"
 
 namespace bnfold {
@@ -40,15 +41,6 @@ std::optional<int64_t> length(const jit::Value* list) {
 std::vector<int64_t> numbers(const jit::Value* value) {
   if (const auto one = constant_int(value)) return {*one};
   return constant_ints(value).value_or(std::vector<int64_t>());
-}
-
-bool is_tensor(const jit::Value* value) {
-  return value->type()->kind() == c10::TypeKind::TensorType;
-}
-
-bool raises(const jit::Block* block) {
-  const auto nodes = const_cast<jit::Block*>(block)->nodes();
-  return std::any_of(nodes.begin(), nodes.end(), [](const jit::Node* node) { return node->kind() == jit::prim::RaiseException; });
 }
 
 bool changes_dimensions_in_place(const jit::Graph& graph) {

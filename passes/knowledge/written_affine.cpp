@@ -14,10 +14,6 @@ namespace jit = torch::jit;
 
 namespace {
 
-bool is_tensor(const jit::Value* value) {
-  return value->type()->kind() == c10::TypeKind::TensorType;
-}
-
 // A number, or a tensor of numbers that is the same in every run. A trace makes tensors without dimensions of numbers.
 struct Constant {
   at::Tensor value;  // in double

@@ -7,6 +7,7 @@
 
 #include "graph/constants.h"
 #include "graph/operators.h"
+#include "graph/raise_if.h"
 #include "graph/take_branch.h"
 #include "knowledge/deciding_rank.h"
 #include "plan/checks.h"
@@ -74,11 +75,6 @@ class Decision {
   std::optional<bool> outcome_;
   std::vector<const jit::Value*> hinted_;
 };
-
-bool raises(const jit::Block* block) {
-  const auto nodes = const_cast<jit::Block*>(block)->nodes();
-  return std::any_of(nodes.begin(), nodes.end(), [](const jit::Node* node) { return node->kind() == jit::prim::RaiseException; });
-}
 
 std::vector<jit::Node*> nodes_of(jit::Block* block) {
   return {block->nodes().begin(), block->nodes().end()};

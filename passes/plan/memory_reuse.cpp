@@ -20,10 +20,6 @@ namespace jit = torch::jit;
 
 namespace {
 
-bool is_tensor(const jit::Value* value) {
-  return value->type()->kind() == c10::TypeKind::TensorType;
-}
-
 // Whether `value` surely has a dimension.
 bool has_dimensions(const jit::Value* value) {
   while (true) {

@@ -37,10 +37,6 @@ bool is_negation(const jit::Node* node) {
   return is_one_of(node, {"neg", "neg_"});
 }
 
-bool is_tensor(const jit::Value* value) {
-  return value->type()->kind() == c10::TypeKind::TensorType;
-}
-
 // By what the value in input `place` is multiplied, in double, where that is the same in every run. A trace makes a tensor without dimensions of
 // a number.
 std::optional<at::Tensor> static_factor(const Site& site, size_t place) {

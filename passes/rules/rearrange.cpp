@@ -17,21 +17,9 @@ namespace jit = torch::jit;
 namespace {
 
 std::optional<std::vector<int64_t>> dimensions_of(const Site& site) {
-  const jit::Node* node = site.node;
-  const bool one = node->kind() == jit::aten::index_select;
-  std::optional<std::vector<int64_t>> dimensions;
-  if (one) {
-    const auto dimension = constant_int(node->namedInput("dim"));
-    if (dimension) dimensions = {*dimension};
-  } else {
-    dimensions = constant_ints(node->namedInput("dims"));
-  }
-  if (!dimensions || dimensions->empty()) return std::nullopt;  // roll takes all of them as one row then
-  for (int64_t& dimension : *dimensions) {
-    const auto place = from_front(dimension, site.affine.rank());
-    if (!place) return std::nullopt;
-    dimension = *place;
-  }
+  const char* name = site.node->kind() == jit::aten::index_select ? "dim" : "dims";
+  auto dimensions = constant_dimensions(site.node->namedInput(name), site.affine.rank());
+  if (dimensions && dimensions->empty()) return std::nullopt;  // roll takes all of them as one row then
   return dimensions;
 }
 

@@ -19,16 +19,8 @@ namespace {
 
 // The dimensions, counted in the longer one of input and output, whose rank is `rank`, in order.
 std::optional<std::vector<int64_t>> dimensions_of(const jit::Node* node, int64_t rank) {
-  if (!has_argument(node, "dim")) return std::nullopt;
-  const auto one = constant_int(node->namedInput("dim"));
-  auto dimensions = one ? std::vector<int64_t>{*one} : constant_ints(node->namedInput("dim"));
-  if (!dimensions) return std::nullopt;
-  for (int64_t& dimension : *dimensions) {
-    const auto place = from_front(dimension, rank);
-    if (!place) return std::nullopt;
-    dimension = *place;
-  }
-  std::sort(dimensions->begin(), dimensions->end());
+  auto dimensions = has_argument(node, "dim") ? constant_dimensions(node->namedInput("dim"), rank) : std::nullopt;
+  if (dimensions) std::sort(dimensions->begin(), dimensions->end());
   return dimensions;
 }
 
