@@ -3,6 +3,7 @@
 #include <c10/util/accumulate.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace bnfold::algebra {
 
@@ -24,6 +25,14 @@ at::Tensor unflatten_ones(const at::Tensor& tensor, int64_t first, int64_t last)
   std::vector<int64_t> shape = tensor.sizes().vec();
   shape.insert(shape.begin() + first, last - first, 1);
   return tensor.reshape(shape);
+}
+
+// Affines are small: an operator on tensors costs more than what it computes.
+template <typename Predicate>
+bool any_element(const at::Tensor& tensor, const Predicate& predicate) {
+  const at::Tensor values = tensor.cpu().contiguous();
+  const double* first = values.data_ptr<double>();
+  return std::any_of(first, first + values.numel(), predicate);
 }
 
 }  // namespace
@@ -63,7 +72,8 @@ Affine broadcast_to_rank(const Affine& affine, int64_t rank) {
 }
 
 bool is_finite(const Affine& affine) {
-  return affine.scale.isfinite().all().item<bool>() && affine.shift.isfinite().all().item<bool>();
+  const auto is_not_finite = [](double value) { return !std::isfinite(value); };
+  return !any_element(affine.scale, is_not_finite) && !any_element(affine.shift, is_not_finite);
 }
 
 Affine composed(const Affine& first, const Affine& then) {
@@ -91,19 +101,19 @@ bool is_neutral(const Affine& affine) {
 }
 
 bool has_shift(const Affine& affine) {
-  return affine.shift.ne(0).any().item<bool>();
+  return any_element(affine.shift, [](double shift) { return shift != 0; });
 }
 
 bool has_scale(const Affine& affine) {
-  return affine.scale.ne(1).any().item<bool>();
+  return any_element(affine.scale, [](double scale) { return scale != 1; });
 }
 
 bool has_zero_scale(const Affine& affine) {
-  return affine.scale.eq(0).any().item<bool>();
+  return any_element(affine.scale, [](double scale) { return scale == 0; });
 }
 
 bool is_mask(const Affine& affine) {
-  return affine.scale.eq(0).logical_or(affine.scale.eq(1)).all().item<bool>() && !has_shift(affine);
+  return !any_element(affine.scale, [](double scale) { return scale != 0 && scale != 1; }) && !has_shift(affine);
 }
 
 double stretch(const Affine& affine) {
@@ -121,7 +131,7 @@ Affine without_zero_scales(const Affine& affine) {
 }
 
 bool is_monotonic(const Affine& affine) {
-  return affine.scale.ge(0).all().item<bool>();
+  return !any_element(affine.scale, [](double scale) { return !(scale >= 0); });
 }
 
 Affine behind_permute(const Affine& affine, const std::vector<int64_t>& order) {

@@ -19,9 +19,9 @@ namespace {
 
 const char kOutside = 0;  // its address stands for all that is not the graph's own
 
-// Whether a value of this type has memory that something may write into.
-bool has_memory(const jit::Value* value) {
-  switch (value->type()->kind()) {
+// One number, string or device, or none.
+bool is_scalar(const c10::Type& type) {
+  switch (type.kind()) {
     case c10::TypeKind::NoneType:
     case c10::TypeKind::BoolType:
     case c10::TypeKind::IntType:
@@ -30,10 +30,15 @@ bool has_memory(const jit::Value* value) {
     case c10::TypeKind::NumberType:
     case c10::TypeKind::StringType:
     case c10::TypeKind::DeviceObjType:
-      return false;
+      return true;
     default:
-      return !value->type()->is_module();
+      return false;
   }
+}
+
+// Whether a value of this type has memory that something may write into.
+bool has_memory(const jit::Value* value) {
+  return !is_scalar(*value->type()) && !value->type()->is_module();
 }
 
 bool may_be_tensor(const jit::Value* value) {
@@ -99,6 +104,20 @@ const jit::Node* maker_of(const jit::Value* value) {
 
 const void* storage_of(const at::Tensor& tensor) {
   return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
+}
+
+bool may_hold_tensor(const c10::Type& type) {
+  switch (type.kind()) {
+    case c10::TypeKind::ListType:
+    case c10::TypeKind::DictType:
+    case c10::TypeKind::TupleType:
+    case c10::TypeKind::OptionalType: {
+      const auto parts = type.containedTypes();
+      return std::any_of(parts.begin(), parts.end(), [](const auto& part) { return may_hold_tensor(*part); });
+    }
+    default:
+      return !is_scalar(type);
+  }
 }
 
 Memory::Memory(const jit::Graph& graph, Content content) : content_(std::move(content)) {

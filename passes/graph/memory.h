@@ -19,6 +19,9 @@ namespace bnfold {
 // The memory of a tensor, by its identity; null for one without memory of its own, or none.
 const void* storage_of(const at::Tensor& tensor);
 
+// Whether a value of this type may be, or have in it, a tensor.
+bool may_hold_tensor(const c10::Type& type);
+
 class Memory {
  public:
   // What a leaf, an attribute or a constant, holds in every run; nothing where that can't be told.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string_view>
+#include <unordered_set>
 
 #include "graph/constants.h"
 #include "graph/operator_table.h"
@@ -10,8 +11,20 @@ namespace bnfold {
 
 namespace jit = torch::jit;
 
+namespace {
+
+std::unordered_set<c10::Symbol> symbols(std::initializer_list<const char*> names) {
+  std::unordered_set<c10::Symbol> symbols;
+  for (const char* name : names) symbols.insert(c10::Symbol::fromQualString(name));
+  return symbols;
+}
+
+}  // namespace
+
 bool is_one_of(const jit::Node* node, const OperatorNames& names) {
-  return node->kind().is_aten() && names.count(node->kind().toUnqualString()) != 0 && !has_argument(node, "out");
+  if (!node->kind().is_aten()) return false;
+  const std::string_view name = node->kind().toUnqualString();
+  return std::find(names.begin(), names.end(), name) != names.end() && !has_argument(node, "out");
 }
 
 bool is_tensor(const jit::Value* value) {
@@ -61,14 +74,12 @@ std::optional<bool> pads_with_constant(const jit::Node* node) {
 }
 
 bool reads_metadata_only(const jit::Use& use) {
-  static const std::unordered_set<std::string> readers = {
-      "aten::dim",        "aten::size",         "aten::len",           "aten::numel",      "aten::is_floating_point",
-      "aten::is_complex", "prim::dtype",        "prim::device",        "prim::layout",     "prim::is_cuda",
-      "prim::is_sparse",  "prim::is_quantized", "prim::requires_grad", "aten::zeros_like", "aten::ones_like",
-      "aten::empty_like"};
-  static const std::unordered_set<std::string> by_second = {"aten::reshape_as", "aten::view_as", "aten::expand_as", "aten::to",
-                                                            "aten::type_as"};
-  const std::string kind = use.user->kind().toQualString();
+  static const auto readers =
+      symbols({"aten::dim", "aten::size", "aten::len", "aten::numel", "aten::is_floating_point", "aten::is_complex",
+               "prim::dtype", "prim::device", "prim::layout", "prim::is_cuda", "prim::is_sparse", "prim::is_quantized",
+               "prim::requires_grad", "aten::zeros_like", "aten::ones_like", "aten::empty_like"});
+  static const auto by_second = symbols({"aten::reshape_as", "aten::view_as", "aten::expand_as", "aten::to", "aten::type_as"});
+  const c10::Symbol kind = use.user->kind();
   return readers.count(kind) != 0 || (by_second.count(kind) != 0 && use.offset != 0);
 }
 

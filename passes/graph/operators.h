@@ -3,14 +3,14 @@
 
 #include <torch/csrc/jit/ir/ir.h>
 
+#include <initializer_list>
 #include <optional>
-#include <string>
-#include <unordered_set>
+#include <string_view>
 
 namespace bnfold {
 
-using OperatorNames =
-    std::unordered_set<std::string>;  // "conv2d": every overload of aten::conv2d but those that write into an argument out
+// "conv2d": every overload of aten::conv2d but those that write into an argument out.
+using OperatorNames = std::initializer_list<std::string_view>;
 
 bool is_one_of(const torch::jit::Node* node, const OperatorNames& names);
 

@@ -67,6 +67,8 @@ std::optional<c10::IValue> list_of(const std::vector<c10::IValue>& elements, con
   }
 }
 
+constexpr int most_steps = 96;  // a parametrized weight has a few dozen; what takes more is not worth the time at each question
+
 class Evaluation {
  public:
   explicit Evaluation(const ParameterStore& store) : store_(store) {}
@@ -137,12 +139,24 @@ class Evaluation {
   const ParameterStore& store_;
   std::unordered_map<const jit::Value*, std::optional<c10::IValue>> known_;
   bool trainable_ = false;
-  int steps_ = 96;  // a parametrized weight has a few dozen; what takes more is not worth the time at each question
+  int steps_ = most_steps;
 };
+
+// Whether the first operands lead to what a run is given, or further than an evaluation goes.
+bool hangs_on_an_input(const jit::Value* value) {
+  for (int steps = 0; steps < most_steps; ++steps) {
+    const jit::Node* node = value->node();
+    if (node->kind() == jit::prim::Param) return true;
+    if (node->inputs().empty() || node->kind() == jit::prim::GetAttr) return false;
+    value = node->input(0);
+  }
+  return true;
+}
 
 }  // namespace
 
 std::optional<StaticTensor> static_tensor(const ParameterStore& store, jit::Value* value) {
+  if (hangs_on_an_input(value)) return std::nullopt;
   Evaluation evaluation(store);
   const auto result = evaluation.of(value);
   if (!result || !result->isTensor() || evaluation.leaf == nullptr) return std::nullopt;

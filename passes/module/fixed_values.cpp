@@ -64,6 +64,9 @@ const jit::Value* without_casts(const jit::Value* value) {
 // The lists and dicts that `node` may write into: those that its schema tells, and all where it has none.
 std::vector<const jit::Value*> written_containers(const jit::Node* node) {
   std::vector<const jit::Value*> written;
+  const auto inputs = node->inputs();
+  if (std::none_of(inputs.begin(), inputs.end(), [](const jit::Value* input) { return is_container(*input->type()); }))
+    return written;
   const c10::FunctionSchema* schema = node->maybeSchema();
   const bool calls =
       node->kind() == jit::prim::PythonOp || node->kind() == jit::prim::CallMethod || node->kind() == jit::prim::CallFunction;

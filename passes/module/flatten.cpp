@@ -143,7 +143,7 @@ void decide_identities(jit::Graph& graph) {
   });
   for (jit::Node* node : decided) {
     const jit::WithInsertPoint before(node);
-    node->output()->replaceAllUsesWith(graph.insertConstant(node->kind() == jit::aten::__is__));
+    node->output()->replaceAllUsesWith(node->owningGraph()->insertConstant(node->kind() == jit::aten::__is__));
     node->destroy();
   }
 }
@@ -182,8 +182,6 @@ void drop_methods_of_python(Program& program, const std::vector<std::string>& as
 
 // Takes the branches and loops that the constants decide, and lists and tuples that are only passed on.
 void simplify(std::shared_ptr<jit::Graph>& graph) {
-  remove_idle_dropout(*graph);
-  decide_identities(*graph);
   bool changed = true;
   do {
     jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
@@ -220,6 +218,8 @@ Program flatten(const jit::Module& module, const Options& options) {
     }
     make_constants_of_fixed_values(program);
     for (Program::Method& method : program.methods) {
+      remove_idle_dropout(*method.graph);
+      decide_identities(*method.graph);
       guard_hidden_writes(*method.graph);
       for (auto& forked : forked_graphs(*method.graph)) simplify(forked);
       simplify(method.graph);

@@ -26,7 +26,8 @@ c10::Symbol mark() {
 // Whether what makes `value` may return what it was given, and its schema does not say so.
 bool is_unannounced(const jit::Value* value) {
   const jit::Node* node = value->node();
-  if (!node->kind().is_aten() || operator_of(node).storage == Storage::fresh || node->maybeSchema() == nullptr) return false;
+  if (!node->kind().is_aten() || !may_hold_tensor(*value->type())) return false;
+  if (operator_of(node).storage == Storage::fresh || node->maybeSchema() == nullptr) return false;
   const auto& returns = node->schema().returns();
   return value->offset() < returns.size() && returns[value->offset()].alias_info() == nullptr;
 }
