@@ -175,7 +175,7 @@ bool fold_graph(jit::Graph& graph, const FoldSettings& settings, ParameterStore&
   if (!is_at_limit && !target.only_backward) changed |= merge_parallel_convs(graph, store, report);
   if (!is_at_limit && contains(graph, jit::prim::RaiseException)) {
     Ranks unchecked = ranks_in(graph, settings, store, /*checks_prove=*/false);
-    remove_leftover_checks(graph, unchecked, target.runs_checks);
+    remove_leftover_checks(graph, store, unchecked, target.runs_checks);
   }
   if (settings.stays_in_libtorch) join_bounds_where_faster(graph, store);
   reuse_memory(graph, store, overwrote, settings.stays_in_libtorch);

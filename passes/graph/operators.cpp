@@ -31,6 +31,19 @@ bool is_tensor(const jit::Value* value) {
   return value->type()->kind() == c10::TypeKind::TensorType;
 }
 
+std::optional<ReadSize> size_read(const jit::Value* number) {
+  const jit::Node* node = number->node();
+  const auto read = [](const jit::Value* tensor, std::optional<int64_t> dimension) {
+    return dimension ? std::optional<ReadSize>({tensor, *dimension}) : std::nullopt;
+  };
+  if (node->kind() == jit::aten::size && node->inputs().size() == 2) return read(node->input(0), constant_int(node->input(1)));
+  if (node->kind() != jit::aten::__getitem__ && node->kind() != jit::prim::ListUnpack) return std::nullopt;
+  const jit::Node* sizes = node->input(0)->node();
+  if (sizes->kind() != jit::aten::size || sizes->inputs().size() != 1) return std::nullopt;
+  const bool unpacked = node->kind() == jit::prim::ListUnpack;
+  return read(sizes->input(0), unpacked ? static_cast<int64_t>(number->offset()) : constant_int(node->input(1)));
+}
+
 bool is_step(const jit::Node* node) {
   return std::string_view(node->kind().toQualString()).substr(0, 8) == "mkldnn::";
 }

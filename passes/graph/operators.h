@@ -16,6 +16,15 @@ bool is_one_of(const torch::jit::Node* node, const OperatorNames& names);
 
 bool is_tensor(const torch::jit::Value* value);
 
+// A size that the graph reads, of a dimension that may count from the end.
+struct ReadSize {
+  const torch::jit::Value* tensor;
+  int64_t dimension;
+};
+
+// Which size `number` is: that of x.size(1), x.shape[1], or of one of a, b, c = x.shape.
+std::optional<ReadSize> size_read(const torch::jit::Value* number);
+
 // One of oneDNN's steps that LibTorch ships as operators of its own: a layer and what stands behind it.
 bool is_step(const torch::jit::Node* node);
 

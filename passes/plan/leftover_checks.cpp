@@ -9,7 +9,9 @@
 #include "graph/operators.h"
 #include "graph/raise_if.h"
 #include "graph/take_branch.h"
+#include "knowledge/asked_ranks.h"
 #include "knowledge/deciding_rank.h"
+#include "knowledge/extents.h"
 #include "plan/checks.h"
 
 namespace bnfold {
@@ -18,14 +20,15 @@ namespace jit = torch::jit;
 
 namespace {
 
-// What a condition comes to in the runs that reach a block, by the ranks of values alone.
+// What a condition comes to in the runs that reach a block, by the ranks and sizes of values.
 class Decision {
  public:
-  Decision(const Ranks& ranks, const jit::Node* condition) : ranks_(ranks), block_(condition->owningBlock()) {
+  Decision(const ParameterStore& store, const Ranks& ranks, const jit::Node* condition)
+      : store_(store), ranks_(ranks), block_(condition->owningBlock()) {
     outcome_ = truth(condition->input());
   }
 
-  // Nothing where the ranks that it asks for are not known.
+  // Nothing where what it asks for is not known.
   std::optional<bool> outcome() const { return outcome_; }
 
   // The values whose ranks an example told.
@@ -57,19 +60,34 @@ class Decision {
     return (*one < *other) == (name == "lt" || name == "le");
   }
 
-  // A constant, or a rank.
+  // A constant, a rank or a size.
   std::optional<int64_t> number(const jit::Value* value) {
     if (const auto constant = constant_int(value)) return constant;
+    if (const auto read = size_read(value)) return size(*read);
     const jit::Node* node = value->node();
     const bool counts_sizes = node->kind() == jit::aten::len && node->input()->node()->kind() == jit::aten::size;
     if (node->kind() != jit::aten::dim && !counts_sizes) return std::nullopt;
-    const jit::Value* tensor = counts_sizes ? node->input()->node()->input(0) : node->input();
+    return rank(counts_sizes ? node->input()->node()->input(0) : node->input());
+  }
+
+  std::optional<int64_t> rank(const jit::Value* tensor) {
     const auto rank = ranks_.of(tensor, block_);
     if (!rank || rank->strength == Strength::assumed) return std::nullopt;
     if (rank->strength == Strength::hinted) hinted_.push_back(tensor);
     return rank->number;
   }
 
+  // What the weights of layers tell, where the ranks are known that they rest on.
+  std::optional<int64_t> size(const ReadSize& read) {
+    const AskedRanks ranks(ranks_, block_);
+    const auto dimension = from_front(read.dimension, ranks.of(read.tensor));
+    const auto size = dimension ? Extents(store_, ranks).of(read.tensor, *dimension) : std::nullopt;
+    const bool told = std::all_of(ranks.needs().begin(), ranks.needs().end(),
+                                  [this](const AskedRanks::Need& need) { return rank(need.value) == need.rank; });
+    return told ? size : std::nullopt;
+  }
+
+  const ParameterStore& store_;
   const Ranks& ranks_;
   const jit::Block* block_;
   std::optional<bool> outcome_;
@@ -82,7 +100,8 @@ std::vector<jit::Node*> nodes_of(jit::Block* block) {
 
 class LeftoverChecks {
  public:
-  LeftoverChecks(jit::Graph& graph, Ranks& ranks, bool runs_checks) : graph_(graph), ranks_(ranks), runs_checks_(runs_checks) {}
+  LeftoverChecks(jit::Graph& graph, const ParameterStore& store, Ranks& ranks, bool runs_checks)
+      : graph_(graph), store_(store), ranks_(ranks), runs_checks_(runs_checks) {}
 
   void remove(const std::vector<jit::Node*>& nodes) const {
     for (jit::Node* node : nodes) {
@@ -99,7 +118,7 @@ class LeftoverChecks {
     const size_t passing = raises(check->blocks().at(0)) ? 1 : 0;
     jit::Block* passed = check->blocks().at(passing);
     const std::vector<jit::Node*> inner = nodes_of(passed);
-    const Decision decision(ranks_, check);
+    const Decision decision(store_, ranks_, check);
     const auto instead = decision.outcome() == (passing == 0) ? checks_instead(check, decision.hinted()) : std::nullopt;
     if (instead) {
       for (const RankCheck& of_input : *instead) insert(of_input, ranks_);
@@ -126,14 +145,15 @@ class LeftoverChecks {
   }
 
   jit::Graph& graph_;
+  const ParameterStore& store_;
   Ranks& ranks_;
   const bool runs_checks_;
 };
 
 }  // namespace
 
-void remove_leftover_checks(jit::Graph& graph, Ranks& ranks, bool runs_checks) {
-  if (!ranks.change_in_place()) LeftoverChecks(graph, ranks, runs_checks).remove(nodes_of(graph.block()));
+void remove_leftover_checks(jit::Graph& graph, const ParameterStore& store, Ranks& ranks, bool runs_checks) {
+  if (!ranks.change_in_place()) LeftoverChecks(graph, store, ranks, runs_checks).remove(nodes_of(graph.block()));
 }
 
 }  // namespace bnfold

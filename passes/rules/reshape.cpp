@@ -185,18 +185,7 @@ class SizeReader {
   Size of_number(const jit::Value* element) {
     if (const auto number = constant_int(element)) return {*number};
     const jit::Node* node = element->node();
-    const jit::Value* source = nullptr;
-    std::optional<int64_t> dimension;
-    if (node->kind() == jit::aten::size && node->inputs().size() == 2) {
-      source = node->input(0);
-      dimension = constant_int(node->input(1));
-    } else if (node->kind() == jit::aten::__getitem__ && node->input(0)->node()->kind() == jit::aten::size) {
-      source = node->input(0)->node()->input(0);
-      dimension = constant_int(node->input(1));
-    } else if (node->kind() == jit::prim::ListUnpack && node->input()->node()->kind() == jit::aten::size) {
-      source = node->input()->node()->input(0);
-      dimension = static_cast<int64_t>(element->offset());
-    } else if (node->kind() == jit::aten::floordiv || node->kind() == jit::aten::div) {
+    if (node->kind() == jit::aten::floordiv || node->kind() == jit::aten::div) {
       const auto quotient = of_number(node->input(0)) / of_number(node->input(1));
       if (quotient && quotient->is_known()) return *quotient;
     } else if (node->kind() == jit::aten::mul) {
@@ -204,8 +193,9 @@ class SizeReader {
     } else if (node->kind() == jit::aten::Int || node->kind().toQualString() == std::string_view("prim::NumToTensor")) {
       return of_number(node->input(0));
     }
-    const auto place = dimension ? from_front(*dimension, known_.ranks.of(source)) : std::nullopt;
-    return place ? of(source, *place) : Size{1, {{element, kNumber}}};
+    const auto read = size_read(element);
+    const auto place = read ? from_front(read->dimension, known_.ranks.of(read->tensor)) : std::nullopt;
+    return place ? of(read->tensor, *place) : Size{1, {{element, kNumber}}};
   }
 
   const Knowledge& known_;

@@ -1,4 +1,4 @@
-// Checks of ranks that the module made, where what is known decides them.
+// Checks of ranks and sizes that the module made, where what is known decides them.
 #include "plan/leftover_checks.h"
 
 #include <gtest/gtest.h>
@@ -54,6 +54,16 @@ TEST_F(LeftoverChecks, BecomeOneOfTheInput) {
 
 TEST_F(LeftoverChecks, AreDecidedThroughAndOrNot) {
   expect_one_check(layers(demand("u.dim() == 3 or not u.dim() != 4"), demand("v.dim() >= 3 and v.dim() <= 4")));
+}
+
+TEST_F(LeftoverChecks, AreDecidedByTheWeightsOfLayers) {
+  expect_one_check(layers(demand("u.size(1) == 4 and u.shape[1] > 3"), demand("v.shape[-3] == 5")));
+  expect_one_check(layers(demand("x.size(1) == 3"), ""));
+}
+
+TEST_F(LeftoverChecks, StayWhereWeightsDontTellTheSize) {
+  const Model model = layers(demand("u.size(2) == 4"), "");
+  EXPECT_EQ(checks(expect_folded(model.module, {x}, "norm", "last", with_rank(4)).module), 2);
 }
 
 TEST_F(LeftoverChecks, StayWhereNothingTellsTheRank) {
