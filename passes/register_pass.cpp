@@ -1,5 +1,4 @@
 // The pass of the graph executor that folds what is frozen as it runs.
-#include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/pass_manager.h>
 #include <torch/csrc/jit/passes/tensorexpr_fuser.h>
 
@@ -11,6 +10,7 @@
 #include "bnfold/pass.h"
 #include "fold_graph.h"
 #include "knowledge/find_norms.h"
+#include "module/clean_up.h"
 #include "module/plain_mode.h"
 
 namespace bnfold {
@@ -40,7 +40,7 @@ void fold_in_executor(std::shared_ptr<jit::Graph>& graph) try {
   FoldSettings settings;
   settings.stays_in_libtorch = true;
   if (!fold_graph(*folded, settings, constants, report)) return;
-  jit::EliminateDeadCode(folded);
+  clean_up(folded);
   graph = std::move(folded);
 } catch (const std::exception& error) {
   TORCH_WARN("bnfold: a graph was left as it is: ", error.what());

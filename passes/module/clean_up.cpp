@@ -6,15 +6,26 @@
 
 namespace bnfold {
 
+namespace {
+
+// With the graph, not the block alone: only then is it seen that a norm that trains writes its statistics.
+void drop_dead_code(const std::shared_ptr<torch::jit::Graph>& graph) {
+  guard_hidden_writes(*graph);
+  torch::jit::EliminateDeadCode(graph);
+  release_hidden_writes(*graph);
+}
+
+}  // namespace
+
 void clean_up(Program& program) {
   // What is made, is made before anything goes: the parameter store knows values by their addresses, which are taken again.
   for (Program::Method& method : program.methods) read_hidden_writes(*method.graph);
-  // With the graph, not the block alone: only then is it seen that a norm that trains writes its statistics.
-  for (Program::Method& method : program.methods) {
-    guard_hidden_writes(*method.graph);
-    torch::jit::EliminateDeadCode(method.graph);
-    release_hidden_writes(*method.graph);
-  }
+  for (Program::Method& method : program.methods) drop_dead_code(method.graph);
+}
+
+void clean_up(const std::shared_ptr<torch::jit::Graph>& graph) {
+  read_hidden_writes(*graph);
+  drop_dead_code(graph);
 }
 
 }  // namespace bnfold

@@ -18,6 +18,7 @@
 #include "bnfold/bnfold.h"
 #include "fold_graph.h"
 #include "graph/graph_walk.h"
+#include "module/clean_up.h"
 #include "report/sentence.h"
 
 namespace bnfold::fuzz {
@@ -335,7 +336,7 @@ class Check {
     ParameterStore store(graph);
     Report report;
     fold_graph(*graph, FoldSettings(), store, report);
-    jit::EliminateDeadCode(graph);
+    clean_up(graph);
     graph->lint();
     require_reasons(*graph, report);
     return graph;

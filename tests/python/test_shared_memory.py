@@ -268,6 +268,14 @@ def test_a_number_of_another_dtype_that_is_written_into_a_value(door, value):
         assert [module(image()).dtype for _ in range(3)] == [torch.float32] * 3
 
 
+@every_door
+def test_a_write_that_is_alive_through_a_check_alone(door):
+    # The fold takes the check out, and all that read what was written here with it.
+    written = "y = self.norm(self.conv(x))\nz = torch.relu_(torch.atleast_1d(y))"
+    checked = "w = torch.permute(z, [0, 2, 3, 1])\nassert w.dim() == 4"
+    assert_alike(door, f"{written}\n{checked}\nreturn y, self.norm(self.conv(torch.tanh(x)))", (image(),))
+
+
 # ---- parameters and buffers that are written
 
 TENSORS = ["self.norm.weight", "self.norm.bias", "self.norm.running_mean", "self.norm.running_var", "self.conv.weight"]
