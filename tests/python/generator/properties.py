@@ -107,7 +107,12 @@ class Check:
         self.run = run
         self.module = self.prepared.module
         self._others: dict[str, list[tuple[Any, ...]]] = {}
-        self.tolerance = self._narrow_tolerance() if run.is_narrow else FLOAT if run.rounds else EXACT
+        if run.is_narrow:
+            self.tolerance = self._narrow_tolerance()
+        elif run.cancels and run.dtype == "float64":
+            self.tolerance = self._cancelling_tolerance()
+        else:
+            self.tolerance = FLOAT if run.rounds else EXACT
 
     def outcome(self) -> Outcome:
         expected = {method: self._reference(method) for method in self.prepared.methods}
@@ -165,7 +170,20 @@ class Check:
             raise Unsuitable("large: the scales of its norms multiply rounding until it shows")
 
     def _narrow_tolerance(self) -> float:
-        """How far the outputs move where each weight does, by as much as the narrow dtype rounds it."""
+        tolerance = self._moved_by_rounding()
+        if not tolerance <= NARROW:
+            raise Unsuitable("large: rounding shows in what a narrow dtype computes")
+        return tolerance
+
+    def _cancelling_tolerance(self) -> float:
+        """Digits that the original itself loses to a large number, a folded module may lose too."""
+        tolerance = self._moved_by_rounding()
+        if not tolerance <= FLOAT:
+            raise Unsuitable("large: rounding shows in what double computes")
+        return max(EXACT, tolerance)
+
+    def _moved_by_rounding(self) -> float:
+        """How far the outputs move where each weight does, by as much as the dtype rounds it."""
         epsilon = torch.finfo(getattr(torch, self.run.dtype)).eps
         errors = [epsilon]
         for method in self.prepared.methods:
@@ -175,17 +193,14 @@ class Check:
                 if isinstance(exact, Exception) or isinstance(moved, Exception):
                     raise Unsuitable(f"run: {exact}")
                 errors.append(error_between(exact.outputs + exact.arguments, moved.outputs + moved.arguments))
-        tolerance = TIMES_ROUNDING * max(errors)
-        if not tolerance <= NARROW:
-            raise Unsuitable("large: rounding shows in what a narrow dtype computes")
-        return tolerance
+        return TIMES_ROUNDING * max(errors)
 
     def _moved(self, epsilon: float, seed: int) -> torch.nn.Module:
         generator = torch.Generator().manual_seed(seed)
         moved = copy.deepcopy(self.prepared.model)
         for value in moved.state_dict().values():
             if _is_float(value):
-                value.mul_(1 + epsilon * (2 * torch.rand(value.shape, generator=generator) - 1))
+                value.mul_(1 + epsilon * (2 * torch.rand(value.shape, generator=generator, dtype=torch.float64) - 1))
         return moved
 
     # ---- the reference
