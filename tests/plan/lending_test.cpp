@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <vector>
+
 #include "support/expect.h"
 #include "support/model.h"
 
@@ -56,8 +58,7 @@ class Lending : public ::testing::Test {
 
 TEST_F(Lending, FoldsAPreActivationBlockWithZeroPadding) {
   const Model model = pre_activation();
-  for (const at::IntArrayRef sizes :
-       {at::IntArrayRef({2, 3, 6, 5}), at::IntArrayRef({1, 3, 4, 4}), at::IntArrayRef({3, 3, 1, 1})}) {
+  for (const std::vector<int64_t>& sizes : std::vector<std::vector<int64_t>>{{2, 3, 6, 5}, {1, 3, 4, 4}, {3, 3, 1, 1}}) {
     const FoldResult result = expect_folded(model.module, {at::randn(sizes, at::kDouble)}, "norm", "stem, conv2, conv1");
     EXPECT_EQ(result.report.folded[0].direction, Direction::forward);
   }
