@@ -197,7 +197,7 @@ void Memory::read_loop(const jit::Node* node) {
 
 // A task runs beside what comes behind it.
 void Memory::read_task(const jit::Node* node) {
-  const auto task = node->g(jit::attr::Subgraph);
+  const std::shared_ptr<jit::Graph>& task = node->g(jit::attr::Subgraph);
   expose(node->inputs());
   expose(node->outputs());
   expose(std::as_const(*task).inputs());
@@ -402,7 +402,7 @@ bool is_dense(const jit::Value* value) {
     } else if (known.order == Order::kept && known.shape == Shape::broadcast) {
       for (const jit::Value* operand : node->inputs()) {
         const auto number = constant_tensor(operand);  // that a trace made a tensor of
-        if (is_tensor(operand) && !(number && number->dim() == 0)) pending.push_back(operand);
+        if (is_tensor(operand) && (!number || number->dim() != 0)) pending.push_back(operand);
       }
     } else if (known.order != Order::followed && known.order != Order::stated && !is_contiguous(one)) {
       return false;

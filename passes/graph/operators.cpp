@@ -76,7 +76,7 @@ bool keeps_channels(const jit::Node* node) {
 
 int64_t spatial_dimensions(const jit::Node* node) {
   const std::string name = node->kind().toUnqualString();  // has 1d, 2d or 3d in it
-  return name.at(name.find("d", name.find_first_of("123")) - 1) - '0';
+  return name.at(name.find('d', name.find_first_of("123")) - 1) - '0';
 }
 
 std::optional<bool> pads_with_constant(const jit::Node* node) {

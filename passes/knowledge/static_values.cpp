@@ -49,7 +49,7 @@ bool is_pure(const jit::Node* node) {
 
 template <typename Element>
 std::optional<c10::IValue> list_of(const std::vector<c10::IValue>& elements) {
-  c10::List<Element> list;
+  const c10::List<Element> list;
   for (const c10::IValue& element : elements) list.push_back(element.to<Element>());
   return c10::IValue(list);
 }
@@ -118,7 +118,7 @@ class Evaluation {
   // The sizes of a view, of which the run computes one: the others tell it, as those of weight.view(1, x.size(1), 1, 1).
   std::optional<c10::IValue> sizes_with_one_open(jit::Value* list) {
     if (list->node()->kind() != jit::prim::ListConstruct) return std::nullopt;
-    c10::List<int64_t> sizes;
+    const c10::List<int64_t> sizes;
     bool is_open = false;
     for (jit::Value* element : list->node()->inputs()) {
       const auto size = of(element);

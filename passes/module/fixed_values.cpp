@@ -142,6 +142,7 @@ class FixedValues {
     jit::Graph* graph = node->owningGraph();
     const jit::WithInsertPoint before(node);
     std::vector<jit::Value*> values;
+    values.reserve(names.size());
     for (const std::string& name : names) values.push_back(graph->insertGetAttr(node->input(), name));
     jit::Node* list = graph->insertNode(graph->createList(c10::TensorType::get(), values));
     list->copyMetadata(node);

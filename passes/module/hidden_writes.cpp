@@ -67,6 +67,7 @@ std::vector<bool> left_by_elimination(jit::Graph& graph) {
   std::unordered_set<const jit::Node*> nodes;
   for_each_node(copy->block(), [&nodes](const jit::Node* node) { nodes.insert(node); });
   std::vector<bool> left;
+  left.reserve(writes.size());
   for (const auto& [writer, into] : writes) left.push_back(nodes.count(writer) != 0);
   return left;
 }

@@ -38,6 +38,7 @@ const Entry& entry_of(Target target) {
 const std::vector<Target>& all_targets() {
   static const std::vector<Target> targets = [] {
     std::vector<Target> all;
+    all.reserve(kTargets.size());
     for (const Entry& entry : kTargets) all.push_back(entry.target);
     return all;
   }();
