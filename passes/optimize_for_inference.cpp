@@ -127,13 +127,17 @@ void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& grap
   WeightPacker packer(result.module);
   const std::unordered_set<jit::Value*> steps = fuse_convs(result, graph, packer, facts);
   fuse_linears(result, graph, packer, facts);
-  if (!store.holds_channels_last()) restore_memory_order(*graph, steps);
+  const bool was_channels_last = store.holds_channels_last();
+  std::unordered_set<jit::Value*> reordered;
+  if (!was_channels_last) reordered = restore_memory_order(*graph, steps);
   Memory memory(*graph);
   join_bounds(*graph, store, memory, [&facts](const JoinedBounds& joined) {
     facts.replace(joined.upper, joined.clamp);
     facts.forget(joined.lower);
   });
-  share_memory_of_concatenations(*graph, facts, memory);
+  share_memory_of_concatenations(*graph, facts, memory, [was_channels_last, &reordered](jit::Value* value) {
+    return was_channels_last || reordered.count(value) != 0;
+  });
   reuse_memory(*graph, facts);
   facts.insert_checks();
 }

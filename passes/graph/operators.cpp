@@ -62,10 +62,10 @@ std::optional<bool> pads_with_constant(const jit::Node* node) {
 
 bool reads_metadata_only(const jit::Use& use) {
   static const std::unordered_set<std::string> readers = {
-      "aten::dim",        "aten::size",         "aten::len",           "aten::numel",      "aten::is_floating_point",
-      "aten::is_complex", "prim::dtype",        "prim::device",        "prim::layout",     "prim::is_cuda",
-      "prim::is_sparse",  "prim::is_quantized", "prim::requires_grad", "aten::zeros_like", "aten::ones_like",
-      "aten::empty_like"};
+      "aten::dim",        "aten::size",         "aten::len",       "aten::numel",         "aten::is_floating_point",
+      "aten::is_complex", "prim::dtype",        "prim::device",    "prim::layout",        "prim::is_cuda",
+      "prim::is_sparse",  "prim::is_quantized", "prim::is_nested", "prim::requires_grad", "aten::zeros_like",
+      "aten::ones_like",  "aten::empty_like"};
   static const std::unordered_set<std::string> by_second = {"aten::reshape_as", "aten::view_as", "aten::expand_as", "aten::to",
                                                             "aten::type_as"};
   const std::string kind = use.user->kind().toQualString();

@@ -125,6 +125,7 @@ class RankReader {
       case Shape::given:
         return prove(output(), length(node_->input(0)));
       case Shape::listed:
+        return read_listed();
       case Shape::expanded:
       case Shape::repeated:
         return prove(output(), length(node_->input(1)));
@@ -245,6 +246,7 @@ class RankReader {
       }
       case Shape::adapted: {
         const auto sizes = numbers(node->input(1));
+        if (sizes.empty()) return false;
         const int64_t place = dimension + static_cast<int64_t>(sizes.size());
         if (dimension < 0) return place >= 0 && sizes[place] == 1;
         // The pooled dimensions begin behind the channels, and behind a batch if there is one.
@@ -306,6 +308,17 @@ class RankReader {
     if (from_one_end && *last > *first) classes_.tie(input(), output(), *first - *last);
   }
 
+  // The sizes that view and reshape are given, maybe those of another value, as x.shape[:2]: a slice of a shorter list is shorter.
+  void read_listed() {
+    const jit::Node* list = node_->input(1)->node();
+    const bool part = list->kind() == jit::aten::slice;
+    const jit::Node* whole = part ? list->input(0)->node() : list;
+    if (whole->kind() != jit::aten::size || whole->inputs().size() != 1) return prove(output(), length(node_->input(1)));
+    if (!part) return classes_.tie(member(whole->input()), output());
+    const auto end = is_left_out(list, "end") ? std::nullopt : constant_int(list->namedInput("end"));
+    if (end && *end > 0) classes_.narrow(output(), 0, *end);
+  }
+
   void read_divided() {
     if (const auto parts = length(node_->namedInput("sizes"))) classes_.tie(input(), output(), *parts - 1);
   }
@@ -340,15 +353,19 @@ class RankReader {
     for (const jit::Value* piece : node_->outputs()) classes_.tie(member(cut->input(0)), member(piece), difference);
   }
 
-  // The results of a condition, which a rank may decide.
+  // The results of a condition, which a rank may decide. One that a branch leaves uninitialized is read in no run that takes this branch.
   void read_results() {
     std::optional<RankClasses::Chosen::Decider> decider;
     if (const auto deciding = deciding_rank(node_)) decider = {member(deciding->value), deciding->rank, deciding->takes_first};
     for (size_t place = 0; place < node_->outputs().size(); ++place) {
       if (!is_tensor(node_->output(place))) continue;
-      const auto result = [&](const jit::Block* branch) { return classes_.member(branch->outputs()[place], branch); };
-      classes_.relate(
-          RankClasses::Chosen{result(node_->blocks()[0]), result(node_->blocks()[1]), member(node_->output(place)), decider});
+      std::vector<Member> results;
+      for (const jit::Block* branch : node_->blocks()) {
+        const jit::Value* result = branch->outputs()[place];
+        if (result->node()->kind() != jit::prim::Uninitialized) results.push_back(classes_.member(result, branch));
+      }
+      if (results.empty()) continue;
+      classes_.relate(RankClasses::Chosen{results.front(), results.back(), member(node_->output(place)), decider});
     }
   }
 
