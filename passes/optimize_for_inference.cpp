@@ -19,7 +19,6 @@
 #include "fuse/facts.h"
 #include "fuse/linear.h"
 #include "fuse/memory_order.h"
-#include "fuse/observe.h"
 #include "fuse/packed_weight.h"
 #include "fuse/pixel.h"
 #include "fuse/reuse_memory.h"
@@ -29,6 +28,7 @@
 #include "graph/operators.h"
 #include "graph/parameter_store.h"
 #include "module/compilation_units.h"
+#include "module/observe.h"
 #include "module/plain_mode.h"
 #include "plan/bounds.h"
 #include "plan/memory_reuse.h"
@@ -193,7 +193,7 @@ std::string OptimizeResult::to_json() const {
 
 OptimizeResult optimize_for_inference(const jit::Module& module, const std::vector<c10::IValue>& example_inputs) {
   const PlainMode plain;
-  const FoldResult frozen = freeze(module, options_of(example_inputs), c10::nullopt, /*optimize_numerics=*/true);
+  const FoldResult frozen = freeze(module, options_of(example_inputs), example_inputs, c10::nullopt, /*optimize_numerics=*/true);
   OptimizeResult result{frozen.module, frozen.report, {}, {}};
   auto graph = result.module.get_method("forward").graph();
   if (is_on_cuda(*graph)) {

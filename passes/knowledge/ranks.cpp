@@ -66,6 +66,7 @@ class RankReader {
         if (const auto rank = rank_of_type(output)) classes_.learn(member(output), *rank, Strength::hinted);
       }
     }
+    if (node->kind() == jit::prim::GetAttr && is_tensor(node->output())) prove(output(), static_rank_(node->output()));
     if (node->kind() == jit::prim::If) {
       read_check();
       read_results();
@@ -263,8 +264,22 @@ class RankReader {
     }
   }
 
+  // How many dimensions surely have one element, counted from one end.
+  static int64_t count_of_one(const jit::Value* value) {
+    constexpr int64_t kMost = 8;
+    int64_t from_front = 0;
+    int64_t from_end = 0;
+    for (int64_t dimension = 0; dimension < kMost; ++dimension) {
+      from_front += has_one(value, dimension) ? 1 : 0;
+      from_end += has_one(value, -1 - dimension) ? 1 : 0;
+    }
+    return std::max(from_front, from_end);
+  }
+
   void read_squeezed() {
-    if (!has_argument(node_, "dim")) return;
+    if (!has_argument(node_, "dim")) {
+      return classes_.relate(RankClasses::Bounded{input(), -count_of_one(node_->input(0)), output()});
+    }
     const std::vector<int64_t> dimensions = numbers(node_->namedInput("dim"));
     const bool drops = !dimensions.empty() && std::all_of(dimensions.begin(), dimensions.end(), [this](int64_t dimension) {
       return has_one(node_->input(0), dimension);

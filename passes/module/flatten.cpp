@@ -189,6 +189,7 @@ void simplify(std::shared_ptr<jit::Graph>& graph) {
   do {
     jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
     const bool unrolled = jit::UnrollConstantLoops(graph);
+    append_one_by_one(*graph);
     if (contains(*graph, jit::aten::append)) jit::RemoveListMutation(graph);
     if (unrolled) jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
     changed = jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);

@@ -1246,3 +1246,43 @@ def test_a_norm_behind_attention(spelling):
     model = prepared(NormBehindAttention(normalized=1), (double(3, 8, 5),))
     report = bnfold.fold(zoo.to_torchscript(model, inputs, spelling)).report
     assert [norm.name for norm in report.kept] == ["norm"]
+
+
+# ---- ranks that a run of the example tells
+
+
+class BehindAnyOperator(nn.Module):
+    """No rule knows what these do to ranks."""
+
+    def __init__(self, takes_last: bool):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(4, 5), nn.BatchNorm1d(5)
+        self.takes_last = takes_last
+        self.register_buffer("runs", torch.zeros(1, dtype=torch.float64))
+
+    def forward(self, x, shift: float = 0.5):
+        self.runs += 1
+        y = torch.cummax(x, 1)[0] + shift
+        if self.takes_last:
+            y = y.unfold(1, 1, 1)[:, -1].squeeze()
+        return self.norm(self.linear(y))
+
+
+def test_an_example_tells_the_ranks_behind_any_operator():
+    inputs = (double(3, 5, 4),)
+    model = prepared(BehindAnyOperator(takes_last=True), inputs)
+    runs = float(model.runs)
+    module = torch.jit.script(model)
+    for result in (bnfold.fold(module), bnfold.fold(module, inputs)):
+        assert_folded(result)
+    assert bnfold.report_of(bnfold.optimize_for_inference(module, inputs)).kept == ()
+    assert float(model.runs) == runs
+    for batch in (2, 7):
+        x = double(batch, 5, 4)
+        assert relative_error(model(x), result.module(x)) <= EXACT
+
+
+def test_an_example_tells_that_a_norm_works_along_another_dimension():
+    inputs = (double(3, 5, 4),)
+    model = prepared(BehindAnyOperator(takes_last=False), inputs)
+    assert_kept(bnfold.fold(torch.jit.script(model), inputs), "affine_varies_elsewhere")
