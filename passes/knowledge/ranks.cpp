@@ -264,16 +264,24 @@ class RankReader {
     }
   }
 
-  // How many dimensions surely have one element, counted from one end.
+  // How many dimensions surely have one element, as a reduction or adaptive pooling left them.
   static int64_t count_of_one(const jit::Value* value) {
-    constexpr int64_t kMost = 8;
-    int64_t from_front = 0;
-    int64_t from_end = 0;
-    for (int64_t dimension = 0; dimension < kMost; ++dimension) {
-      from_front += has_one(value, dimension) ? 1 : 0;
-      from_end += has_one(value, -1 - dimension) ? 1 : 0;
+    const jit::Node* node = value->node();
+    switch (operator_of(node).shape) {
+      case Shape::same:
+        return count_of_one(node->input(0));
+      case Shape::reduced: {
+        const bool stay =
+            has_argument(node, "dim") && has_argument(node, "keepdim") && constant_bool(node->namedInput("keepdim")) == true;
+        return stay ? static_cast<int64_t>(numbers(node->namedInput("dim")).size()) : 0;
+      }
+      case Shape::adapted: {
+        const auto sizes = numbers(node->input(1));
+        return std::count(sizes.begin(), sizes.end(), 1);
+      }
+      default:
+        return 0;
     }
-    return std::max(from_front, from_end);
   }
 
   void read_squeezed() {

@@ -38,14 +38,10 @@ void return_sizes(jit::Graph& graph, const std::vector<jit::Value*>& values) {
   }
 }
 
-// Of a tensor of which nothing but the rank is known.
-bool is_rank_alone(const c10::TypePtr& type) {
-  const auto tensor = type->cast<c10::TensorType>();
-  return tensor && tensor->dim() && *tensor == *c10::TensorType::get()->withDim(tensor->dim());
-}
-
+// A trace knows the dtype beside the rank.
 void forget_rank(jit::Value* value) {
-  if (is_rank_alone(value->type())) value->setType(c10::TensorType::get());
+  const auto type = value->type()->cast<c10::TensorType>();
+  if (type && type->dim() && !type->scalarType()) value->setType(c10::TensorType::get());
 }
 
 }  // namespace
