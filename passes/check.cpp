@@ -2,11 +2,7 @@
 #include "bnfold/check.h"
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
-#include <ATen/detail/CUDAHooksInterface.h>
 #include <fmt/format.h>
-#include <torch/csrc/jit/api/function_impl.h>
-#include <torch/csrc/jit/passes/inliner.h>
 #include <torch/csrc/jit/runtime/jit_exception.h>
 
 #include <algorithm>
@@ -16,11 +12,9 @@
 #include <unordered_set>
 
 #include "bnfold/bnfold.h"
-#include "graph/graph_walk.h"
-#include "graph/memory.h"
 #include "graph/parameter_store.h"
 #include "module/plain_mode.h"
-#include "module/value_copies.h"
+#include "module/trial_run.h"
 #include "report/sentence.h"
 
 namespace bnfold {
@@ -34,61 +28,6 @@ constexpr uint64_t kSeed = 0;
 
 enum class Which { original, folded };
 
-// Puts the random generators back into the state they were in.
-class RandomState {
- public:
-  RandomState() {
-    generators_.push_back(at::globalContext().defaultGenerator(at::kCPU));
-    const int gpus = at::hasCUDA() ? at::detail::getCUDAHooks().getNumGPUs() : 0;
-    for (int gpu = 0; gpu < gpus; ++gpu)
-      generators_.push_back(at::globalContext().defaultGenerator({at::kCUDA, static_cast<int8_t>(gpu)}));
-    for (const at::Generator& generator : generators_) states_.push_back(generator.get_state());
-  }
-
-  ~RandomState() {
-    for (size_t i = 0; i < generators_.size(); ++i) generators_[i].set_state(states_[i]);
-  }
-
-  RandomState(const RandomState&) = delete;
-  RandomState& operator=(const RandomState&) = delete;
-
- private:
-  std::vector<at::Generator> generators_;
-  std::vector<at::Tensor> states_;
-};
-
-// Whether forward may write into a tensor that the module holds.
-bool writes_attributes(const jit::Module& module) {
-  const auto graph = jit::toGraphFunction(module.get_method("forward").function()).graph()->copy();
-  jit::Inline(*graph);
-  const Memory memory(*graph);
-  bool found = false;
-  for_each_node(graph->block(), [&](const jit::Node* node) {
-    found |= node->kind() == jit::prim::GetAttr && memory.may_be_written(node->output());
-  });
-  return found;
-}
-
-// Copies a module but for parameters that nothing writes: running it may count, cache or train, and others may run the one that came in
-// meanwhile.
-jit::Module copy_of(const jit::Module& module) {
-  if (writes_attributes(module)) return ValueCopies().copy(module._ivalue()).toModule();
-  std::unordered_set<const void*> buffers;
-  for (const at::Tensor& buffer : module.buffers()) buffers.insert(storage_of(buffer));
-  ValueCopies copies;
-  for (const at::Tensor& parameter : module.parameters()) {
-    if (buffers.count(storage_of(parameter)) == 0) copies.share_memory_of(parameter);
-  }
-  return copies.copy(module._ivalue()).toModule();
-}
-
-// Inputs that came through an operator are plain tuples where forward takes named ones.
-c10::IValue as_argument(const c10::IValue& input, const c10::TypePtr& type) {
-  const auto tuple = type->cast<c10::TupleType>();
-  if (!tuple || !tuple->schema() || !input.isTuple()) return input.deepcopy();
-  return c10::ivalue::Tuple::createNamed(input.deepcopy().toTupleRef().elements().vec(), tuple);
-}
-
 [[noreturn]] void fail_to_run(Which which, const std::string& what) {
   const std::string sentence = first_sentence(what);
   if (which == Which::original) throw InputError(fmt::format("the module can't run on the given input: {}", sentence));
@@ -99,13 +38,7 @@ c10::IValue run(jit::Module module, const std::vector<c10::IValue>& inputs, Whic
   const RandomState random;
   at::manual_seed(kSeed);
   try {
-    std::vector<c10::IValue> own;
-    own.reserve(inputs.size());
-    const auto& arguments = module.get_method("forward").function().getSchema().arguments();
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      own.push_back(i + 1 < arguments.size() ? as_argument(inputs[i], arguments[i + 1].type()) : inputs[i].deepcopy());
-    }
-    return module.forward(std::move(own));
+    return module.forward(arguments_to_run(module, inputs));
   } catch (const c10::Error& error) {
     fail_to_run(which, error.what_without_backtrace());
   } catch (const std::exception& error) {
@@ -363,8 +296,8 @@ CheckResult check(const jit::Module& original, const jit::Module& folded, int co
   Precision precision;
   Precision of_what_is_given;
   for (Precision* one : {&precision, &of_what_is_given}) one->add(original);
-  const jit::Module original_copy = copy_of(original);
-  const jit::Module folded_copy = copy_of(folded);
+  const jit::Module original_copy = copy_to_run(original);
+  const jit::Module folded_copy = copy_to_run(folded);
   for (; result.inputs < count; ++result.inputs) {
     const std::vector<c10::IValue> inputs = make_inputs(result.inputs);
     const c10::IValue expected = run(original_copy, inputs, Which::original);

@@ -16,6 +16,7 @@
 #include "module/compilation_units.h"
 #include "module/flatten.h"
 #include "module/measure.h"
+#include "module/observe.h"
 #include "module/plain_mode.h"
 
 namespace bnfold {
@@ -73,7 +74,8 @@ void drop_dead_norms(Report& report, const Program& program, const ParameterStor
   report.kept.erase(std::remove_if(report.kept.begin(), report.kept.end(), is_dead), report.kept.end());
 }
 
-FoldResult folded(const jit::Module& module, const Options& options, bool stays_in_libtorch) {
+FoldResult folded(const jit::Module& module, const Options& options, const std::vector<c10::IValue>& example_inputs,
+                  bool stays_in_libtorch) {
   const PlainMode plain;
   require_eval_mode(module);
   require_valid_ranks(options.input_ranks);
@@ -86,6 +88,7 @@ FoldResult folded(const jit::Module& module, const Options& options, bool stays_
     const bool given = method.name == "forward" && !options.input_ranks.empty();
     const FoldSettings settings{given ? options.input_ranks : traced_ranks(module, method.name), options.target,
                                 stays_in_libtorch, options.fold_limit};
+    const ObservedRanks observed(*method.graph, module, method.name == "forward" ? example_inputs : std::vector<c10::IValue>());
     fold_graph(*method.graph, settings, store, report);
   }
   list_each_norm_once(report);
@@ -102,11 +105,16 @@ FoldResult folded(const jit::Module& module, const Options& options, bool stays_
 }  // namespace
 
 FoldResult fold(const jit::Module& module, const Options& options) {
-  return folded(module, options, /*stays_in_libtorch=*/false);
+  return folded(module, options, {}, /*stays_in_libtorch=*/false);
 }
 
-FoldResult fold_before_freezing(const jit::Module& module, const Options& options) {
-  return folded(module, options, /*stays_in_libtorch=*/true);
+FoldResult fold_as_observed(const jit::Module& module, const Options& options, const std::vector<c10::IValue>& example_inputs) {
+  return folded(module, options, example_inputs, /*stays_in_libtorch=*/false);
+}
+
+FoldResult fold_before_freezing(const jit::Module& module, const Options& options,
+                                const std::vector<c10::IValue>& example_inputs) {
+  return folded(module, options, example_inputs, /*stays_in_libtorch=*/true);
 }
 
 }  // namespace bnfold

@@ -19,7 +19,6 @@
 #include "fuse/facts.h"
 #include "fuse/linear.h"
 #include "fuse/memory_order.h"
-#include "fuse/observe.h"
 #include "fuse/packed_weight.h"
 #include "fuse/pixel.h"
 #include "fuse/reuse_memory.h"
@@ -29,6 +28,7 @@
 #include "graph/operators.h"
 #include "graph/parameter_store.h"
 #include "module/compilation_units.h"
+#include "module/observe.h"
 #include "module/plain_mode.h"
 #include "plan/bounds.h"
 #include "plan/memory_reuse.h"
@@ -127,13 +127,17 @@ void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& grap
   WeightPacker packer(result.module);
   const std::unordered_set<jit::Value*> steps = fuse_convs(result, graph, packer, facts);
   fuse_linears(result, graph, packer, facts);
-  if (!store.holds_channels_last()) restore_memory_order(*graph, steps);
+  const bool was_channels_last = store.holds_channels_last();
+  std::unordered_set<jit::Value*> reordered;
+  if (!was_channels_last) reordered = restore_memory_order(*graph, steps);
   Memory memory(*graph);
   join_bounds(*graph, store, memory, [&facts](const JoinedBounds& joined) {
     facts.replace(joined.upper, joined.clamp);
     facts.forget(joined.lower);
   });
-  share_memory_of_concatenations(*graph, facts, memory);
+  share_memory_of_concatenations(*graph, facts, memory, [was_channels_last, &reordered](jit::Value* value) {
+    return was_channels_last || reordered.count(value) != 0;
+  });
   reuse_memory(*graph, facts);
   facts.insert_checks();
 }
@@ -189,7 +193,7 @@ std::string OptimizeResult::to_json() const {
 
 OptimizeResult optimize_for_inference(const jit::Module& module, const std::vector<c10::IValue>& example_inputs) {
   const PlainMode plain;
-  const FoldResult frozen = freeze(module, options_of(example_inputs), c10::nullopt, /*optimize_numerics=*/true);
+  const FoldResult frozen = freeze(module, options_of(example_inputs), example_inputs, c10::nullopt, /*optimize_numerics=*/true);
   OptimizeResult result{frozen.module, frozen.report, {}, {}};
   auto graph = result.module.get_method("forward").graph();
   if (is_on_cuda(*graph)) {

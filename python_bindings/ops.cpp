@@ -42,6 +42,17 @@ void fold_with_report(const OperatorHandle&, Stack* stack) {
   torch::jit::push(*stack, result.module._ivalue(), result.report.to_json());
 }
 
+// fold_on_inputs(Any module, str options_json, Any inputs) -> (Any, str), inputs a tuple of the arguments of forward
+void fold_on_inputs(const OperatorHandle&, Stack* stack) {
+  const c10::IValue inputs = torch::jit::pop(*stack);
+  if (!inputs.isTuple()) throw bnfold::Error("the inputs must be a tuple of the arguments of forward");
+  const std::string options = torch::jit::pop(*stack).toStringRef();
+  const Module module = module_from(torch::jit::pop(*stack));
+  const bnfold::FoldResult result =
+      bnfold::fold_as_observed(module, bnfold::options_from_json(options), inputs.toTupleRef().elements().vec());
+  torch::jit::push(*stack, result.module._ivalue(), result.report.to_json());
+}
+
 // fold_before_freezing(Any module, str[] preserved) -> (Any, str): the folded module, which torch.jit.freeze takes next, and its report
 void fold_before_freezing(const OperatorHandle&, Stack* stack) {
   const c10::List<c10::IValue> preserved = torch::jit::pop(*stack).toList();
@@ -149,6 +160,8 @@ TORCH_LIBRARY(bnfold, library) {
   library.def("fold(Any module) -> Any", torch::CppFunction::makeFromBoxedFunction<&fold>());
   library.def("fold_with_report(Any module, str options_json) -> (Any, str)",
               torch::CppFunction::makeFromBoxedFunction<&fold_with_report>());
+  library.def("fold_on_inputs(Any module, str options_json, Any inputs) -> (Any, str)",
+              torch::CppFunction::makeFromBoxedFunction<&fold_on_inputs>());
   library.def("fold_before_freezing(Any module, str[] preserved) -> (Any, str)",
               torch::CppFunction::makeFromBoxedFunction<&fold_before_freezing>());
   library.def("freeze(Any module) -> Any", torch::CppFunction::makeFromBoxedFunction<&freeze>());

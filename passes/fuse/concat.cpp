@@ -5,7 +5,8 @@
 //
 // A block of n parts copies each of them once, where it copied the first one n times. What reads u finishes before c is written beside it.
 //
-// Conditions  at least three concatenations along dimension 1, in one block, each the beginning of the next
+// Conditions  the first one may lie in channels_last, as its parts do: then what reads it is as fast in that order, and nobody sees it
+//             at least three concatenations along dimension 1, in one block, each the beginning of the next
 //             all parts have four dimensions, one dtype, and one size but for their channels, which are known: they tell where each goes
 //             nothing writes into a part, of which a later concatenation would read what it was before
 //             the concatenations are read by operators that make memory of their own: a view or a write would reach the others
@@ -134,8 +135,11 @@ class Sharing {
 
 }  // namespace
 
-void share_memory_of_concatenations(jit::Graph& graph, Facts& facts, const Memory& memory) {
-  for (const Chain& chain : chains_of(graph, facts, memory)) Sharing(graph, chain, facts).apply();
+void share_memory_of_concatenations(jit::Graph& graph, Facts& facts, const Memory& memory,
+                                    const std::function<bool(jit::Value*)>& may_lie_in_channels_last) {
+  for (const Chain& chain : chains_of(graph, facts, memory)) {
+    if (may_lie_in_channels_last(chain.front()->output())) Sharing(graph, chain, facts).apply();
+  }
 }
 
 }  // namespace bnfold

@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "fuse/fact.h"
-#include "fuse/observe.h"
 #include "fuse/sizes.h"
+#include "module/observe.h"
 
 namespace bnfold {
 

@@ -49,6 +49,8 @@ class Restorer {
     restore_inputs(block->return_node());
   }
 
+  std::unordered_set<jit::Value*> take_reordered() { return std::move(reordered_); }
+
  private:
   void visit(jit::Node* node) {
     if (was_contiguous_before(node)) return node->output()->replaceAllUsesWith(node->input(0));
@@ -85,8 +87,10 @@ bool passes_order(const jit::Node* node, const jit::Value* value) {
   return reads_every_order(node) && !leaves_order(node, value);
 }
 
-void restore_memory_order(jit::Graph& graph, const std::unordered_set<jit::Value*>& steps) {
-  Restorer(graph, steps).visit(graph.block());
+std::unordered_set<jit::Value*> restore_memory_order(jit::Graph& graph, const std::unordered_set<jit::Value*>& steps) {
+  Restorer restorer(graph, steps);
+  restorer.visit(graph.block());
+  return restorer.take_reordered();
 }
 
 }  // namespace bnfold

@@ -13,6 +13,8 @@ bool passes_order(const torch::jit::Node* node, const torch::jit::Value* value);
 // Puts the values that come from `steps` into contiguous order in front of whatever may ask for an order: outputs, views, containers,
 // branches, and operators that are not known to read and make any. What passes an order on, and what makes memory of its own, is left alone.
 // None of these values is written in place: a copy in another order would be written instead.
-void restore_memory_order(torch::jit::Graph& graph, const std::unordered_set<torch::jit::Value*>& steps);
+// Returns the values that may lie in another order than before.
+std::unordered_set<torch::jit::Value*> restore_memory_order(torch::jit::Graph& graph,
+                                                            const std::unordered_set<torch::jit::Value*>& steps);
 
 }  // namespace bnfold

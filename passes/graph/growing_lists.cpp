@@ -7,6 +7,7 @@
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
 #include "graph/operator_table.h"
+#include "graph/operators.h"
 
 namespace bnfold {
 
@@ -68,7 +69,28 @@ void spell_out(jit::Node* list) {
   list->destroy();
 }
 
+bool adds_new_list(const jit::Node* node) {
+  if (!is_one_of(node, {"add_", "extend"}) || node->input(0)->type()->kind() != c10::TypeKind::ListType) return false;
+  return node->input(1)->node()->kind() == jit::prim::ListConstruct && node->input(1)->uses().size() == 1;
+}
+
 }  // namespace
+
+void append_one_by_one(jit::Graph& graph) {
+  std::vector<jit::Node*> additions;
+  for_each_node(graph.block(), [&additions](jit::Node* node) {
+    if (adds_new_list(node)) additions.push_back(node);
+  });
+  for (jit::Node* addition : additions) {
+    const jit::WithInsertPoint before(addition);
+    jit::Value* list = addition->input(0);
+    jit::Node* items = addition->input(1)->node();
+    for (jit::Value* item : items->inputs()) addition->owningGraph()->insert(jit::aten::append, {list, item});
+    for (jit::Value* same : addition->outputs()) same->replaceAllUsesWith(list);
+    addition->destroy();
+    items->destroy();
+  }
+}
 
 void spell_out_growing_lists(jit::Graph& graph) {
   std::vector<jit::Node*> lists;

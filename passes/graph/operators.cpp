@@ -37,6 +37,7 @@ std::optional<ReadSize> size_read(const jit::Value* number) {
     return dimension ? std::optional<ReadSize>({tensor, *dimension}) : std::nullopt;
   };
   if (node->kind() == jit::aten::size && node->inputs().size() == 2) return read(node->input(0), constant_int(node->input(1)));
+  if (node->kind() == jit::aten::len && is_tensor(node->input())) return read(node->input(), 0);
   if (node->kind() != jit::aten::__getitem__ && node->kind() != jit::prim::ListUnpack) return std::nullopt;
   const jit::Node* sizes = node->input(0)->node();
   if (sizes->kind() != jit::aten::size || sizes->inputs().size() != 1) return std::nullopt;
@@ -90,7 +91,7 @@ bool reads_metadata_only(const jit::Use& use) {
   static const auto readers =
       symbols({"aten::dim", "aten::size", "aten::len", "aten::numel", "aten::is_floating_point", "aten::is_complex",
                "prim::dtype", "prim::device", "prim::layout", "prim::is_cuda", "prim::is_sparse", "prim::is_quantized",
-               "prim::requires_grad", "aten::zeros_like", "aten::ones_like", "aten::empty_like"});
+               "prim::is_nested", "prim::requires_grad", "aten::zeros_like", "aten::ones_like", "aten::empty_like"});
   static const auto by_second = symbols({"aten::reshape_as", "aten::view_as", "aten::expand_as", "aten::to", "aten::type_as"});
   const c10::Symbol kind = use.user->kind();
   return readers.count(kind) != 0 || (by_second.count(kind) != 0 && use.offset != 0);

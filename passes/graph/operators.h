@@ -22,7 +22,7 @@ struct ReadSize {
   int64_t dimension;
 };
 
-// Which size `number` is: that of x.size(1), x.shape[1], or of one of a, b, c = x.shape.
+// Which size `number` is: that of x.size(1), x.shape[1], len(x), or one of a, b, c = x.shape.
 std::optional<ReadSize> size_read(const torch::jit::Value* number);
 
 // One of oneDNN's steps that LibTorch ships as operators of its own: a layer and what stands behind it.

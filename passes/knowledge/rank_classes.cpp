@@ -93,6 +93,7 @@ void RankClasses::settle() {
     for (const Largest& largest : largest_) changed |= conclude(largest);
     for (const Chosen& chosen : chosen_) changed |= conclude(chosen);
     for (const Product& product : products_) changed |= conclude(product);
+    for (const Bounded& bounded : bounded_) changed |= conclude(bounded);
   }
 }
 
@@ -225,6 +226,12 @@ bool RankClasses::conclude(const Product& product) {
   const int64_t vectors = (first->number == 1 ? 1 : 0) + (second->number == 1 ? 1 : 0);
   const int64_t rank = std::max<int64_t>(std::max(first->number, second->number), 2) - vectors;
   return learn_anew(product.result, {rank, std::max(first->strength, second->strength)});
+}
+
+bool RankClasses::conclude(const Bounded& bounded) {
+  const auto source = facts(bounded.source).rank();
+  if (!source || facts(bounded.result).least != source->number + bounded.difference) return false;
+  return learn_anew(bounded.result, {source->number + bounded.difference, source->strength});
 }
 
 // Whether that tells something new.

@@ -90,6 +90,14 @@ class RankClasses {
   };
   void relate(const Product& product) { products_.push_back(product); }
 
+  // rank(result) is at most rank(source) + difference, and is that where it is proven to be no smaller.
+  struct Bounded {
+    Member source;
+    int64_t difference;
+    Member result;
+  };
+  void relate(const Bounded& bounded) { bounded_.push_back(bounded); }
+
   // Draws all conclusions from what was told.
   void settle();
 
@@ -128,6 +136,7 @@ class RankClasses {
   bool conclude(const Largest& largest);
   bool conclude(const Chosen& chosen);
   bool conclude(const Product& product);
+  bool conclude(const Bounded& bounded);
   bool learn_anew(Member member, const Rank& rank);
   bool join_imports();
   RankFacts facts(Member member) const;
@@ -144,6 +153,7 @@ class RankClasses {
   std::vector<Largest> largest_;
   std::vector<Chosen> chosen_;
   std::vector<Product> products_;
+  std::vector<Bounded> bounded_;
 };
 
 }  // namespace bnfold

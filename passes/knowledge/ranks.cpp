@@ -66,6 +66,7 @@ class RankReader {
         if (const auto rank = rank_of_type(output)) classes_.learn(member(output), *rank, Strength::hinted);
       }
     }
+    if (node->kind() == jit::prim::GetAttr && is_tensor(node->output())) prove(output(), static_rank_(node->output()));
     if (node->kind() == jit::prim::If) {
       read_check();
       read_results();
@@ -125,6 +126,7 @@ class RankReader {
       case Shape::given:
         return prove(output(), length(node_->input(0)));
       case Shape::listed:
+        return read_listed();
       case Shape::expanded:
       case Shape::repeated:
         return prove(output(), length(node_->input(1)));
@@ -245,6 +247,7 @@ class RankReader {
       }
       case Shape::adapted: {
         const auto sizes = numbers(node->input(1));
+        if (sizes.empty()) return false;
         const int64_t place = dimension + static_cast<int64_t>(sizes.size());
         if (dimension < 0) return place >= 0 && sizes[place] == 1;
         // The pooled dimensions begin behind the channels, and behind a batch if there is one.
@@ -261,8 +264,30 @@ class RankReader {
     }
   }
 
+  // How many dimensions surely have one element, as a reduction or adaptive pooling left them.
+  static int64_t count_of_one(const jit::Value* value) {
+    const jit::Node* node = value->node();
+    switch (operator_of(node).shape) {
+      case Shape::same:
+        return count_of_one(node->input(0));
+      case Shape::reduced: {
+        const bool stay =
+            has_argument(node, "dim") && has_argument(node, "keepdim") && constant_bool(node->namedInput("keepdim")) == true;
+        return stay ? static_cast<int64_t>(numbers(node->namedInput("dim")).size()) : 0;
+      }
+      case Shape::adapted: {
+        const auto sizes = numbers(node->input(1));
+        return std::count(sizes.begin(), sizes.end(), 1);
+      }
+      default:
+        return 0;
+    }
+  }
+
   void read_squeezed() {
-    if (!has_argument(node_, "dim")) return;
+    if (!has_argument(node_, "dim")) {
+      return classes_.relate(RankClasses::Bounded{input(), -count_of_one(node_->input(0)), output()});
+    }
     const std::vector<int64_t> dimensions = numbers(node_->namedInput("dim"));
     const bool drops = !dimensions.empty() && std::all_of(dimensions.begin(), dimensions.end(), [this](int64_t dimension) {
       return has_one(node_->input(0), dimension);
@@ -306,6 +331,17 @@ class RankReader {
     if (from_one_end && *last > *first) classes_.tie(input(), output(), *first - *last);
   }
 
+  // The sizes that view and reshape are given, maybe those of another value, as x.shape[:2]: a slice of a shorter list is shorter.
+  void read_listed() {
+    const jit::Node* list = node_->input(1)->node();
+    const bool part = list->kind() == jit::aten::slice;
+    const jit::Node* whole = part ? list->input(0)->node() : list;
+    if (whole->kind() != jit::aten::size || whole->inputs().size() != 1) return prove(output(), length(node_->input(1)));
+    if (!part) return classes_.tie(member(whole->input()), output());
+    const auto end = is_left_out(list, "end") ? std::nullopt : constant_int(list->namedInput("end"));
+    if (end && *end > 0) classes_.narrow(output(), 0, *end);
+  }
+
   void read_divided() {
     if (const auto parts = length(node_->namedInput("sizes"))) classes_.tie(input(), output(), *parts - 1);
   }
@@ -340,15 +376,19 @@ class RankReader {
     for (const jit::Value* piece : node_->outputs()) classes_.tie(member(cut->input(0)), member(piece), difference);
   }
 
-  // The results of a condition, which a rank may decide.
+  // The results of a condition, which a rank may decide. One that a branch leaves uninitialized is read in no run that takes this branch.
   void read_results() {
     std::optional<RankClasses::Chosen::Decider> decider;
     if (const auto deciding = deciding_rank(node_)) decider = {member(deciding->value), deciding->rank, deciding->takes_first};
     for (size_t place = 0; place < node_->outputs().size(); ++place) {
       if (!is_tensor(node_->output(place))) continue;
-      const auto result = [&](const jit::Block* branch) { return classes_.member(branch->outputs()[place], branch); };
-      classes_.relate(
-          RankClasses::Chosen{result(node_->blocks()[0]), result(node_->blocks()[1]), member(node_->output(place)), decider});
+      std::vector<Member> results;
+      for (const jit::Block* branch : node_->blocks()) {
+        const jit::Value* result = branch->outputs()[place];
+        if (result->node()->kind() != jit::prim::Uninitialized) results.push_back(classes_.member(result, branch));
+      }
+      if (results.empty()) continue;
+      classes_.relate(RankClasses::Chosen{results.front(), results.back(), member(node_->output(place)), decider});
     }
   }
 

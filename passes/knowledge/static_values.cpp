@@ -62,6 +62,9 @@ std::optional<c10::IValue> list_of(const std::vector<c10::IValue>& elements, con
       return list_of<double>(elements);
     case c10::TypeKind::TensorType:
       return list_of<at::Tensor>(elements);
+    case c10::TypeKind::OptionalType:  // the indices of weight[places]
+      if (*type != *c10::OptionalType::ofTensor()) return std::nullopt;
+      return list_of<c10::optional<at::Tensor>>(elements);
     default:
       return std::nullopt;
   }

@@ -19,6 +19,7 @@
 #include "graph/growing_lists.h"
 #include "graph/module_places.h"
 #include "graph/operators.h"
+#include "graph/tuple_results.h"
 #include "module/fixed_values.h"
 #include "module/hidden_writes.h"
 #include "report/sentence.h"
@@ -186,12 +187,16 @@ void simplify(std::shared_ptr<jit::Graph>& graph) {
   do {
     jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
     const bool unrolled = jit::UnrollConstantLoops(graph);
+    append_one_by_one(*graph);
     if (contains(*graph, jit::aten::append)) jit::RemoveListMutation(graph);
     if (unrolled) jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
     changed = jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
   } while (changed && any_node(*graph, [](const jit::Node* node) { return is_decided_branch(node) || is_counted_loop(node); }));
   if (contains(*graph, jit::aten::append)) spell_out_growing_lists(*graph);
-  if (contains(*graph, jit::prim::TupleConstruct)) jit::LowerSimpleTuples(graph);
+  if (contains(*graph, jit::prim::TupleConstruct)) {
+    split_tuple_results(*graph);
+    jit::LowerSimpleTuples(graph);
+  }
   // A loop that does nothing is dead where its conditions, before it and at its end, are one constant; left empty it can't be written.
   if (contains(*graph, jit::prim::Loop)) jit::ConstantPooling(graph);
   jit::EliminateDeadCode(graph);

@@ -1,6 +1,10 @@
 #include "plan/decided_branches.h"
 
+#include <algorithm>
+
+#include "graph/constants.h"
 #include "graph/graph_walk.h"
+#include "graph/raise_if.h"
 #include "graph/take_branch.h"
 #include "knowledge/deciding_rank.h"
 
@@ -10,20 +14,32 @@ namespace jit = torch::jit;
 
 namespace {
 
-bool may_raise(const jit::Node* condition) {
-  bool raises = false;
-  for (const jit::Block* branch : condition->blocks()) {
-    for_each_node(branch, [&raises](const jit::Node* node) { raises |= node->kind() == jit::prim::RaiseException; });
-  }
-  return raises;
+// A check, which may be what proves the rank.
+bool is_check(const jit::Node* condition) {
+  const auto branches = condition->blocks();
+  return std::any_of(branches.begin(), branches.end(), [](const jit::Block* branch) { return raises(branch); });
 }
 
 bool is_rank_condition(const jit::Node* node) {
-  return node->kind() == jit::prim::If && deciding_rank(node) && !may_raise(node);
+  return node->kind() == jit::prim::If && deciding_rank(node) && !is_check(node);
+}
+
+// Whether a branch that was taken makes this true or false, as it may make one value of a query and its key; nothing where it does not.
+std::optional<bool> decision(const jit::Value* condition) {
+  const jit::Node* node = condition->node();
+  if (node->kind() == jit::aten::__not__) {
+    const auto negated = constant_bool(node->input());
+    return negated ? std::optional<bool>(!*negated) : std::nullopt;
+  }
+  const bool asks = node->kind() == jit::aten::__is__ || node->kind() == jit::aten::__isnot__;
+  if (asks && node->input(0) == node->input(1)) return node->kind() == jit::aten::__is__;
+  return constant_bool(condition);
 }
 
 // The branch that every run takes; null where that is not proven.
 jit::Block* taken_branch(jit::Node* condition, const Ranks& ranks) {
+  if (condition->kind() != jit::prim::If) return nullptr;
+  if (const auto decided = decision(condition->input())) return condition->blocks().at(*decided ? 0 : 1);
   if (!is_rank_condition(condition)) return nullptr;
   const auto deciding = deciding_rank(condition);
   const auto rank = ranks.of(deciding->value, condition->owningBlock());
@@ -45,7 +61,9 @@ bool take_decided_branches(jit::Graph& graph, const Ranks& ranks) {
       if (condition == nullptr && taken_branch(node, ranks) != nullptr) condition = node;
     });
     if (condition == nullptr) return taken;
+    jit::Node* asks = condition->input()->node();
     take_branch(condition, taken_branch(condition, ranks));
+    if (!asks->hasUses() && !asks->hasSideEffects()) asks->destroy();
   }
 }
 

@@ -8,7 +8,8 @@
 // Formula     The affine is viewed as the value is. A size is a product of numbers and of sizes that are not known. What stands in front of the
 //             channels, on both sides, is equal as such a product, or else what begins with them is; then both sides describe the same elements
 //             from there on. A dimension of C channels becomes dimensions whose product is C, or the other way, together with as many of the
-//             dimensions beside it as it takes. One unknown size among known ones is what the known ones leave.
+//             dimensions beside it as it takes. One unknown size among known ones is what the known ones leave. Where the numbers that
+//             a view is given tell too little, as those of view(n, c * h * w), what reads it tells its sizes.
 // Conditions  before it: the value is its input, not what tells the sizes                                          operand_not_constant
 //             the sizes before and after can be matched in that way                                                sizes_unknown
 //             behind it: the rank before is known, or a linear layer makes the value and takes all of the channels sizes_unknown
@@ -97,6 +98,15 @@ class SizeReader {
     return sizes;
   }
 
+  // The sizes of what a view makes, where its readers tell more than `sizes`, which were read of what it is given.
+  Sizes as_read(const jit::Node* node, Sizes sizes) const {
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      const auto known = sizes[i].is_known() ? std::nullopt : known_.extents.of(node->output(), static_cast<int64_t>(i));
+      if (known && *known > 0) sizes[i] = {*known};
+    }
+    return sizes;
+  }
+
   // Those of unflatten, likewise.
   std::optional<Sizes> of_unflatten(const jit::Node* node, const Sizes& before) {
     const auto dimension = constant_dimension(node->namedInput("dim"), static_cast<int64_t>(before.size()));
@@ -122,9 +132,32 @@ class SizeReader {
       for (const int64_t number : *numbers) sizes.push_back({number});
       return sizes;
     }
-    if (list->node()->kind() != jit::prim::ListConstruct) return std::nullopt;
-    for (const jit::Value* element : list->node()->inputs()) sizes.push_back(of_number(element));
+    const jit::Node* node = list->node();
+    if (node->kind() == jit::aten::size || node->kind() == jit::aten::slice) return sizes_of_another(node);
+    if (node->kind() == jit::aten::add) {
+      auto first = listed(node->input(0));
+      const auto second = listed(node->input(1));
+      if (first && second) first->insert(first->end(), second->begin(), second->end());
+      return second ? first : std::nullopt;
+    }
+    if (node->kind() != jit::prim::ListConstruct) return std::nullopt;
+    for (const jit::Value* element : node->inputs()) sizes.push_back(of_number(element));
     return sizes;
+  }
+
+  // Those of x.shape or x.shape[:2].
+  std::optional<Sizes> sizes_of_another(const jit::Node* list) {
+    const bool part = list->kind() == jit::aten::slice;
+    const jit::Node* whole = part ? list->input(0)->node() : list;
+    if (whole->kind() != jit::aten::size || whole->inputs().size() != 1) return std::nullopt;
+    const auto rank = known_.ranks.of(whole->input());
+    if (!rank) return std::nullopt;
+    const Sizes all = of_value(whole->input(), *rank);
+    if (!part) return all;
+    const auto bounds = slice_bounds(list);
+    if (!bounds || constant_int(list->namedInput("step")) != 1) return std::nullopt;
+    const auto [first, last] = sliced_places(bounds->first, bounds->second, *rank);
+    return Sizes(all.begin() + first, all.begin() + last);
   }
 
   static std::optional<Size> rest_of(const Sizes& sizes, size_t open, const std::optional<Sizes>& whole) {
@@ -150,7 +183,11 @@ class SizeReader {
         const auto sizes = rank ? of_unflatten(node, of_value(node->input(0), *rank)) : std::nullopt;
         return sizes && dimension < static_cast<int64_t>(sizes->size()) ? sizes->at(dimension) : Size{1, {{value, dimension}}};
       }
-      if (is_one_of(node, {"permute", "transpose", "t"})) {
+      if (is_one_of(node, {"select"})) {
+        const auto selected = constant_dimension(node->input(1), known_.ranks.of(node->input(0)));
+        if (!selected) break;
+        dimension += dimension >= *selected ? 1 : 0;
+      } else if (is_one_of(node, {"permute", "transpose", "t"})) {
         const auto before = dimension_before(node, dimension, known_.ranks.of(value));
         if (!before) break;
         dimension = *before;
@@ -188,6 +225,8 @@ class SizeReader {
     if (node->kind() == jit::aten::floordiv || node->kind() == jit::aten::div) {
       const auto quotient = of_number(node->input(0)) / of_number(node->input(1));
       if (quotient && quotient->is_known()) return *quotient;
+    } else if (node->kind() == jit::aten::numel) {
+      if (const auto rank = known_.ranks.of(node->input())) return product(of_value(node->input(), *rank));
     } else if (node->kind() == jit::aten::mul) {
       return of_number(node->input(0)) * of_number(node->input(1));
     } else if (node->kind() == jit::aten::Int || node->kind().toQualString() == std::string_view("prim::NumToTensor")) {
@@ -344,7 +383,8 @@ Answer reshape_forward(const Site& site) {
   SizeReader reader(site.known);
   const Sizes before = reader.of_value(site.node->input(0), site.affine.rank());
   const auto after = is_unflatten(site.node) ? reader.of_unflatten(site.node, before) : reader.of_view(site.node, before);
-  const auto affine = after ? Matching(site.affine, before, *after).matched() : std::nullopt;
+  auto affine = after ? Matching(site.affine, before, *after).matched() : std::nullopt;
+  if (after && !affine) affine = Matching(site.affine, before, reader.as_read(site.node, *after)).matched();
   if (!affine) return not_matched(site);
   return to_output(site, *affine);
 }

@@ -15,6 +15,7 @@ Answer activation_backward(const Site& site);
 Answer activation_forward(const Site& site);
 Answer add_backward(const Site& site);
 Answer add_forward(const Site& site);
+Answer attention_backward(const Site& site);
 Answer attention_forward(const Site& site);
 Answer branch_backward(const Site& site);
 Answer cast_backward(const Site& site);
@@ -86,7 +87,7 @@ const std::vector<Rule>& rule_table() {
        {"aten::lstm.input", "aten::gru.input", "aten::rnn_tanh.input", "aten::rnn_relu.input"},
        nullptr,
        recurrent_forward},
-      {"attention", {"aten::_native_multi_head_attention"}, nullptr, attention_forward},
+      {"attention", {"aten::_native_multi_head_attention"}, attention_backward, attention_forward},
       {"norm", {"aten::batch_norm", "aten::instance_norm"}, norm_backward, norm_forward},
 
       // arithmetic

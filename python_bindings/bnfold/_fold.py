@@ -53,8 +53,8 @@ def fold(
     ``module``: a ScriptModule, the path of one, or an nn.Module, which is scripted first; in eval mode. It stays as it was.
 
     ``example_inputs``: a tensor, or a tuple of the arguments of forward. The folded module is compared with the original on them, and
-    their ranks tell which dimension a norm behind a linear layer works along: folded for [N, C] they may differ from those for
-    [N, L, C]. Without them, a folded module that depends on a rank nothing proves checks it, and raises torch.jit.Error for another one.
+    a run on them tells the rank of each value, and with it which dimension a norm behind a linear layer works along: folded for [N, C] they
+    may differ from those for [N, L, C]. Without them, a folded module that depends on a rank nothing proves checks it, and raises torch.jit.Error for another one.
 
     ``map_location``: the device that a file is loaded onto, as in ``"cpu"``; where it is not given, those that it was saved from.
 
@@ -74,7 +74,7 @@ def fold(
         settings["input_ranks"] = [value.dim() if isinstance(value, torch.Tensor) else None for value in arguments]
     original = script_module_from(module, map_location)
     with raised_as(Error):
-        raw_module, report = ops.fold_with_report(raw(original), json.dumps(settings))
+        raw_module, report = ops.fold_on_inputs(raw(original), json.dumps(settings), arguments or ())
     folded = wrapped(raw_module)
     remember_extra_files(folded, extra_files_of(original))
     compared = None if arguments is None else _compared(original, folded, arguments)

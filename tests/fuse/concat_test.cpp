@@ -152,6 +152,15 @@ TEST_F(Concatenations, KeepTheirOwnWhereAPartIsWritten) {
             0);
 }
 
+// Doubles have no steps, which would make channels_last memory: what comes out is contiguous, as in the original.
+TEST_F(Concatenations, KeepTheirOwnWhereNoStepMakesChannelsLast) {
+  Model model = dense(grown() + "return torch.conv2d(u, self.last.weight, self.last.bias)");
+  model.module.to(at::kDouble);
+  jit::Module optimized = optimize_for_inference(model.module, {x.to(at::kDouble)}).module;
+  EXPECT_EQ(count_nodes(optimized, "aten::cat"), 4);
+  EXPECT_TRUE(optimized.forward({x.to(at::kDouble)}).toTensor().is_contiguous());
+}
+
 TEST_F(Concatenations, KeepAListThatIsReadElsewhere) {
   EXPECT_EQ(concatenations(listed(" + float(len(l))")), 4);
 }

@@ -99,18 +99,19 @@ INSTANTIATE_TEST_SUITE_P(Joined, ExtentsOf,
                                            Case{"y.flatten(-3)", {unknown, unknown}},
                                            Case{"y.flatten(number)", {unknown, unknown}}));
 
-INSTANTIATE_TEST_SUITE_P(
-    Cut, ExtentsOf,
-    ::testing::Values(Case{"torch.constant_pad_nd(y, [1, 1])", {unknown, 4, unknown, unknown}},
-                      Case{"torch.constant_pad_nd(y, [0, 0, 0, 0, 0, 1])", {unknown, 5, unknown, unknown}},
-                      Case{"torch.constant_pad_nd(y, [number, 1])", {unknown, unknown, unknown, unknown}},
-                      Case{"y.narrow(2, 0, 1)", {unknown, 4, unknown, unknown}}, Case{"y[:, 1:]", {unknown, 3, unknown, unknown}},
-                      Case{"y[:, -3:-1]", {unknown, 2, unknown, unknown}},
-                      Case{"y[:, number:]", {unknown, unknown, unknown, unknown}},
-                      Case{"y[:, ::2]", {unknown, unknown, unknown, unknown}}, Case{"y[:, :, 0]", {unknown, 4, unknown}},
-                      Case{"y[0]", {4, unknown, unknown}}, Case{"y.select(number, 0)", {unknown, unknown, unknown}},
-                      Case{"y.narrow(-3, 0, 1)", {unknown, 1, unknown, unknown}},
-                      Case{"y.narrow(number, 0, 1)", {unknown, unknown, unknown, unknown}}));
+INSTANTIATE_TEST_SUITE_P(Cut, ExtentsOf,
+                         ::testing::Values(Case{"torch.constant_pad_nd(y, [1, 1])", {unknown, 4, unknown, unknown}},
+                                           Case{"torch.constant_pad_nd(y, [0, 0, 0, 0, 0, 1])", {unknown, 5, unknown, unknown}},
+                                           Case{"torch.constant_pad_nd(y, [number, 1])", {unknown, unknown, unknown, unknown}},
+                                           Case{"y.narrow(2, 0, 1)", {unknown, 4, unknown, unknown}},
+                                           Case{"y[:, 1:]", {unknown, 3, unknown, unknown}},
+                                           Case{"y[:, -3:-1]", {unknown, 2, unknown, unknown}},
+                                           Case{"y[:, number:]", {unknown, unknown, unknown, unknown}},
+                                           Case{"y[:, ::2]", {unknown, unknown, unknown, unknown}},
+                                           Case{"y[:, :, 0]", {unknown, 4, unknown}}, Case{"y[0]", {4, unknown, unknown}},
+                                           Case{"y.select(number, 0)", {unknown, unknown, unknown}},
+                                           Case{"y.narrow(-3, 0, 1)", {unknown, 1, unknown, unknown}},
+                                           Case{"y.narrow(number, 0, 1)", {unknown, unknown, unknown, unknown}}));
 
 INSTANTIATE_TEST_SUITE_P(Reduced, ExtentsOf,
                          ::testing::Values(Case{"torch.adaptive_avg_pool2d(y, [2, 5])", {unknown, 4, 2, 5}},
@@ -146,7 +147,7 @@ TEST(Extents, OfAValueWithoutABatchAreNotThoseOfOneWith) {
 }
 
 TEST(Extents, OfAReductionCountedFromTheBackNeedTheRank) {
-  EXPECT_EQ(Flattened("return torch.conv2d(x, self.conv.weight).view(x.size()).mean([-1], True)").sizes(4),
+  EXPECT_EQ(Flattened("return torch.conv2d(x, self.conv.weight).view(x.size()[number:]).mean([-1], True)").sizes(4),
             (Sizes{unknown, unknown, unknown, unknown}));
   EXPECT_EQ(Flattened("return torch.cat([y, y], 1).sum([-1], True)").sizes(4), (Sizes{unknown, 8, unknown, 1}));
   EXPECT_EQ(Flattened("return y.mean([], True)").sizes(4), (Sizes{1, 1, 1, 1}));

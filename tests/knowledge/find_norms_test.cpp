@@ -234,7 +234,7 @@ Model written_out(const std::string& expression, at::ScalarType dtype_of_m = at:
       fmt::format("y = {}\n"
                   "m, v = self.m.view(1, -1, 1, 1), self.v.reshape(1, 4, 1, 1)\n"
                   "w, b = self.w[None, :, None, None], self.b.unsqueeze(-1).unsqueeze(-1)\n"
-                                   "z = y - m\n"
+                  "z = y - m\n"
                   "return {}",
                   conv("conv", "x"), expression));
 }

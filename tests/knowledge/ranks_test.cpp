@@ -413,6 +413,8 @@ TEST_F(RankBehind, IsKnown) {
       {"y = x.movedim(1, 2)[:, :, 0]", 4},
       {"y = x.mean([1], True).squeeze(1)", 4},
       {"y = torch.adaptive_avg_pool1d(x, [1]).squeeze(-1)", 5},
+      {"y = torch.adaptive_avg_pool1d(x, [1]).squeeze()", 5},
+      {"y = x.mean([1], True).squeeze()", 4},
       {"y = x[:, 0]\nif bool(x.sum() > 0):\n  y = x.mean([1])", 4},
       {"y = x\nif x.dim() == 3:\n  y = x.mean([1])", 4},
       {"y = x\nif x.dim() != 2:\n  y = x.mean([1])", 4},
@@ -433,6 +435,7 @@ TEST_F(RankBehind, IsUnknown) {
   const std::vector<std::pair<std::string, int64_t>> all = {
       {"y = x.mean([1], True).squeeze(x.size(2) - 3)", 4},
       {"y = x[:, :1].squeeze()", 4},
+      {"y = torch.adaptive_avg_pool1d(x, [x.size(2) - 3]).squeeze(-1)", 5},
       {"y = torch.einsum('...ij -> ...j', [x])", 4},
       {"y = x[:, 0]\nif bool(x.sum() > 1e9):\n  y = x", 4},
   };

@@ -1204,3 +1204,85 @@ def test_self_attention_in_one_step(batch, needs_weights):
         assert_folded(result)
         assert relative_error(model(x), result.module(x)) < EXACT
         assert_kept(bnfold.fold(torch.jit.trace(prepared(Attention(alone=False), (x,)), (x,), check_trace=False)), "value_from_graph_input")
+
+
+@pytest.mark.parametrize("needs_weights", [True, False])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_scripted_self_attention(batch, needs_weights):
+    # Its fast path is one step, its slow path a linear layer. Which one a run takes depends on gradients and autocast.
+    model = prepared(Attention(needs_weights), (double(3, 5, 8),))
+    x = double(batch, 5, 8)
+    result = bnfold.fold(torch.jit.script(model))
+    assert_folded(result)
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            assert relative_error(model(x).detach(), result.module(x).detach()) < EXACT
+    kept = bnfold.fold(torch.jit.script(prepared(Attention(alone=False), (x,)))).report.kept
+    assert [norm.reason for norm in kept] == ["value_from_graph_input"]
+
+
+class NormBehindAttention(nn.Module):
+    def __init__(self, normalized: int = 0):
+        super().__init__()
+        self.first, self.attention, self.norm = nn.BatchNorm1d(8), nn.MultiheadAttention(8, 2), nn.BatchNorm1d(8 if normalized == 0 else 5)
+        self.normalized = normalized
+
+    def forward(self, x):
+        y = self.first(x).permute(2, 0, 1)
+        y, weights = self.attention(y, y, y)
+        if self.normalized == 0:
+            return self.norm(y.permute(1, 2, 0))
+        assert weights is not None
+        return self.norm(weights)
+
+
+@both_spellings
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_norm_behind_attention(spelling):
+    # The result is an element of a tuple that conditions return.
+    for batch in (1, 3):
+        inputs = (double(batch, 8, 5),)
+        assert_folds(prepared(NormBehindAttention(), (double(3, 8, 5),)), inputs, spelling=spelling)
+    model = prepared(NormBehindAttention(normalized=1), (double(3, 8, 5),))
+    report = bnfold.fold(zoo.to_torchscript(model, inputs, spelling)).report
+    assert [norm.name for norm in report.kept] == ["norm"]
+
+
+# ---- ranks that a run of the example tells
+
+
+class BehindAnyOperator(nn.Module):
+    """No rule knows what these do to ranks."""
+
+    def __init__(self, takes_last: bool):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(4, 5), nn.BatchNorm1d(5)
+        self.takes_last = takes_last
+        self.register_buffer("runs", torch.zeros(1, dtype=torch.float64))
+
+    def forward(self, x, shift: float = 0.5):
+        self.runs += 1
+        y = torch.cummax(x, 1)[0] + shift
+        if self.takes_last:
+            y = y.unfold(1, 1, 1)[:, -1].squeeze()
+        return self.norm(self.linear(y))
+
+
+def test_an_example_tells_the_ranks_behind_any_operator():
+    inputs = (double(3, 5, 4),)
+    model = prepared(BehindAnyOperator(takes_last=True), inputs)
+    runs = float(model.runs)
+    module = torch.jit.script(model)
+    for result in (bnfold.fold(module), bnfold.fold(module, inputs)):
+        assert_folded(result)
+    assert bnfold.report_of(bnfold.optimize_for_inference(module, inputs)).kept == ()
+    assert float(model.runs) == runs
+    for batch in (2, 7):
+        x = double(batch, 5, 4)
+        assert relative_error(model(x), result.module(x)) <= EXACT
+
+
+def test_an_example_tells_that_a_norm_works_along_another_dimension():
+    inputs = (double(3, 5, 4),)
+    model = prepared(BehindAnyOperator(takes_last=False), inputs)
+    assert_kept(bnfold.fold(torch.jit.script(model), inputs), "affine_varies_elsewhere")

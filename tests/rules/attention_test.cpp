@@ -44,5 +44,32 @@ TEST_F(AttentionRule, DeclinesChannelsThatAreNotItsInputs) {
                  Reason::affine_varies_elsewhere, "channels");
 }
 
+// The norm of what the attention returns at `place`, and of `end` behind that.
+Model behind_attention(int place, const std::string& end, int64_t channels) {
+  Model model;
+  model.norm("norm", channels).layer("project", {12, 4}, 12).layer("out", {4, 4}, 4);
+  return model.forward(fmt::format(
+      "y = torch._native_multi_head_attention(x, x, x, 4, 2, self.project.weight, self.project.bias, self.out.weight, "
+      "self.out.bias)[{}]{}\nreturn {}",
+      place, end, batch_norm("norm", "y")));
+}
+
+TEST_F(AttentionRule, TakesANormBehindItIntoTheProjectionOfItsResult) {
+  for (const int64_t batch : {1, 3}) {
+    const at::Tensor y = at::randn({batch, 5, 4}, at::kDouble);
+    expect_folded(behind_attention(0, ".transpose(1, 2)", 4).module, {y}, "norm", "out", with_rank(3));
+  }
+}
+
+TEST_F(AttentionRule, DeclinesANormAlongTheSequence) {
+  expect_kept(behind_attention(0, "", 5).module, {at::randn({3, 5, 4}, at::kDouble)}, "norm", Reason::affine_varies_elsewhere, "",
+              with_rank(3));
+}
+
+TEST_F(AttentionRule, DeclinesANormOfTheWeightsOfTheValues) {
+  expect_kept(behind_attention(1, ".permute([0, 2, 1])", 5).module, {at::randn({3, 5, 4}, at::kDouble)}, "norm",
+              Reason::operator_not_affine, "softmax", with_rank(3));
+}
+
 }  // namespace
 }  // namespace bnfold::test

@@ -81,6 +81,17 @@ TEST_F(ConcatRule, DeclinesAListThatIsBuiltElsewhere) {
               Reason::list_not_visible, "elsewhere");
 }
 
+TEST_F(ConcatRule, SeesWhatIsAddedToAListAtOnce) {
+  for (const char* statements : {"y += [v]", "y.extend([v])"}) {
+    expect_folded(behind(fmt::format("[u]\n{}\ny = torch.cat(y, 1)", statements)).module, {x}, "norm", "conv2, conv1");
+  }
+}
+
+TEST_F(ConcatRule, DeclinesWhatIsAddedOfAListThatOthersRead) {
+  expect_kept(behind("[u]\nl = [v]\nif bool(x.sum() > -1000):\n  l[0] = v * 2\ny += l\ny = torch.cat(y, 1)").module, {x}, "norm",
+              Reason::list_not_visible, "elsewhere");
+}
+
 TEST_F(ConcatRule, DeclinesADimensionThatIsComputed) {
   expect_kept(behind("torch.cat([u, v], x.dim() - 3)").module, {x}, "norm", Reason::operand_not_constant, "dimension");
 }

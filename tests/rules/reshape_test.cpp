@@ -182,11 +182,29 @@ TEST_F(ReshapeRule, RepeatsTheAffineAsOftenAsALayerBehindTells) {
         fmt::format("y = torch.sigmoid({})\ny = {}\nreturn torch.linear({}, self.linear.weight, self.linear.bias)",
                     conv("conv", "x"), batch_norm("norm", "y"), view));
   };
-  for (const char* view : {"y.view(y.size(0), -1)", "torch.dropout(y.reshape(x.size(0), -1), 0.5, False)"}) {
+  for (const char* view : {"y.view(y.size(0), -1)", "torch.dropout(y.reshape(x.size(0), -1), 0.5, False)", "y.view(len(x), -1)",
+                           "y.view(y.size(0), y.size(1) * y.size(2) * y.size(3))", "y.view(-1, y[0].numel())"}) {
     expect_folded(classifier(view, 108).module, {image}, "norm", "linear");
   }
   expect_folded(classifier("y.permute([0, 2, 3, 1]).reshape(y.size(0), -1)", 108).module, {image}, "norm", "linear");
-  expect_stopped(classifier("y.reshape(-1, 54)", 54).module, {image}, "norm", "forward", Reason::sizes_unknown, "matched");
+  for (const char* view :
+       {"y.reshape(-1, 54)", "y.view(-1, y[0].numel() // 2)", "y.view(2 * y.size(0), y.size(1) * y.size(2) * 3)"}) {
+    expect_stopped(classifier(view, 54).module, {image}, "norm", "forward", Reason::sizes_unknown, "matched");
+  }
+}
+
+TEST_F(ReshapeRule, ReadsTheSizesOfAnotherValue) {
+  expect_folded(behind_conv("y.flatten(2).view(y.shape)", 4).module, {image}, "norm", "conv", with_rank(4));
+  expect_folded(behind_conv("y.view(y.shape[:2] + [-1]).permute([0, 1, 2])", 4).module, {image}, "norm", "conv", with_rank(4));
+  expect_folded(behind_conv("torch.adaptive_avg_pool2d(y, [1, 1]).view(y.shape[:2])", 4).module, {image}, "norm", "conv",
+                with_rank(4));
+}
+
+TEST_F(ReshapeRule, DeclinesTheSizesOfAPartOfAnotherValue) {
+  expect_kept(behind_conv("y.view(y.shape[2:] + [4, -1]).permute([3, 2, 0, 1])", 4).module, {image}, "norm",
+              Reason::sizes_unknown, "matched", with_rank(4));
+  expect_kept(behind_conv("y.flatten(2).view(y.shape[x.dim() - 4:]).permute([0, 1, 2, 3])", 4).module, {image}, "norm",
+              Reason::sizes_unknown, "matched", with_rank(4));
 }
 
 TEST_F(ReshapeRule, FlattensOnePixel) {

@@ -51,8 +51,27 @@ TEST_F(SqueezeRule, DeclinesADimensionThatMayBeLonger) {
                  Reason::sizes_unknown, "another size than 1", with_rank(3));
 }
 
-TEST_F(SqueezeRule, DeclinesToDropEveryDimensionOfSizeOne) {
-  expect_kept(behind_conv(pooled + ".squeeze()").module, {x}, "norm", Reason::operand_not_constant, "dimension");
+TEST_F(SqueezeRule, DeclinesToDropEveryDimensionOfSizeOneWhereTheBatchMayBeOne) {
+  expect_kept(behind_conv(pooled + ".squeeze()").module, {x}, "norm", Reason::sizes_unknown, "a batch of one");
+  expect_stopped(before_linear(pooled + ".squeeze()").module, {x}, "norm", "forward", Reason::sizes_unknown, "a batch of one",
+                 with_rank(4));
+}
+
+TEST_F(SqueezeRule, DropsEveryDimensionOfSizeOneWhereAllSizesAreKnown) {
+  expect_folded(before_linear("torch.adaptive_avg_pool2d(y, [1, 5]).mean([0], True).squeeze().t()").module, {x}, "norm", "linear",
+                with_rank(4));
+  expect_folded(behind_conv("torch.adaptive_avg_pool2d(y, [3, 5]).mean([0], True).squeeze().permute([1, 0, 2])").module, {x},
+                "norm", "conv", with_rank(4));
+}
+
+// permute tells that a dimension is gone, which has size 1 then. Of a batch an example may tell the same, which other runs have not.
+TEST_F(SqueezeRule, DropsADimensionThatIsGoneBehindIt) {
+  const at::Tensor narrow = at::randn({2, 3, 6, 1}, at::kDouble);
+  expect_folded(before_linear("y.squeeze(3).permute([0, 2, 1])").module, {narrow}, "norm", "linear", with_rank(4));
+  expect_folded(behind_conv("y.squeeze(3).permute([0, 1, 2])").module, {at::randn({2, 3, 6, 3}, at::kDouble)}, "norm", "conv",
+                with_rank(4));
+  expect_stopped(before_linear("y.squeeze(0).permute([1, 2, 0])").module, {at::randn({1, 3, 6, 6}, at::kDouble)}, "norm",
+                 "forward", Reason::sizes_unknown, "another size than 1", with_rank(4));
 }
 
 TEST_F(SqueezeRule, DeclinesADimensionThatIsComputed) {

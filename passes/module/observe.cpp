@@ -1,6 +1,11 @@
-#include "fuse/observe.h"
+#include "module/observe.h"
 
 #include <torch/csrc/jit/runtime/interpreter.h>
+
+#include <exception>
+
+#include "graph/graph_walk.h"
+#include "module/trial_run.h"
 
 namespace bnfold {
 
@@ -33,7 +38,36 @@ void return_sizes(jit::Graph& graph, const std::vector<jit::Value*>& values) {
   }
 }
 
+// A trace knows the dtype beside the rank.
+void forget_rank(jit::Value* value) {
+  const auto type = value->type()->cast<c10::TensorType>();
+  if (type && type->dim() && !type->scalarType()) value->setType(c10::TensorType::get());
+}
+
 }  // namespace
+
+ObservedRanks::ObservedRanks(jit::Graph& graph, const jit::Module& module, const std::vector<c10::IValue>& inputs)
+    : graph_(graph) {
+  if (inputs.empty()) return;
+  const RandomState random;
+  try {
+    const jit::Module copy = copy_to_run(module);
+    std::vector<c10::IValue> arguments = arguments_to_run(copy, inputs);
+    arguments.insert(arguments.begin(), copy._ivalue());
+    for (const auto& [value, sizes] : observe(graph, arguments)) {
+      const auto type = value->type()->expect<c10::TensorType>();
+      if (!type->dim()) const_cast<jit::Value*>(value)->setType(type->withDim(sizes.size()));
+    }
+  } catch (const std::exception&) {
+  }
+}
+
+ObservedRanks::~ObservedRanks() {
+  for (jit::Value* input : graph_.inputs()) forget_rank(input);
+  for_each_node(graph_.block(), [](jit::Node* node) {
+    for (jit::Value* output : node->outputs()) forget_rank(output);
+  });
+}
 
 Observations observe(const jit::Graph& graph, const std::vector<c10::IValue>& inputs) {
   const std::shared_ptr<jit::Graph> copy = const_cast<jit::Graph&>(graph).copy();

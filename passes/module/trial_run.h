@@ -1,0 +1,32 @@
+// What a run of a module on example inputs must not change: the module, the inputs, and the random numbers of its caller.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <torch/csrc/jit/api/module.h>
+
+#include <vector>
+
+namespace bnfold {
+
+// Puts the random generators back into the state they were in.
+class RandomState {
+ public:
+  RandomState();
+  ~RandomState();
+
+  RandomState(const RandomState&) = delete;
+  RandomState& operator=(const RandomState&) = delete;
+
+ private:
+  std::vector<at::Generator> generators_;
+  std::vector<at::Tensor> states_;
+};
+
+// Copies a module but for parameters that nothing writes: running it may count, cache or train, and others may run the one that came in
+// meanwhile.
+torch::jit::Module copy_to_run(const torch::jit::Module& module);
+
+// What forward of `module` is called with, self left out: copies of `inputs`, and the default values of what they leave out.
+std::vector<c10::IValue> arguments_to_run(const torch::jit::Module& module, const std::vector<c10::IValue>& inputs);
+
+}  // namespace bnfold
