@@ -65,7 +65,7 @@ bool reads_metadata_only(const jit::Use& use) {
       "aten::dim",        "aten::size",         "aten::len",           "aten::numel",      "aten::is_floating_point",
       "aten::is_complex", "prim::dtype",        "prim::device",        "prim::layout",     "prim::is_cuda",
       "prim::is_sparse",  "prim::is_quantized", "prim::requires_grad", "aten::zeros_like", "aten::ones_like",
-      "aten::empty_like"};
+      "aten::empty_like", "aten::_assert_tensor_metadata"};
   static const std::unordered_set<std::string> by_second = {"aten::reshape_as", "aten::view_as", "aten::expand_as", "aten::to",
                                                             "aten::type_as"};
   const std::string kind = use.user->kind().toQualString();
