@@ -1,6 +1,5 @@
 #include "exported/archive.h"
 
-#include <caffe2/serialize/crc_alt.h>
 #include <caffe2/serialize/inline_container.h>
 #include <fmt/format.h>
 
@@ -91,7 +90,7 @@ ExportedArchive::Records undamaged_records(const std::string& path, std::istream
   ExportedArchive::Records records;
   for (const std::string& name : archive.getAllRecords()) {
     auto content = std::make_shared<const std::string>(content_of(archive, name));
-    if (crc32_fast(content->data(), content->size()) != checksums.at(name)) fail<LoadError>(path, kDamaged);
+    if (checksum_of(*content) != checksums.at(name)) fail<LoadError>(path, kDamaged);
     records.emplace_back(name, std::move(content));
   }
   return records;

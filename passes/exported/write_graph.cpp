@@ -156,8 +156,8 @@ class Writer {
   // ---- what nobody reads any more
 
   void remove_unread() {
-    const auto nodes = read_.graph().nodes();
-    std::vector<jit::Node*> all(nodes.begin(), nodes.end());
+    std::vector<jit::Node*> all;
+    for (jit::Node* node : read_.graph().nodes()) all.push_back(node);
     for (auto node = all.rbegin(); node != all.rend(); ++node) {
       if (is_unread(*node)) (*node)->destroy();
     }

@@ -1,6 +1,5 @@
 // Reads a TorchScript file that is whole, and says of every other one what it is.
 #include <ATen/Context.h>
-#include <caffe2/serialize/crc_alt.h>
 #include <caffe2/serialize/inline_container.h>
 #include <fmt/ranges.h>
 #include <torch/csrc/jit/serialization/import.h>
@@ -60,7 +59,7 @@ FileContent undamaged_content(const std::string& path, std::istream& file, caffe
   std::set<std::string> devices;
   for (const std::string& record : archive.getAllRecords()) {
     std::string content = content_of(archive, record);
-    if (crc32_fast(content.data(), content.size()) != checksums.at(record)) fail<LoadError>(path, kDamaged);
+    if (checksum_of(content) != checksums.at(record)) fail<LoadError>(path, kDamaged);
     if (record == "data.pkl" || record == "constants.pkl") add_devices(content, devices);
     if (record.rfind(kExtra, 0) == 0) known.extra_files.emplace(record.substr(kExtra.size()), std::move(content));
   }
