@@ -281,9 +281,12 @@ ExportedProgram load_exported(const std::string& path) {
     program.json = archive->program();
     program.tensors = archive->tensors();
     program.archive = std::move(archive);
+    exported::reading([&program] { return exported::read_graph(exported::parsed_program(program.json), program.tensors); });
     return program;
   } catch (const LoadError&) {
     throw;
+  } catch (const Error& error) {
+    fail<LoadError>(path, error.what());
   } catch (const Json::exception&) {
     fail<LoadError>(path, kDamaged);
   } catch (const std::out_of_range&) {

@@ -1,12 +1,9 @@
 // The pipeline for exported programs.
 #include <fmt/format.h>
 
-#include <stdexcept>
-
 #include "bnfold/exported.h"
 #include "drawing.h"
 #include "exported/json.h"
-#include "exported/no_grad.h"
 #include "exported/read_graph.h"
 #include "exported/write_graph.h"
 #include "fold_graph.h"
@@ -20,41 +17,17 @@ using exported::Json;
 
 namespace {
 
-constexpr int64_t kSchema = 8;
-
 void require_options_of_a_program(const Options& options) {
   if (!options.preserved_attributes.empty()) throw Error("an exported program has one method; preserved_attributes is for modules");
   if (!options.input_ranks.empty()) throw Error("an exported program tells its ranks itself; input_ranks is for modules");
 }
 
-void require_known_schema(const Json& program) {
-  const Json& version = program.at("schema_version");
-  const auto major = version.at("major").get<int64_t>();
-  if (major == kSchema) return;
-  throw Error(fmt::format("the program is written in schema {}.{} of torch.export, and this reads {}; export it with a PyTorch that writes that",
-                          major, version.at("minor").get<int64_t>(), kSchema));
-}
-
-// Whatever is missing in it.
-template <typename Read>
-auto reading(const Read& read) try {
-  return read();
-} catch (const Json::exception& error) {
-  throw Error(fmt::format("this is no program that torch.export wrote: {}", error.what()));
-} catch (const std::out_of_range& error) {
-  throw Error(fmt::format("this is no program that torch.export wrote: {}", error.what()));
-}
-
 exported::ProgramGraph read_again(const ExportedProgram& program) {
-  Json json = Json::parse(program.json);
-  exported::inline_grad_regions(json);
-  return exported::read_graph(json, program.tensors);
+  return exported::read_graph(exported::parsed_program(program.json), program.tensors);
 }
 
 ExportedFoldResult folded(const ExportedProgram& program, const Options& options) {
-  Json json = Json::parse(program.json);
-  require_known_schema(json);
-  exported::inline_grad_regions(json);
+  Json json = exported::parsed_program(program.json);
   const exported::ProgramGraph read = exported::read_graph(json, program.tensors);
   Report report;
   report.before = measure(read.program.module, read.program.methods);
@@ -76,11 +49,11 @@ ExportedFoldResult folded(const ExportedProgram& program, const Options& options
 ExportedFoldResult fold(const ExportedProgram& program, const Options& options) {
   const PlainMode plain;
   require_options_of_a_program(options);
-  return reading([&] { return folded(program, options); });
+  return exported::reading([&] { return folded(program, options); });
 }
 
 std::string to_graphviz(const ExportedProgram& original, const ExportedFoldResult& result) {
-  return reading([&] { return drawn(read_again(original).program, read_again(result.program).program, result.report); });
+  return exported::reading([&] { return drawn(read_again(original).program, read_again(result.program).program, result.report); });
 }
 
 }  // namespace bnfold

@@ -8,6 +8,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "exported/no_grad.h"
 #include "exported/targets.h"
 #include "graph/memory.h"
 #include "graph/module_places.h"
@@ -234,6 +235,7 @@ class Reader {
     if (made == nullptr) made = norm_node(node, record);
     if (made == nullptr) made = operator_node(node, record);
     if (made == nullptr) made = opaque_node(node, record);
+    if (made->kind() != jit::aten::batch_norm) list_hidden_norms(node, node.at("target").get<std::string>(), "");
     const auto [file, line] = place_of(text_in(node, "stack_trace"));
     auto source = line == 0 ? std::make_shared<jit::Source>("") : std::make_shared<jit::Source>("", file, line);
     made->setSourceRange(jit::SourceRange(source, 0, 0));
@@ -341,18 +343,48 @@ class Reader {
     for (const Json& input : node.at("inputs")) {
       for_each_name(input.at("arg"), [&](const Json& name) { inputs.push_back(value(name.get<std::string>())); });
     }
-    const auto target = node.at("target").get<std::string>();
-    list_hidden_norms(node, target, "");
-    return graph_->insertNode(graph_->create(opaque_kind(target), inputs, record.results.size()));
+    const c10::Symbol kind = opaque_kind(node.at("target").get<std::string>(), may_write(node));
+    return graph_->insertNode(graph_->create(kind, inputs, record.results.size()));
   }
 
-  // Of an opaque node and of the regions in it.
+  // Whether it, or something in its regions, may write into what it reads.
+  static bool may_write(const Json& node) {
+    static const std::unordered_set<std::string> regions = {
+        "torch.ops.higher_order.cond", "torch.ops.higher_order.while_loop", "torch.ops.higher_order.wrap_with_autocast",
+        "torch.ops.higher_order.wrap_with_set_grad_enabled"};
+    const auto target = node.at("target").get<std::string>();
+    if (number_operator(target)) return false;
+    const Json& inputs = node.at("inputs");
+    if (regions.count(target) != 0) {
+      return std::any_of(inputs.begin(), inputs.end(), [](const Json& input) {
+        if (!input.at("arg").contains("as_graph")) return false;
+        const Json& nodes = input.at("arg").at("as_graph").at("graph").at("nodes");
+        return std::any_of(nodes.begin(), nodes.end(), may_write);
+      });
+    }
+    const c10::FunctionSchema* schema = schema_of(target);
+    return schema == nullptr || schema->is_mutable() || (target.find("_norm") != std::string::npos && writes_statistics(node));
+  }
+
+  // No schema says so.
+  static bool writes_statistics(const Json& norm) {
+    const Json no{{"as_bool", false}};
+    const Json& inputs = norm.at("inputs");
+    const auto says_no = [&no](const Json& input) {
+      return (input.at("name") == "training" || input.at("name") == "use_input_stats") && input.at("arg") == no;
+    };
+    const bool has_statistics = norm.at("target").get<std::string>().find("batch_norm") != std::string::npos ||
+                                norm.at("target").get<std::string>().find("instance_norm") != std::string::npos;
+    return has_statistics && norm.at("target") != kDecomposedNorm && std::none_of(inputs.begin(), inputs.end(), says_no);
+  }
+
+  // Of a node that is no norm to the fold, and of the regions in it.
   void list_hidden_norms(const Json& node, const std::string& target, const std::string& region) {
     if (is_norm(target)) result_.hidden.push_back(hidden_norm(node, target, region));
     for (const Json& input : node.at("inputs")) {
       if (!input.at("arg").contains("as_graph")) continue;
       for (const Json& inner : input.at("arg").at("as_graph").at("graph").at("nodes")) {
-        list_hidden_norms(inner, inner.at("target").get<std::string>(), opaque_kind(target).toUnqualString());
+        list_hidden_norms(inner, inner.at("target").get<std::string>(), target.substr(target.rfind('.') + 1));
       }
     }
   }
@@ -500,6 +532,19 @@ jit::Module module_of(const Json& signature, const Tensors& tensors) {
     if (found != tensors.end() && found->second.defined()) modules.add(found->first, found->second, kind_of(spec) != "parameter");
   }
   return modules.root();
+}
+
+Json parsed_program(const std::string& text) {
+  constexpr int64_t known = 8;
+  Json program = Json::parse(text);
+  const Json& version = program.at("schema_version");
+  const auto major = version.at("major").get<int64_t>();
+  if (major != known) {
+    throw Error(fmt::format("the program is written in schema {}.{} of torch.export, and this reads {}; export it with a PyTorch that writes that",
+                            major, version.at("minor").get<int64_t>(), known));
+  }
+  inline_grad_regions(program);
+  return program;
 }
 
 ProgramGraph read_graph(const Json& program, const Tensors& tensors) {

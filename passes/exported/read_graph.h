@@ -5,12 +5,16 @@
 // a fold makes in the place of a node inherits it, and so belongs to the node of the JSON.
 #pragma once
 
+#include <fmt/format.h>
 #include <torch/csrc/jit/frontend/source_range.h>
 
+#include <exception>
+#include <stdexcept>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "bnfold/bnfold.h"
 #include "bnfold/report.h"
 #include "exported/json.h"
 #include "graph/program.h"
@@ -45,7 +49,25 @@ torch::jit::Module module_of(const Json& signature, const Tensors& tensors);
 // The dotted name of the tensor that an input stands for, empty where it is none.
 std::string path_of(const Json& input_spec);
 
+// The JSON of a program, with its regions without gradients inlined. Throws Error where it is written in another schema.
+Json parsed_program(const std::string& text);
+
 // Throws nlohmann's exceptions and std::out_of_range where `program` is none.
 ProgramGraph read_graph(const Json& program, const Tensors& tensors);
+
+// What `read` returns, or an Error where something is missing in the program that it reads.
+template <typename Read>
+auto reading(const Read& read) {
+  const auto refuse = [](const std::exception& error) {
+    return Error(fmt::format("this is no program that torch.export wrote: {}", error.what()));
+  };
+  try {
+    return read();
+  } catch (const Json::exception& error) {
+    throw refuse(error);
+  } catch (const std::out_of_range& error) {
+    throw refuse(error);
+  }
+}
 
 }  // namespace bnfold::exported

@@ -86,10 +86,10 @@ std::optional<c10::Symbol> number_operator(const std::string& target) {
   return found == operators.end() ? std::nullopt : std::optional<c10::Symbol>(found->second);
 }
 
-c10::Symbol opaque_kind(const std::string& target) {
+c10::Symbol opaque_kind(const std::string& target, bool writes) {
   const std::vector<std::string> parts = parts_of(target);
   const bool is_region = parts.size() == 4 && parts[2] == "higher_order";
-  if (is_region) return c10::Symbol::fromQualString("higher_order::" + parts[3]);
+  if (is_region) return c10::Symbol::fromQualString((writes ? "opaque::" : "higher_order::") + parts[3]);
   std::string name = names_operator(parts) ? parts[2] + "." + parts[3] : target;
   std::replace(name.begin(), name.end(), ':', '_');
   return c10::Symbol::fromQualString("opaque::" + name);

@@ -22,8 +22,9 @@ std::string target_of(const c10::FunctionSchema& schema);
 // with numbers in another way, or not at all.
 std::optional<c10::Symbol> number_operator(const std::string& target);
 
-// A kind for the node of a target that no rule speaks for, which is that of no operator: "higher_order::cond", "opaque::torchvision.nms".
-c10::Symbol opaque_kind(const std::string& target);
+// A kind for the node of a target that no rule speaks for, which is that of no operator: "opaque::torchvision.nms", or "higher_order::cond"
+// for a region that writes into nothing.
+c10::Symbol opaque_kind(const std::string& target, bool writes = true);
 
 // Nothing where this LibTorch has none of that number.
 std::optional<at::ScalarType> dtype_of(int64_t number);

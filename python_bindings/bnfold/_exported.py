@@ -90,6 +90,7 @@ def _is_plain(value: Any) -> bool:
 def _state_of(serialized: Any, program: ExportedProgram, folded: dict[str, torch.Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state and the constants of the folded program; what did not change is what it was."""
     old = {**program.constants, **program.state_dict}
+    copies = _copies_of_buffers(program, old)
     was_read = {spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
     state = {name: value for name, value in program.state_dict.items() if name not in was_read}
     constants = {name: value for name, value in program.constants.items() if name not in was_read or not isinstance(value, torch.Tensor)}
@@ -101,10 +102,20 @@ def _state_of(serialized: Any, program: ExportedProgram, folded: dict[str, torch
         new = folded.get(name)
         if new is not None and (value is None or not _is_same(value, new)):
             value = torch.nn.Parameter(new.detach(), new.requires_grad) if spec.type == "parameter" else new.detach()
+        else:
+            value = copies.get(name, value)
         lasts = spec.type == "parameter" or (spec.type == "buffer" and spec.value.persistent)
         (state if lasts else constants)[name] = value
     order = {name: place for place, name in enumerate(program.state_dict)}
     return dict(sorted(state.items(), key=lambda item: order.get(item[0], len(order)))), constants
+
+
+def _copies_of_buffers(program: ExportedProgram, old: dict[str, Any]) -> dict[str, Any]:
+    """Both programs may write them. Those that lie in one memory do so afterwards; what lies in the memory of a parameter stays there."""
+    parameters = {old[name].untyped_storage().data_ptr() for name in program.graph_signature.parameters if _is_plain(old[name])}
+    buffers = {name: old[name] for name in program.graph_signature.buffers if _is_plain(old[name])}
+    own = {name: value for name, value in buffers.items() if value.untyped_storage().data_ptr() not in parameters}
+    return copy.deepcopy(own)
 
 
 def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
