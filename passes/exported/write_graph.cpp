@@ -361,7 +361,19 @@ class Writer {
     for (size_t i = 0; i < node->inputs().size(); ++i) {
       if (!record.arguments.at(i).empty()) rewrite(json.at("inputs"), record.arguments[i], node, i, record.inputs.at(i));
     }
+    if (has_tensor_for_number(json.at("target").get<std::string>(), node)) json.at("target") = target_of(node->schema());
     return json;
+  }
+
+  // A number that became a tensor makes another overload of the operator.
+  static bool has_tensor_for_number(const std::string& target, const jit::Node* node) {
+    const c10::FunctionSchema* schema = schema_of(target);
+    if (schema == nullptr || schema->arguments().size() != node->inputs().size()) return false;
+    for (size_t i = 0; i < node->inputs().size(); ++i) {
+      const bool is_tensor = node->input(i)->type()->kind() == c10::TypeKind::TensorType;
+      if (is_tensor && schema->arguments()[i].type()->kind() == c10::TypeKind::NumberType) return true;
+    }
+    return false;
   }
 
   // The argument `name` of a node, where it is another one now.

@@ -1,8 +1,7 @@
 // Which values of a graph may share memory, and who writes into it.
 //
 // One analysis for values, parameters, buffers, lists, dicts and inputs. What an operator does to memory stands in the operator table; what
-// is not listed there may return any of its inputs, and what is no operator of LibTorch may write into them, but for regions of exported
-// programs that don't. Values that may share memory
+// is not listed there may return any of its inputs, and what is no operator of LibTorch may write into them. Values that may share memory
 // form a class. In the class of the outside are the inputs of the graph, of which two may be one tensor, what tasks see, and whatever
 // can't be followed.
 #pragma once

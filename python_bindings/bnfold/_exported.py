@@ -55,7 +55,7 @@ def fold_program(program: ExportedProgram, options: str) -> tuple[ExportedProgra
         text, folded, report = ops.fold_exported(artifact.exported_program.decode(), tensors, options)
     serialized = _bytes_to_dataclass(schema.ExportedProgram, text.encode())
     state, constants = _state_of(serialized, program, dict(folded))
-    result = ExportedProgramDeserializer().deserialize(serialized, state, constants, copy.deepcopy(program.example_inputs))
+    result = ExportedProgramDeserializer().deserialize(serialized, state, constants, program.example_inputs)
     return result, Report.from_json(report)
 
 

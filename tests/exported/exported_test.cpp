@@ -14,10 +14,12 @@
 #include "exported/read_graph.h"
 #include "exported/targets.h"
 
-namespace bnfold {
-namespace {
+namespace bnfold::test {
 
 using exported::Json;
+
+namespace {
+
 
 Json tensor(const std::string& name) {
   return {{"as_tensor", {{"name", name}}}};
@@ -120,7 +122,7 @@ Json nodes_of(const ExportedFoldResult& result) {
   return Json::parse(result.program.json).at("graph_module").at("graph").at("nodes");
 }
 
-TEST(Exported, a_norm_is_folded_into_the_same_json) {
+TEST(Exported, ANormIsFoldedIntoTheSameJson) {
   const Program original(Json::array({conv(), norm("conv2d", "batch_norm")}), "batch_norm");
   const ExportedFoldResult result = original.folded();
   ASSERT_EQ(result.report.folded.size(), 1);
@@ -139,7 +141,7 @@ TEST(Exported, a_norm_is_folded_into_the_same_json) {
   EXPECT_EQ(module.at("graph").at("tensor_values").at("p_conv_bias"), meta({4}));
 }
 
-TEST(Exported, an_unknown_operator_may_write_what_it_reads) {
+TEST(Exported, AnUnknownOperatorMayWriteWhatItReads) {
   const Json unknown = node("torch.ops.mine.look.default", {{"x", tensor("conv2d")}}, "look");
   const Program written(Json::array({conv(), unknown, norm("conv2d", "batch_norm")}), "batch_norm");
   const ExportedFoldResult kept = written.folded();
@@ -150,7 +152,7 @@ TEST(Exported, an_unknown_operator_may_write_what_it_reads) {
   EXPECT_EQ(before.folded().report.folded.size(), 1);
 }
 
-TEST(Exported, a_tensor_that_is_missing_is_not_known) {
+TEST(Exported, ATensorThatIsMissingIsNotKnown) {
   Program program(Json::array({conv(), norm("conv2d", "batch_norm")}), "batch_norm");
   program.program.tensors.erase("norm.running_mean");
   const ExportedFoldResult result = program.folded();
@@ -158,13 +160,13 @@ TEST(Exported, a_tensor_that_is_missing_is_not_known) {
   EXPECT_EQ(result.report.kept[0].reason, Reason::norm_parameters_not_static);
 }
 
-TEST(Exported, a_norm_that_trains_is_kept) {
+TEST(Exported, ANormThatTrainsIsKept) {
   const Program program(Json::array({conv(), norm("conv2d", "batch_norm", /*training=*/true)}), "batch_norm");
   ASSERT_EQ(program.folded().report.kept.size(), 1);
   EXPECT_EQ(program.folded().report.kept[0].reason, Reason::norm_in_training_mode);
 }
 
-TEST(Exported, a_region_without_gradients_gets_names_of_its_own) {
+TEST(Exported, ARegionWithoutGradientsGetsNamesOfItsOwn) {
   // Inside, conv2d is another value than outside.
   Json region{{"inputs", {tensor("y"), tensor("p_weight")}},
               {"outputs", Json::array({tensor("conv2d")})},
@@ -187,7 +189,7 @@ TEST(Exported, a_region_without_gradients_gets_names_of_its_own) {
   EXPECT_EQ(nodes[2].at("inputs")[1].at("arg"), tensor("conv2d_inlined_1"));
 }
 
-TEST(Exported, another_schema_is_refused) {
+TEST(Exported, AnotherSchemaIsRefused) {
   Program program(Json::array({conv()}), "conv2d");
   program.json["schema_version"]["major"] = 9;
   program.program.json = program.json.dump();
@@ -198,14 +200,14 @@ TEST(Exported, another_schema_is_refused) {
   EXPECT_THROW(program.folded(), Error);
 }
 
-TEST(Exported, options_of_modules_are_refused) {
+TEST(Exported, OptionsOfModulesAreRefused) {
   const Program program(Json::array({conv()}), "conv2d");
   Options options;
   options.input_ranks = {4};
   EXPECT_THROW(fold(program.program, options), Error);
 }
 
-TEST(Exported, numbers_of_the_schema_are_those_of_libtorch) {
+TEST(Exported, NumbersOfTheSchemaAreThoseOfLibtorch) {
   for (const at::ScalarType dtype : {at::kFloat, at::kHalf, at::kBFloat16, at::kDouble}) {
     EXPECT_EQ(exported::dtype_of(exported::number_of(dtype)), dtype);
   }
@@ -234,7 +236,7 @@ void write_archive(const Program& program, const std::string& path) {
   writer.writeEndOfFile();
 }
 
-TEST(Exported, a_file_is_folded_into_a_file) {
+TEST(Exported, AFileIsFoldedIntoAFile) {
   const std::string path = testing::TempDir() + "model.pt2";
   const std::string out = testing::TempDir() + "folded.pt2";
   const Program program(Json::array({conv(), norm("conv2d", "batch_norm")}), "batch_norm");
@@ -250,7 +252,7 @@ TEST(Exported, a_file_is_folded_into_a_file) {
   EXPECT_THROW(save(program.folded().program, out), Error);
 }
 
-TEST(Exported, a_damaged_file_is_refused) {
+TEST(Exported, ADamagedFileIsRefused) {
   const std::string path = testing::TempDir() + "damaged.pt2";
   write_archive(Program(Json::array({conv(), norm("conv2d", "batch_norm")}), "batch_norm"), path);
   std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
@@ -258,4 +260,5 @@ TEST(Exported, a_damaged_file_is_refused) {
 }
 
 }  // namespace
-}  // namespace bnfold
+
+}  // namespace bnfold::test
