@@ -178,7 +178,8 @@ void require_no_run(const Arguments& arguments) {
   const auto require_none = [](const char* option, bool is_given, const char* instead) {
     if (is_given) throw Failure(kUsage, fmt::format("{} is for TorchScript files; {}", option, instead));
   };
-  require_none("--check", arguments.check > 0, "LibTorch can't run a .pt2 file: bnfold.fold in Python compares on example inputs");
+  require_none("--check", arguments.check > 0,
+               "LibTorch can't run a .pt2 file: bnfold.fold in Python compares on example inputs");
   require_none("--bench", arguments.bench > 0, "LibTorch can't run a .pt2 file");
   require_none("--input", !arguments.inputs.empty(), "a .pt2 file tells the ranks of its inputs itself");
   require_none("--preserve", !arguments.preserved.empty(), "a .pt2 file has one method");

@@ -34,8 +34,8 @@ bool is_model(const std::string& record) {
 
 // What the writer of PyTorch makes itself.
 bool is_made_by_writer(const std::string& record) {
-  return record.rfind(".data/", 0) == 0 || record == "byteorder" || record == ".format_version" || record == ".storage_alignment" ||
-         record == "version";
+  return record.rfind(".data/", 0) == 0 || record == "byteorder" || record == ".format_version" ||
+         record == ".storage_alignment" || record == "version";
 }
 
 std::vector<int64_t> numbers(const Json& all) {
@@ -46,7 +46,8 @@ std::vector<int64_t> numbers(const Json& all) {
 
 // Memory that the tensors of a group lie in, as elements of one dtype, which holds the record.
 at::Tensor elements_of(const std::shared_ptr<const std::string>& record, at::ScalarType dtype) {
-  auto* data = const_cast<char*>(record->data());  // NOLINT(cppcoreguidelines-pro-type-const-cast): nobody writes what a fold reads
+  auto* data =
+      const_cast<char*>(record->data());  // NOLINT(cppcoreguidelines-pro-type-const-cast): nobody writes what a fold reads
   const auto count = static_cast<int64_t>(record->size() / c10::elementSize(dtype));
   return at::from_blob(
       data, {count}, [record](void*) {}, at::TensorOptions(dtype));
@@ -78,9 +79,9 @@ std::string why_not_a_program(const std::set<std::string>& names) {
     return found != names.end() && found->rfind(folder, 0) == 0;
   };
   if (names.count("serialized_exported_program.json") != 0)
-    return "an older PyTorch wrote it, in a format that this can't read; load it with torch.export.load, and save it with torch 2.8 or newer";
-  if (has_folder("data/aotinductor/"))
-    return "is compiled by AOTInductor; fold the program before it is compiled";
+    return "an older PyTorch wrote it, in a format that this can't read; load it with torch.export.load, and save it with torch "
+           "2.8 or newer";
+  if (has_folder("data/aotinductor/")) return "is compiled by AOTInductor; fold the program before it is compiled";
   return fmt::format("holds no program; {}", kHowToSave);
 }
 
@@ -110,11 +111,12 @@ ExportedArchive::ExportedArchive(const std::string& path, Records records) : pat
     if (is_model(name)) models.push_back(name);
   }
   if (names.count("archive_format") == 0 || models.empty()) fail<LoadError>(path, why_not_a_program(names));
-  if (models.size() > 1)
-    fail<LoadError>(path, fmt::format("holds {} programs; save each in a file of its own", models.size()));
+  if (models.size() > 1) fail<LoadError>(path, fmt::format("holds {} programs; save each in a file of its own", models.size()));
   const std::string version = names.count("archive_version") == 0 ? "0" : *record("archive_version");
   if (version != "0")
-    fail<LoadError>(path, fmt::format("is an archive of version {}, and this reads version 0; save it with a PyTorch that writes that", version));
+    fail<LoadError>(
+        path,
+        fmt::format("is an archive of version {}, and this reads version 0; save it with a PyTorch that writes that", version));
   if (names.count("byteorder") != 0 && *record("byteorder") != "little")
     fail<LoadError>(path, "was written on a machine with another byte order; save it on one like this");
   program_ = record(models.front());
@@ -133,7 +135,8 @@ const std::shared_ptr<const std::string>& ExportedArchive::record(const std::str
   return found->second;
 }
 
-ExportedArchive::Table ExportedArchive::table(const std::string& folder, const std::string& kind, const std::string& prefix) const {
+ExportedArchive::Table ExportedArchive::table(const std::string& folder, const std::string& kind,
+                                              const std::string& prefix) const {
   const std::string name = folder + model_ + kind;
   return {name, folder, prefix, Json::parse(*record(name)).at("config")};
 }
@@ -145,7 +148,8 @@ void ExportedArchive::read_tensors(const Table& table) {
     const auto name = entry.at("path_name").get<std::string>();
     const bool pickled = entry.at("use_pickle").get<bool>();
     if (pickled && name.rfind(table.prefix, 0) == 0)
-      fail<LoadError>(path_, fmt::format("its tensor {} is pickled, as one of a class of its own; save a program with plain tensors", path));
+      fail<LoadError>(
+          path_, fmt::format("its tensor {} is pickled, as one of a class of its own; save a program with plain tensors", path));
     if (!pickled) groups[name].push_back(path);
   }
   for (const auto& [name, paths] : groups) read_group(table, name, paths);
@@ -156,10 +160,11 @@ void ExportedArchive::read_group(const Table& table, const std::string& name, co
   const auto meta_of = [&table](const std::string& path) -> const Json& { return table.entries.at(path).at("tensor_meta"); };
   const Json& first = meta_of(paths.front());
   const auto dtype = exported::dtype_of(first.at("dtype").get<int64_t>());
-  const bool is_plain = dtype && std::all_of(paths.begin(), paths.end(), [&](const std::string& path) {
-    const Json& meta = meta_of(path);
-    return meta.at("dtype") == first.at("dtype") && exported::layout_of(meta.at("layout").get<int64_t>()).has_value();
-  });
+  const bool is_plain =
+      dtype && std::all_of(paths.begin(), paths.end(), [&](const std::string& path) {
+        const Json& meta = meta_of(path);
+        return meta.at("dtype") == first.at("dtype") && exported::layout_of(meta.at("layout").get<int64_t>()).has_value();
+      });
   if (!is_plain || content->empty()) return;  // of a program that was exported without its weights
   const at::Tensor elements = elements_of(content, *dtype);
   for (const std::string& path : paths) {
@@ -236,7 +241,8 @@ void ExportedArchive::write(const ExportedProgram& program, const std::string& p
       do content = fmt::format("{}{}", table->prefix, number++);
       while (old_names.count(content) != 0);
       new_records.emplace_back(table->folder + content, tensor->second);
-      entries[name] = Json{{"path_name", content}, {"is_param", place.is_parameter}, {"use_pickle", false}, {"tensor_meta", place.meta}};
+      entries[name] =
+          Json{{"path_name", content}, {"is_param", place.is_parameter}, {"use_pickle", false}, {"tensor_meta", place.meta}};
     }
     new_tables.emplace_back(table->record, Json{{"config", entries}}.dump());
   }

@@ -18,7 +18,8 @@ using exported::Json;
 namespace {
 
 void require_options_of_a_program(const Options& options) {
-  if (!options.preserved_attributes.empty()) throw Error("an exported program has one method; preserved_attributes is for modules");
+  if (!options.preserved_attributes.empty())
+    throw Error("an exported program has one method; preserved_attributes is for modules");
   if (!options.input_ranks.empty()) throw Error("an exported program tells its ranks itself; input_ranks is for modules");
 }
 
@@ -53,7 +54,8 @@ ExportedFoldResult fold(const ExportedProgram& program, const Options& options) 
 }
 
 std::string to_graphviz(const ExportedProgram& original, const ExportedFoldResult& result) {
-  return exported::reading([&] { return drawn(read_again(original).program, read_again(result.program).program, result.report); });
+  return exported::reading(
+      [&] { return drawn(read_again(original).program, read_again(result.program).program, result.report); });
 }
 
 }  // namespace bnfold

@@ -117,6 +117,8 @@ std::optional<c10::IValue> list_of(const Json& elements) {
   return c10::IValue(list);
 }
 
+using Paths = std::unordered_map<std::string, std::string>;  // dotted names by the names of values
+
 class Reader {
  public:
   Reader(const Json& program, const Tensors& tensors)
@@ -175,6 +177,7 @@ class Reader {
       for_each_name(inputs[i], [&name](const Json& one) { name = one.get<std::string>(); });
       if (name.empty()) continue;
       const std::string path = path_of(specs.at(i));
+      if (!path.empty()) paths_[name] = path;
       jit::Value* read = path.empty() ? nullptr : attribute(path);
       if (read == nullptr) {
         read = graph_->addInput();
@@ -235,7 +238,7 @@ class Reader {
     if (made == nullptr) made = norm_node(node, record);
     if (made == nullptr) made = operator_node(node, record);
     if (made == nullptr) made = opaque_node(node, record);
-    if (made->kind() != jit::aten::batch_norm) list_hidden_norms(node, node.at("target").get<std::string>(), "");
+    if (made->kind() != jit::aten::batch_norm) list_hidden_norms(node, "", paths_);
     const auto [file, line] = place_of(text_in(node, "stack_trace"));
     auto source = line == 0 ? std::make_shared<jit::Source>("") : std::make_shared<jit::Source>("", file, line);
     made->setSourceRange(jit::SourceRange(source, 0, 0));
@@ -349,9 +352,9 @@ class Reader {
 
   // Whether it, or something in its regions, may write into what it reads.
   static bool may_write(const Json& node) {
-    static const std::unordered_set<std::string> regions = {
-        "torch.ops.higher_order.cond", "torch.ops.higher_order.while_loop", "torch.ops.higher_order.wrap_with_autocast",
-        "torch.ops.higher_order.wrap_with_set_grad_enabled"};
+    static const std::unordered_set<std::string> regions = {"torch.ops.higher_order.cond", "torch.ops.higher_order.while_loop",
+                                                            "torch.ops.higher_order.wrap_with_autocast",
+                                                            "torch.ops.higher_order.wrap_with_set_grad_enabled"};
     const auto target = node.at("target").get<std::string>();
     if (number_operator(target)) return false;
     const Json& inputs = node.at("inputs");
@@ -378,27 +381,49 @@ class Reader {
     return has_statistics && norm.at("target") != kDecomposedNorm && std::none_of(inputs.begin(), inputs.end(), says_no);
   }
 
-  // Of a node that is no norm to the fold, and of the regions in it.
-  void list_hidden_norms(const Json& node, const std::string& target, const std::string& region) {
-    if (is_norm(target)) result_.hidden.push_back(hidden_norm(node, target, region));
+  // Of a node that is no norm to the fold, and of the regions in it, where values have names of their own.
+  void list_hidden_norms(const Json& node, const std::string& region, const Paths& paths) {
+    const auto target = node.at("target").get<std::string>();
+    if (is_norm(target)) result_.hidden.push_back(hidden_norm(node, target, region, paths));
     for (const Json& input : node.at("inputs")) {
       if (!input.at("arg").contains("as_graph")) continue;
-      for (const Json& inner : input.at("arg").at("as_graph").at("graph").at("nodes")) {
-        list_hidden_norms(inner, inner.at("target").get<std::string>(), target.substr(target.rfind('.') + 1));
-      }
+      const Json& graph = input.at("arg").at("as_graph").at("graph");
+      const Paths inner_paths = paths_in_region(node, graph, paths);
+      for (const Json& inner : graph.at("nodes")) list_hidden_norms(inner, target.substr(target.rfind('.') + 1), inner_paths);
     }
   }
 
-  static KeptNorm hidden_norm(const Json& node, const std::string& target, const std::string& region) {
+  // What stands behind the last graph among the arguments of a region are the operands of its graphs.
+  static Paths paths_in_region(const Json& region, const Json& graph, const Paths& paths) {
+    std::vector<std::string> operands;
+    for (const Json& input : region.at("inputs")) {
+      if (input.at("arg").contains("as_graph")) operands.clear();
+      for_each_name(input.at("arg"), [&operands](const Json& name) { operands.push_back(name.get<std::string>()); });
+    }
+    Paths inside;
+    for (size_t i = 0; i < operands.size() && operands.size() == graph.at("inputs").size(); ++i) {
+      const auto found = paths.find(operands[i]);
+      if (found == paths.end()) continue;
+      for_each_name(graph.at("inputs")[i], [&](const Json& name) { inside[name.get<std::string>()] = found->second; });
+    }
+    return inside;
+  }
+
+  static KeptNorm hidden_norm(const Json& node, const std::string& target, const std::string& region, const Paths& paths) {
     bool trains = target.find("legit_functional") != std::string::npos;
+    std::string layer = layer_of(node);
     for (const Json& input : node.at("inputs")) {
       if (input.at("name") == "training") trains = input.at("arg") == Json{{"as_bool", true}};
+      if (input.at("name") != "running_mean" || !input.at("arg").contains("as_tensor")) continue;
+      const auto path = paths.find(input.at("arg").at("as_tensor").at("name").get<std::string>());
+      if (path != paths.end()) layer = owner_and_name(path->second).first;
     }
-    const std::string layer = layer_of(node);
     const auto [file, line] = place_of(text_in(node, "stack_trace"));
     KeptNorm norm;
     norm.name = layer.empty() ? name_of(node) : layer;
-    norm.reason = trains ? Reason::norm_in_training_mode : region.empty() ? Reason::no_rule_for_operator : Reason::value_from_other_block;
+    norm.reason = trains           ? Reason::norm_in_training_mode
+                  : region.empty() ? Reason::no_rule_for_operator
+                                   : Reason::value_from_other_block;
     norm.detail = trains           ? "it normalizes with the statistics of each batch"
                   : region.empty() ? target
                                    : fmt::format("it is inside of {}, which stays as it is", region);
@@ -409,7 +434,8 @@ class Reader {
   // The value of an argument of a node, or of its default; null where there is none that TorchScript has.
   jit::Value* argument(const Json& node, const std::string& name, const c10::Argument* schema) {
     for (const Json& input : node.at("inputs")) {
-      if (input.at("name") == name) return value_of(input.at("arg"), schema != nullptr ? schema->type() : c10::AnyType::get(), schema);
+      if (input.at("name") == name)
+        return value_of(input.at("arg"), schema != nullptr ? schema->type() : c10::AnyType::get(), schema);
     }
     const bool has_default = schema != nullptr && schema->default_value().has_value();
     return has_default ? constant(*schema->default_value()) : nullptr;
@@ -428,7 +454,8 @@ class Reader {
     if (kind == "as_sym_int" || kind == "as_sym_float" || kind == "as_sym_bool") return symbol(content);
     if (kind == "as_optional_tensor") return optional_tensor(content);
     const c10::TypePtr plain = without_optional(type);
-    if (kind == "as_tensors") return list(content, c10::TensorType::get(), [this](const Json& one) { return value(one.at("name")); });
+    if (kind == "as_tensors")
+      return list(content, c10::TensorType::get(), [this](const Json& one) { return value(one.at("name")); });
     if (kind == "as_sym_ints") return list(content, c10::IntType::get(), [this](const Json& one) { return symbol(one); });
     if (kind == "as_optional_tensors") {
       return list(content, c10::OptionalType::ofTensor(), [this](const Json& one) { return optional_tensor(one); });
@@ -511,6 +538,7 @@ class Reader {
   std::unordered_map<std::string, jit::Value*> values_;
   std::unordered_map<std::string, jit::Value*> submodules_;
   std::unordered_set<std::string> read_names_;
+  Paths paths_;             // of the inputs that are tensors of the module
   bool made_list_ = false;  // whether the node that was made last makes a list
 };
 
@@ -540,8 +568,9 @@ Json parsed_program(const std::string& text) {
   const Json& version = program.at("schema_version");
   const auto major = version.at("major").get<int64_t>();
   if (major != known) {
-    throw Error(fmt::format("the program is written in schema {}.{} of torch.export, and this reads {}; export it with a PyTorch that writes that",
-                            major, version.at("minor").get<int64_t>(), known));
+    throw Error(fmt::format(
+        "the program is written in schema {}.{} of torch.export, and this reads {}; export it with a PyTorch that writes that",
+        major, version.at("minor").get<int64_t>(), known));
   }
   inline_grad_regions(program);
   return program;

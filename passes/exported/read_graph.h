@@ -25,20 +25,20 @@ using Tensors = std::unordered_map<std::string, at::Tensor>;  // by dotted names
 
 // What became of a node of the JSON.
 struct NodeRecord {
-  size_t number;                        // among the nodes
-  c10::Symbol kind;                     // of the node that stands for it
-  bool is_opaque = false;               // it reads all values that the JSON names, in that order
-  std::vector<std::string> arguments;   // of the JSON, by input of the node; empty names where there is none
-  std::vector<size_t> inputs;           // the numbers of the values that it read
-  std::vector<std::string> results;     // the names of what it makes, or of the parts of the list that it makes
+  size_t number;                       // among the nodes
+  c10::Symbol kind;                    // of the node that stands for it
+  bool is_opaque = false;              // it reads all values that the JSON names, in that order
+  std::vector<std::string> arguments;  // of the JSON, by input of the node; empty names where there is none
+  std::vector<size_t> inputs;          // the numbers of the values that it read
+  std::vector<std::string> results;    // the names of what it makes, or of the parts of the list that it makes
 };
 
 struct ProgramGraph {
-  Program program;                                             // one method, forward
+  Program program;                                                    // one method, forward
   std::unordered_map<const torch::jit::Source*, NodeRecord> records;  // by the source of the node
-  std::vector<std::shared_ptr<torch::jit::Source>> sources;    // keeps these alive
-  std::unordered_map<size_t, std::string> inputs;              // the names of the inputs of the graph by their numbers
-  std::vector<KeptNorm> hidden;                                // norms inside of opaque nodes
+  std::vector<std::shared_ptr<torch::jit::Source>> sources;           // keeps these alive
+  std::unordered_map<size_t, std::string> inputs;                     // the names of the inputs of the graph by their numbers
+  std::vector<KeptNorm> hidden;                                       // norms inside of opaque nodes
 
   torch::jit::Graph& graph() const { return *program.methods.front().graph; }
 };

@@ -31,14 +31,14 @@ bool names_operator(const std::vector<std::string>& parts) {
 }
 
 constexpr std::array kDtypes = {
-    std::pair(1, at::kByte),          std::pair(2, at::kChar),           std::pair(3, at::kShort), std::pair(4, at::kInt),
-    std::pair(5, at::kLong),          std::pair(6, at::kHalf),           std::pair(7, at::kFloat), std::pair(8, at::kDouble),
-    std::pair(9, at::kComplexHalf),   std::pair(10, at::kComplexFloat),  std::pair(11, at::kComplexDouble),
-    std::pair(12, at::kBool),         std::pair(13, at::kBFloat16)};
+    std::pair(1, at::kByte),          std::pair(2, at::kChar),           std::pair(3, at::kShort),
+    std::pair(4, at::kInt),           std::pair(5, at::kLong),           std::pair(6, at::kHalf),
+    std::pair(7, at::kFloat),         std::pair(8, at::kDouble),         std::pair(9, at::kComplexHalf),
+    std::pair(10, at::kComplexFloat), std::pair(11, at::kComplexDouble), std::pair(12, at::kBool),
+    std::pair(13, at::kBFloat16)};
 
 constexpr std::array kMemoryFormats = {std::pair(1, at::MemoryFormat::Contiguous), std::pair(2, at::MemoryFormat::ChannelsLast),
-                                       std::pair(3, at::MemoryFormat::ChannelsLast3d),
-                                       std::pair(4, at::MemoryFormat::Preserve)};
+                                       std::pair(3, at::MemoryFormat::ChannelsLast3d), std::pair(4, at::MemoryFormat::Preserve)};
 
 template <typename Pairs>
 auto second_of(const Pairs& pairs, int64_t first) -> std::optional<decltype(pairs.front().second)> {

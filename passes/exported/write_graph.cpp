@@ -46,7 +46,8 @@ Json numbers(at::IntArrayRef all) {
 
 // As sympy prints a product of sizes.
 Json product(const Json& one, const Json& other) {
-  if (one.contains("as_int") && other.contains("as_int")) return number(one.at("as_int").get<int64_t>() * other.at("as_int").get<int64_t>());
+  if (one.contains("as_int") && other.contains("as_int"))
+    return number(one.at("as_int").get<int64_t>() * other.at("as_int").get<int64_t>());
   const auto text = [](const Json& size) {
     return size.contains("as_int") ? fmt::format("Integer({})", size.at("as_int").get<int64_t>())
                                    : size.at("as_expr").at("expr_str").get<std::string>();
@@ -165,7 +166,8 @@ class Writer {
 
   bool is_unread(const jit::Node* node) const {
     const auto outputs = node->outputs();
-    if (outputs.empty() || std::any_of(outputs.begin(), outputs.end(), [](const jit::Value* one) { return !one->uses().empty(); })) {
+    if (outputs.empty() ||
+        std::any_of(outputs.begin(), outputs.end(), [](const jit::Value* one) { return !one->uses().empty(); })) {
       return false;
     }
     if (node->kind().is_prim()) return true;
@@ -259,8 +261,8 @@ class Writer {
       if (is_taken(path)) continue;
       const auto place = place_of_.find(path);
       const bool replaces = place != place_of_.end();
-      const std::string name = replaces ? only_name(graph_.at("inputs")[place->second])
-                                        : unused((added.is_buffer ? "b_" : "p_") + identifier(path));
+      const std::string name =
+          replaces ? only_name(graph_.at("inputs")[place->second]) : unused((added.is_buffer ? "b_" : "p_") + identifier(path));
       if (!replaces) new_paths_.push_back(path);
       leaves_.emplace(path, Leaf{path, name, dense(added.tensor), /*is_new=*/true});
       names_[node->output()->unique()] = name;
@@ -274,7 +276,8 @@ class Writer {
     const auto place = place_of_.find(path);
     if (place != place_of_.end()) {
       const std::string name = only_name(graph_.at("inputs")[place->second]);
-      const bool is_runtime = std::any_of(read_.inputs.begin(), read_.inputs.end(), [&name](const auto& input) { return input.second == name; });
+      const bool is_runtime =
+          std::any_of(read_.inputs.begin(), read_.inputs.end(), [&name](const auto& input) { return input.second == name; });
       return is_runtime;
     }
     if (tensors_.count(path) != 0) return true;
@@ -299,13 +302,15 @@ class Writer {
     const auto same = devices_.find(path);
     if (same != devices_.end()) return same->second;
     const std::string folder = path.substr(0, path.rfind('.') == std::string::npos ? 0 : path.rfind('.') + 1);
-    const auto beside = std::find_if(devices_.begin(), devices_.end(), [&](const auto& one) { return one.first.rfind(folder, 0) == 0; });
+    const auto beside =
+        std::find_if(devices_.begin(), devices_.end(), [&](const auto& one) { return one.first.rfind(folder, 0) == 0; });
     return beside == devices_.end() ? devices_.begin()->second : beside->second;
   }
 
   // Behind those of its kind.
   void add_input(const Leaf& leaf, const Json& old_specs, Json& specs, Json& inputs) {
-    const bool is_parameter = new_buffers_.count(leaf.path) == 0 && (leaf.tensor.requires_grad() || has_parameter_beside(leaf.path, old_specs));
+    const bool is_parameter =
+        new_buffers_.count(leaf.path) == 0 && (leaf.tensor.requires_grad() || has_parameter_beside(leaf.path, old_specs));
     const Json argument{{"name", leaf.name}};
     const Json spec = is_parameter ? Json{{"parameter", {{"arg", argument}, {"parameter_name", leaf.path}}}}
                                    : Json{{"buffer", {{"arg", argument}, {"buffer_name", leaf.path}, {"persistent", true}}}};
@@ -330,12 +335,14 @@ class Writer {
   // ---- nodes
 
   void write(const jit::Node* node, Json& nodes) {
-    if (node->kind() == jit::prim::Constant || node->kind() == jit::prim::GetAttr || node->kind() == jit::prim::ListConstruct) return;
+    if (node->kind() == jit::prim::Constant || node->kind() == jit::prim::GetAttr || node->kind() == jit::prim::ListConstruct)
+      return;
     const NodeRecord* record = record_of(node);
     if (node->kind() == jit::prim::ListUnpack && record != nullptr) return name_results(node, *record);
-    if (node->kind().is_prim()) throw Error(fmt::format("the fold made a {} that no exported program has", node->kind().toQualString()));
-    const bool is_the_old_one =
-        record != nullptr && functional_kind(record->kind) == functional_kind(node->kind()) && written_.insert(record->number).second;
+    if (node->kind().is_prim())
+      throw Error(fmt::format("the fold made a {} that no exported program has", node->kind().toQualString()));
+    const bool is_the_old_one = record != nullptr && functional_kind(record->kind) == functional_kind(node->kind()) &&
+                                written_.insert(record->number).second;
     if (is_the_old_one) {
       nodes.push_back(rewritten(node, *record));
       if (node->outputs().size() != 1 || node->output()->type()->kind() != c10::TypeKind::ListType) name_results(node, *record);
@@ -379,7 +386,8 @@ class Writer {
   // The argument `name` of a node, where it is another one now.
   void rewrite(Json& arguments, const std::string& name, const jit::Node* node, size_t place, size_t before) {
     const jit::Value* value = node->input(place);
-    const auto same = std::find_if(arguments.begin(), arguments.end(), [&name](const Json& one) { return one.at("name") == name; });
+    const auto same =
+        std::find_if(arguments.begin(), arguments.end(), [&name](const Json& one) { return one.at("name") == name; });
     const std::vector<std::string> names = names_in(value);
     if (names.empty() && value->unique() == before) return;
     if (same != arguments.end()) {
@@ -425,7 +433,8 @@ class Writer {
 
   const std::string& name_of(const jit::Value* value) const {
     const auto found = names_.find(value->unique());
-    if (found == names_.end()) throw Error(fmt::format("the fold reads %{}, which the exported program has not", value->debugName()));
+    if (found == names_.end())
+      throw Error(fmt::format("the fold reads %{}, which the exported program has not", value->debugName()));
     return found->second;
   }
 
@@ -538,14 +547,14 @@ class Writer {
   const ParameterStore& store_;
   const Tensors& tensors_;
   Tensors result_;
-  std::unordered_map<size_t, std::string> names_;      // of the values of the graph, by their numbers
-  std::unordered_set<std::string> taken_;              // names of values
-  std::unordered_set<std::string> was_read_;           // before the fold
-  std::unordered_set<size_t> written_;                 // nodes of the JSON, by their numbers
-  std::unordered_map<std::string, size_t> place_of_;   // of a dotted name among the inputs
-  std::map<std::string, Json> devices_;                // by dotted name
-  std::map<std::string, Leaf> leaves_;                 // by path
-  std::vector<std::string> new_paths_;                 // of inputs that were not there
+  std::unordered_map<size_t, std::string> names_;     // of the values of the graph, by their numbers
+  std::unordered_set<std::string> taken_;             // names of values
+  std::unordered_set<std::string> was_read_;          // before the fold
+  std::unordered_set<size_t> written_;                // nodes of the JSON, by their numbers
+  std::unordered_map<std::string, size_t> place_of_;  // of a dotted name among the inputs
+  std::map<std::string, Json> devices_;               // by dotted name
+  std::map<std::string, Leaf> leaves_;                // by path
+  std::vector<std::string> new_paths_;                // of inputs that were not there
   std::unordered_set<std::string> new_buffers_;
 };
 

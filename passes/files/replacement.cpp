@@ -40,7 +40,9 @@ std::string unused_name() {
 }  // namespace
 
 Replacement::Replacement(const std::string& path)
-    : target_(target_of(path)), directory_(target_.has_parent_path() ? target_.parent_path() : "."), name_(directory_ / unused_name()) {
+    : target_(target_of(path)),
+      directory_(target_.has_parent_path() ? target_.parent_path() : "."),
+      name_(directory_ / unused_name()) {
   constexpr int kFlags = O_WRONLY | O_CLOEXEC;
   if (fs::exists("/proc/self/fd")) descriptor_ = open(directory_.c_str(), kFlags | O_TMPFILE, 0666);
   if (descriptor_ >= 0) return;

@@ -432,7 +432,8 @@ Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>&
 
 void Ranks::read_types(const jit::Graph& graph) {
   const auto read = [&](const jit::Value* value) {
-    if (const auto rank = rank_of_type(value)) classes_.narrow(classes_.member(value, value->node()->owningBlock()), *rank, *rank);
+    if (const auto rank = rank_of_type(value))
+      classes_.narrow(classes_.member(value, value->node()->owningBlock()), *rank, *rank);
   };
   for (const jit::Value* input : graph.inputs()) read(input);
   for_each_node(const_cast<jit::Graph&>(graph).block(), [&read](const jit::Node* node) {

@@ -20,7 +20,6 @@ using exported::Json;
 
 namespace {
 
-
 Json tensor(const std::string& name) {
   return {{"as_tensor", {{"name", name}}}};
 }
@@ -71,12 +70,12 @@ Json norm(const std::string& input, const std::string& name, bool training = fal
 class Program {
  public:
   Program(const Json& nodes, const std::string& output) {
-    for (const auto& [name, path, sizes] : std::vector<std::tuple<std::string, std::string, std::vector<int64_t>>>{
-             {"p_weight", "conv.weight", {4, 3, 1, 1}},
-             {"p_gamma", "norm.weight", {4}},
-             {"p_beta", "norm.bias", {4}},
-             {"b_mean", "norm.running_mean", {4}},
-             {"b_var", "norm.running_var", {4}}}) {
+    for (const auto& [name, path, sizes] :
+         std::vector<std::tuple<std::string, std::string, std::vector<int64_t>>>{{"p_weight", "conv.weight", {4, 3, 1, 1}},
+                                                                                 {"p_gamma", "norm.weight", {4}},
+                                                                                 {"p_beta", "norm.bias", {4}},
+                                                                                 {"b_mean", "norm.running_mean", {4}},
+                                                                                 {"b_var", "norm.running_var", {4}}}) {
       const Json arg{{"name", name}};
       specs_.push_back(name[0] == 'p' ? Json{{"parameter", {{"arg", arg}, {"parameter_name", path}}}}
                                       : Json{{"buffer", {{"arg", arg}, {"buffer_name", path}, {"persistent", true}}}});
@@ -88,7 +87,8 @@ class Program {
     inputs_.push_back(tensor("x"));
     values_["x"] = meta({2, 3, 5, 5});
     for (const Json& one : nodes) {
-      for (const Json& result : one.at("outputs")) values_[result.at("as_tensor").at("name").get<std::string>()] = meta({2, 4, 5, 5});
+      for (const Json& result : one.at("outputs"))
+        values_[result.at("as_tensor").at("name").get<std::string>()] = meta({2, 4, 5, 5});
     }
     json = {{"graph_module",
              {{"graph",
@@ -97,7 +97,8 @@ class Program {
                 {"nodes", nodes},
                 {"tensor_values", values_},
                 {"sym_int_values", Json::object()}}},
-              {"signature", {{"input_specs", specs_}, {"output_specs", Json::array({Json{{"user_output", {{"arg", tensor(output)}}}}})}}}}},
+              {"signature",
+               {{"input_specs", specs_}, {"output_specs", Json::array({Json{{"user_output", {{"arg", tensor(output)}}}}})}}}}},
             {"schema_version", {{"major", 8}, {"minor", 20}}},
             {"verifiers", {"TRAINING"}}};
     program.json = json.dump();
@@ -133,7 +134,8 @@ TEST(Exported, ANormIsFoldedIntoTheSameJson) {
   const auto& tensors = original.program.tensors;
   const at::Tensor scale = tensors.at("norm.weight") / (tensors.at("norm.running_var") + 1e-5).sqrt();
   EXPECT_TRUE(at::allclose(result.program.tensors.at("conv.weight"), tensors.at("conv.weight") * scale.view({4, 1, 1, 1})));
-  EXPECT_TRUE(at::allclose(result.program.tensors.at("conv.bias"), tensors.at("norm.bias") - tensors.at("norm.running_mean") * scale));
+  EXPECT_TRUE(
+      at::allclose(result.program.tensors.at("conv.bias"), tensors.at("norm.bias") - tensors.at("norm.running_mean") * scale));
   EXPECT_EQ(result.program.tensors.size(), 2);
   const Json module = Json::parse(result.program.json).at("graph_module");
   EXPECT_EQ(module.at("graph").at("outputs"), Json::array({tensor("conv2d")}));
@@ -148,7 +150,9 @@ TEST(Exported, AnUnknownOperatorMayWriteWhatItReads) {
   ASSERT_EQ(kept.report.kept.size(), 1);
   EXPECT_EQ(kept.report.kept[0].source, "model.py:7");
   EXPECT_EQ(nodes_of(kept), Json::parse(written.program.json).at("graph_module").at("graph").at("nodes"));
-  const Program before(Json::array({node("torch.ops.mine.look.default", {{"x", tensor("x")}}, "look"), conv("look"), norm("conv2d", "batch_norm")}), "batch_norm");
+  const Program before(Json::array({node("torch.ops.mine.look.default", {{"x", tensor("x")}}, "look"), conv("look"),
+                                    norm("conv2d", "batch_norm")}),
+                       "batch_norm");
   EXPECT_EQ(before.folded().report.folded.size(), 1);
 }
 
@@ -173,7 +177,8 @@ TEST(Exported, ARegionWithoutGradientsGetsNamesOfItsOwn) {
               {"nodes", Json::array({conv("y", "conv2d")})},
               {"tensor_values", {{"y", meta({2, 3, 5, 5})}, {"p_weight", meta({4, 3, 1, 1})}, {"conv2d", meta({2, 4, 5, 5})}}}};
   Json wrapped = node("torch.ops.higher_order.wrap_with_set_grad_enabled", {}, "getitem");
-  for (const Json& argument : {Json{{"as_bool", false}}, Json{{"as_graph", {{"name", "submod"}, {"graph", region}}}}, tensor("x"), tensor("p_weight")}) {
+  for (const Json& argument :
+       {Json{{"as_bool", false}}, Json{{"as_graph", {{"name", "submod"}, {"graph", region}}}}, tensor("x"), tensor("p_weight")}) {
     wrapped["inputs"].push_back({{"name", ""}, {"arg", argument}, {"kind", 1}});
   }
   wrapped["name"] = "region";
@@ -220,7 +225,9 @@ TEST(Exported, NumbersOfTheSchemaAreThoseOfLibtorch) {
 // A file with weights as torch.export.save writes it.
 void write_archive(const Program& program, const std::string& path) {
   caffe2::serialize::PyTorchStreamWriter writer(path);
-  const auto write = [&writer](const std::string& name, const std::string& text) { writer.writeRecord(name, text.data(), text.size()); };
+  const auto write = [&writer](const std::string& name, const std::string& text) {
+    writer.writeRecord(name, text.data(), text.size());
+  };
   Json config = Json::object();
   for (const auto& [name, one] : program.program.tensors) {
     const std::string content = "weight_" + std::to_string(config.size());
