@@ -18,6 +18,7 @@
 #include "module/measure.h"
 #include "module/observe.h"
 #include "module/plain_mode.h"
+#include "report/listing.h"
 
 namespace bnfold {
 
@@ -48,17 +49,6 @@ std::vector<std::optional<int64_t>> traced_ranks(const jit::Module& module, cons
     if (tensor && tensor->sizes().size()) ranks.back() = static_cast<int64_t>(*tensor->sizes().size());
   }
   return ranks;
-}
-
-// A norm that is called twice is one norm: kept where one of its calls is, and else listed once for each layer that took it.
-void list_each_norm_once(Report& report) {
-  std::set<std::string> kept;
-  std::set<std::pair<std::string, std::vector<std::string>>> listed;
-  for (const KeptNorm& norm : report.kept) kept.insert(norm.name);
-  const auto repeats = [&](const FoldedNorm& norm) {
-    return kept.count(norm.name) != 0 || !listed.emplace(norm.name, norm.into).second;
-  };
-  report.folded.erase(std::remove_if(report.folded.begin(), report.folded.end(), repeats), report.folded.end());
 }
 
 // A check of the module that was decided may have been all that read a norm, which is dead then.

@@ -135,7 +135,8 @@ std::optional<int64_t> rank_of_static(const jit::Value* value, const ParameterSt
 }
 
 Ranks ranks_in(const jit::Graph& graph, const FoldSettings& settings, const ParameterStore& store, bool checks_prove = true) {
-  return {graph, settings.input_ranks, [&store](const jit::Value* value) { return rank_of_static(value, store); }, checks_prove};
+  const auto rank_of = [&store](const jit::Value* value) { return rank_of_static(value, store); };
+  return {graph, settings.input_ranks, rank_of, checks_prove, settings.types_prove_ranks};
 }
 
 bool takes_branches(jit::Graph& graph, const FoldSettings& settings, ParameterStore& store) {

@@ -19,6 +19,7 @@ struct FoldSettings {
   bool stays_in_libtorch =
       false;  // which runs the graph as it is: bounds overwrite what they bound, or are one clamp, where that is faster
   std::optional<int64_t> fold_limit = {};  // it ends once the report lists so many folds; norms that are left then are not listed
+  bool types_prove_ranks = false;  // the graph is that of an exported program, which has no other ranks than its types say
 };
 
 // Folds every norm of `graph` that can be folded, merges parallel convolutions, and adds to `report` what became of each. Returns whether the

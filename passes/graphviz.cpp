@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "drawing.h"
 #include "graph/parameter_store.h"
 #include "knowledge/find_norms.h"
 #include "module/flatten.h"
@@ -74,8 +75,8 @@ bool is_operator(const jit::Node* node) {
 // One of the two graphs: a cluster of boxes.
 class Drawing {
  public:
-  Drawing(const jit::Module& module, const Fates& fates, std::string title)
-      : program_(flatten(module, {})), store_(program_), fates_(fates), title_(std::move(title)) {
+  Drawing(Program program, const Fates& fates, std::string title)
+      : program_(std::move(program)), store_(program_), fates_(fates), title_(std::move(title)) {
     for (const Program::Method& method : program_.methods) draw(method);
   }
 
@@ -246,10 +247,10 @@ std::string legend(const Report& report) {
 
 }  // namespace
 
-std::string to_graphviz(const jit::Module& original, const FoldResult& result) {
-  const Fates fates(result.report);
-  const Drawing before(original, fates, "before");
-  const Drawing after(result.module, fates, "after");
+std::string drawn(Program original, Program folded, const Report& report) {
+  const Fates fates(report);
+  const Drawing before(std::move(original), fates, "before");
+  const Drawing after(std::move(folded), fates, "after");
   return fmt::format(
       "digraph bnfold {{\n"
       "  graph [label = <{}>, labelloc = t, fontname = Helvetica, bgcolor = white, nodesep = 0.15, ranksep = 0.3];\n"
@@ -257,7 +258,11 @@ std::string to_graphviz(const jit::Module& original, const FoldResult& result) {
       "  node [shape = box, fontname = Helvetica, fontsize = 10, height = 0.3, margin = \"0.1,0.03\"];\n"
       "  edge [arrowsize = 0.6];\n"
       "{}{}{}}}\n",
-      legend(result.report), before.cluster(), after.cluster(), before.folds(result.report.merged));
+      legend(report), before.cluster(), after.cluster(), before.folds(report.merged));
+}
+
+std::string to_graphviz(const jit::Module& original, const FoldResult& result) {
+  return drawn(flatten(original, {}), flatten(result.module, {}), result.report);
 }
 
 }  // namespace bnfold

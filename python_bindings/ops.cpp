@@ -9,6 +9,7 @@
 
 #include "bnfold/bnfold.h"
 #include "bnfold/check.h"
+#include "bnfold/exported.h"
 #include "bnfold/files.h"
 #include "bnfold/optimize.h"
 #include "bnfold/pass.h"
@@ -149,6 +150,26 @@ void save_with_extra_files(const OperatorHandle&, Stack* stack) {
   bnfold::save(module_from(torch::jit::pop(*stack)), path, files);
 }
 
+// fold_exported(str program, Dict(str, Tensor) tensors, str options_json) -> (str, Dict(str, Tensor), str)
+void fold_exported(const OperatorHandle&, Stack* stack) {
+  const std::string options = torch::jit::pop(*stack).toStringRef();
+  const c10::IValue tensors = torch::jit::pop(*stack);
+  bnfold::ExportedProgram program;
+  program.json = torch::jit::pop(*stack).toStringRef();
+  for (const auto& entry : tensors.toGenericDict()) program.tensors.emplace(entry.key().toStringRef(), entry.value().toTensor());
+  const bnfold::ExportedFoldResult result = bnfold::fold(program, bnfold::options_from_json(options));
+  c10::Dict<std::string, at::Tensor> folded;
+  for (const auto& [name, tensor] : result.program.tensors) folded.insert(name, tensor);
+  torch::jit::push(*stack, result.program.json, folded, result.report.to_json());
+}
+
+// is_exported_file(str path) -> bool: raises where it is one and damaged
+bool is_exported_file(std::string path) {
+  if (!bnfold::is_exported_file(path)) return false;
+  bnfold::load_exported(path);
+  return true;
+}
+
 bool asks_for_pass() {
   const char* automatic = std::getenv("BNFOLD_AUTO");
   return automatic != nullptr && std::string_view(automatic) == "1";
@@ -181,5 +202,8 @@ TORCH_LIBRARY(bnfold, library) {
               torch::CppFunction::makeFromBoxedFunction<&load_with_extra_files>());
   library.def("save_with_extra_files(Any module, str path, Dict(str, str) extra_files) -> ()",
               torch::CppFunction::makeFromBoxedFunction<&save_with_extra_files>());
+  library.def("fold_exported(str program, Dict(str, Tensor) tensors, str options_json) -> (str, Dict(str, Tensor), str)",
+              torch::CppFunction::makeFromBoxedFunction<&fold_exported>());
+  library.def("is_exported_file(str path) -> bool", &is_exported_file);
   if (asks_for_pass()) bnfold::register_pass();
 }

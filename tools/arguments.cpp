@@ -48,8 +48,8 @@ std::vector<std::string> targets() {
 
 void describe(CLI::App& app, Arguments& arguments) {
   app.set_version_flag("--version", std::string("bnfold ") + BNFOLD_VERSION);
-  app.add_option("IN", arguments.in, "TorchScript file to read, a module in eval mode")->required();
-  app.add_option("OUT", arguments.out, "TorchScript file to write; written beside and renamed")->required();
+  app.add_option("IN", arguments.in, "file to read: a TorchScript module in eval mode, or a program of torch.export, .pt2")->required();
+  app.add_option("OUT", arguments.out, "file to write, of the same format; written beside and renamed")->required();
   app.add_option("--input", arguments.input_texts,
                  "sizes of an argument of forward, and its dtype: 1,3,224,224 or 1,3,224,224:half; once for each")
       ->allow_extra_args(false)
@@ -97,6 +97,7 @@ void describe(CLI::App& app, Arguments& arguments) {
       "  bnfold resnet50.pt folded.pt\n"
       "  bnfold resnet50.pt folded.pt --input 1,3,224,224 --check 10 --bench 50\n"
       "  bnfold resnet50.pt folded.pt --explain --plot resnet50.svg\n"
+      "  bnfold resnet50.pt2 folded.pt2 --explain\n"
       "  bnfold encoder.pt folded.pt --input 8,128:long --input 8,128:bool --check 3 --strict\n\n"
       "Exit codes: 0 done, 1 the check failed and nothing was written, 2 wrong usage, 3 IN can't be loaded or folded,\n"
       "4 --strict and a norm was kept, nothing written, 5 OUT, the report or the picture can't be written.");

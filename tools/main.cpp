@@ -1,4 +1,4 @@
-// The program bnfold: folds a .pt file into another.
+// The program bnfold: folds a .pt or .pt2 file into another.
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <fcntl.h>
@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -20,6 +21,7 @@
 #include "arguments.h"
 #include "bnfold/bnfold.h"
 #include "bnfold/check.h"
+#include "bnfold/exported.h"
 #include "bnfold/files.h"
 #include "bnfold/graphviz.h"
 #include "explanation.h"
@@ -136,15 +138,91 @@ int print(const Arguments& arguments, const bnfold::Report& report, const std::s
   return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0 ? 0 : errno;
 }
 
-void save(const torch::jit::Module& module, const bnfold::ExtraFiles& extra_files, const Arguments& arguments) {
+// What a fold gave, and what is left to do with it.
+struct Outcome {
+  const bnfold::Report& report;
+  nlohmann::ordered_json json;
+  std::string lines;  // behind the table
+  bool passed;        // the check
+  std::function<std::string()> picture;
+  std::function<void()> save;
+};
+
+void deliver(const Arguments& arguments, const Outcome& outcome, Progress& progress) {
+  progress.clear();
+  const int print_error = print(arguments, outcome.report, outcome.lines);
+  if (!arguments.json.empty()) write_text(arguments.json, "report", outcome.json.dump(2) + "\n");
+  if (!arguments.plot.empty()) {
+    progress.show(fmt::format("drawing {}", arguments.plot));
+    write_text(arguments.plot, "picture", picture_of(outcome.picture(), arguments.plot));
+  }
+  if (!outcome.passed)
+    throw Failure(kCheckFailed, "the folded module differs from the original by more than rounding; nothing was written");
+  if (arguments.strict && !outcome.report.kept.empty()) {
+    throw Failure(kNormKept,
+                  fmt::format("norms were kept ({}) and --strict is on; nothing was written", outcome.report.kept.size()));
+  }
+  progress.show(fmt::format("writing {}", arguments.out));
   try {
-    bnfold::save(module, arguments.out, extra_files);
+    outcome.save();
   } catch (const bnfold::Error& error) {
     throw Failure(kCannotWrite, error.what());
   }
+  if (print_error != 0) {
+    throw Failure(kCannotWrite, fmt::format("the report can't be printed: {}; OUT is written", std::strerror(print_error)));
+  }
+}
+
+// Of a program that torch.export wrote, which LibTorch can't run.
+void require_no_run(const Arguments& arguments) {
+  const auto require_none = [](const char* option, bool is_given, const char* instead) {
+    if (is_given) throw Failure(kUsage, fmt::format("{} is for TorchScript files; {}", option, instead));
+  };
+  require_none("--check", arguments.check > 0,
+               "LibTorch can't run a .pt2 file: bnfold.fold in Python compares on example inputs");
+  require_none("--bench", arguments.bench > 0, "LibTorch can't run a .pt2 file");
+  require_none("--input", !arguments.inputs.empty(), "a .pt2 file tells the ranks of its inputs itself");
+  require_none("--preserve", !arguments.preserved.empty(), "a .pt2 file has one method");
+  require_none("--device", arguments.device.has_value(), "a .pt2 file stays on its device");
+  require_none("--frozen", arguments.frozen, "compile OUT with AOTInductor instead");
+}
+
+bool is_exported(const Arguments& arguments) {
+  try {
+    return bnfold::is_exported_file(arguments.in);
+  } catch (const bnfold::LoadError& error) {
+    throw Failure(kCannotLoad, error.what());
+  }
+}
+
+void run_exported(const Arguments& arguments) {
+  require_no_run(arguments);
+  for (const std::string& library : arguments.libraries) load_library(library);
+  Progress progress;
+  progress.show(fmt::format("folding {}", arguments.in));
+  const auto [program, result] = [&arguments] {
+    try {
+      const bnfold::ExportedProgram loaded = bnfold::load_exported(arguments.in);
+      bnfold::Options options;
+      options.target = arguments.target;
+      options.fold_limit = arguments.fold_limit;
+      return std::pair(loaded, bnfold::fold(loaded, options));
+    } catch (const bnfold::LoadError& error) {
+      throw Failure(kCannotLoad, error.what());
+    } catch (const bnfold::Error& error) {
+      throw Failure(kCannotLoad, fmt::format("{}: {}", arguments.in, error.what()));
+    }
+  }();
+  const bnfold::ExportedProgram& original = program;
+  const bnfold::ExportedFoldResult& folded = result;
+  deliver(arguments,
+          {folded.report, nlohmann::ordered_json::parse(folded.report.to_json()), "", /*passed=*/true,
+           [&] { return bnfold::to_graphviz(original, folded); }, [&] { bnfold::save(folded.program, arguments.out); }},
+          progress);
 }
 
 void run(const Arguments& arguments) {
+  if (is_exported(arguments)) return run_exported(arguments);
   Progress progress;
   progress.show(fmt::format("loading {}", arguments.in));
   const Loaded in = loaded(arguments);
@@ -167,24 +245,10 @@ void run(const Arguments& arguments) {
     json["latency"] = measured(module, folded_module, arguments, progress);
     lines += latency_table(json["latency"]);
   }
-  progress.clear();
-  const int print_error = print(arguments, result.report, lines);
-  if (!arguments.json.empty()) write_text(arguments.json, "report", json.dump(2) + "\n");
-  if (!arguments.plot.empty()) {
-    progress.show(fmt::format("drawing {}", arguments.plot));
-    write_text(arguments.plot, "picture", picture_of(bnfold::to_graphviz(module, result), arguments.plot));
-  }
-  if (!passed)
-    throw Failure(kCheckFailed, "the folded module differs from the original by more than rounding; nothing was written");
-  if (arguments.strict && !result.report.kept.empty()) {
-    throw Failure(kNormKept,
-                  fmt::format("norms were kept ({}) and --strict is on; nothing was written", result.report.kept.size()));
-  }
-  progress.show(fmt::format("writing {}", arguments.out));
-  save(result.module, in.content.extra_files, arguments);
-  if (print_error != 0) {
-    throw Failure(kCannotWrite, fmt::format("the report can't be printed: {}; OUT is written", std::strerror(print_error)));
-  }
+  deliver(arguments,
+          {result.report, std::move(json), std::move(lines), passed, [&] { return bnfold::to_graphviz(module, result); },
+           [&] { bnfold::save(result.module, arguments.out, in.content.extra_files); }},
+          progress);
 }
 
 // Unlike fmt::print, it does not throw where nobody can be told.
@@ -207,7 +271,7 @@ void make_failures_of_streams_errors() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Removes batch normalization from a TorchScript module, exactly.", "bnfold");
+  CLI::App app("Removes batch normalization from a TorchScript module or an exported program, exactly.", "bnfold");
   Arguments arguments;
   make_failures_of_streams_errors();
   describe(app, arguments);

@@ -1,62 +1,31 @@
 // Reads a TorchScript file that is whole, and says of every other one what it is.
 #include <ATen/Context.h>
-#include <caffe2/serialize/crc_alt.h>
 #include <caffe2/serialize/inline_container.h>
-#include <fcntl.h>
 #include <fmt/ranges.h>
 #include <torch/csrc/jit/serialization/import.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <initializer_list>
 #include <new>
 #include <set>
 #include <stdexcept>
-#include <system_error>
 #include <utility>
 
 #include "bnfold/files.h"
 #include "files/file_errors.h"
+#include "files/open_file.h"
 #include "files/zip_checksums.h"
 
 namespace bnfold {
 
 namespace jit = torch::jit;
-namespace fs = std::filesystem;
 
 namespace {
 
 constexpr const char* kHowToSave = "save a ScriptModule with torch.jit.save(torch.jit.script(model.eval()), path)";
-constexpr const char* kDamaged = "the file is truncated or damaged; copy or save it again";
 const std::string kExtra = "extra/";
-constexpr const char* kNoMemory = "there is not enough memory for it, or the file is damaged";
-
-bool starts_like_a_zip(std::istream& file) {
-  std::array<char, 4> magic = {};
-  file.read(magic.data(), magic.size());
-  return file && magic == std::array<char, 4>{'P', 'K', 3, 4};
-}
-
-// The file is opened once, for all that reads it: by its path, another one may have taken its place between two steps.
-std::ifstream opened(const std::string& path) {
-  if (path.find('\0') != std::string::npos) fail<LoadError>(path, "no path has a zero byte");
-  std::error_code error;
-  const fs::file_status status = fs::status(path, error);
-  if (status.type() == fs::file_type::not_found) fail<LoadError>(path, "there is no such file");
-  if (error) fail<LoadError>(path, error.message());
-  if (fs::is_directory(status)) fail<LoadError>(path, "is a directory; give the path of a .pt file");
-  if (!fs::is_regular_file(status)) fail<LoadError>(path, "is no regular file, which loading takes");
-  if (faccessat(AT_FDCWD, path.c_str(), R_OK, AT_EACCESS) != 0) fail<LoadError>(path, "no permission to read it");
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail<LoadError>(path, "can't be opened");
-  if (file.peek() == std::ifstream::traits_type::eof()) fail<LoadError>(path, "the file is empty");
-  if (!starts_like_a_zip(file)) fail<LoadError>(path, fmt::format("not a TorchScript file (no zip archive); {}", kHowToSave));
-  return file;
-}
 
 // What an archive that is no TorchScript module is.
 const char* kind_of(caffe2::serialize::PyTorchStreamReader& archive) {
@@ -64,21 +33,6 @@ const char* kind_of(caffe2::serialize::PyTorchStreamReader& archive) {
     return "a torch.export program";
   if (archive.hasRecord(".data/extern_modules")) return "a torch.package archive";
   return "a state_dict or pickled object";
-}
-
-// The content of a record, zeros where it can't be decompressed: left over memory could be what it was.
-template <typename Archive>
-auto content_of(Archive& archive, const std::string& record, int) -> decltype(archive.getRecordSize(record), std::string()) {
-  std::string content(archive.getRecordSize(record), '\0');
-  archive.getRecord(record, content.data(), content.size());
-  return content;
-}
-
-// For a LibTorch without getRecordSize.
-template <typename Archive>
-std::string content_of(Archive& archive, const std::string& record, long) {
-  const auto [content, size] = archive.getRecord(record);
-  return {static_cast<const char*>(content.get()), size};
 }
 
 // The devices in a pickle of tensors, which names each as a string: 'X', the length in four bytes, "cuda:0". Good for a sentence: a string
@@ -104,8 +58,8 @@ FileContent undamaged_content(const std::string& path, std::istream& file, caffe
   FileContent known;
   std::set<std::string> devices;
   for (const std::string& record : archive.getAllRecords()) {
-    std::string content = content_of(archive, record, 0);
-    if (crc32_fast(content.data(), content.size()) != checksums.at(record)) fail<LoadError>(path, kDamaged);
+    std::string content = content_of(archive, record);
+    if (checksum_of(content) != checksums.at(record)) fail<LoadError>(path, kDamaged);
     if (record == "data.pkl" || record == "constants.pkl") add_devices(content, devices);
     if (record.rfind(kExtra, 0) == 0) known.extra_files.emplace(record.substr(kExtra.size()), std::move(content));
   }
@@ -167,6 +121,7 @@ std::string failure_on_devices(const std::string& what, const std::string& store
 
 jit::Module load(const std::string& path, std::optional<at::Device> map_location, FileContent* content) {
   std::ifstream file = opened(path);
+  if (!starts_like_a_zip(file)) fail<LoadError>(path, fmt::format("not a TorchScript file (no zip archive); {}", kHowToSave));
   FileContent known;
   try {
     known = content_of_torchscript(path, file);

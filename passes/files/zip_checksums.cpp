@@ -1,5 +1,7 @@
 #include "files/zip_checksums.h"
 
+#include <caffe2/serialize/crc_alt.h>
+
 #include <cstring>
 #include <istream>
 #include <stdexcept>
@@ -53,6 +55,10 @@ std::unordered_map<std::string, uint32_t> zip_checksums(std::istream& file) {
     entry += 46 + name_length + number_at<uint16_t>(directory, entry + 30) + number_at<uint16_t>(directory, entry + 32);
   }
   return checksums;
+}
+
+uint32_t checksum_of(const std::string& content) {
+  return crc32_fast(content.data(), content.size());
 }
 
 }  // namespace bnfold

@@ -15,4 +15,7 @@ namespace bnfold {
 // the file is no whole archive.
 std::unordered_map<std::string, uint32_t> zip_checksums(std::istream& file);
 
+// The CRC-32 of `content`.
+uint32_t checksum_of(const std::string& content);
+
 }  // namespace bnfold

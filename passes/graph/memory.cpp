@@ -47,9 +47,14 @@ bool may_be_tensor(const jit::Value* value) {
          (kind == c10::TypeKind::OptionalType && value->type()->containedType(0)->kind() == c10::TypeKind::TensorType);
 }
 
+// A branch or another region of an exported program, named like this only where nothing in it writes: exported/read_graph.h.
+bool is_region(const jit::Node* node) {
+  return std::string_view(node->kind().toQualString()).substr(0, 14) == "higher_order::";
+}
+
 bool is_of_libtorch(const jit::Node* node) {
   if (node->kind() == jit::prim::PythonOp) return false;
-  return node->kind().is_aten() || node->kind().is_prim() || is_step(node);
+  return node->kind().is_aten() || node->kind().is_prim() || is_step(node) || is_region(node);
 }
 
 // What makes memory of its own from all that it reads. Steps say in their schema what they overwrite.

@@ -88,10 +88,10 @@ std::optional<bool> pads_with_constant(const jit::Node* node) {
 }
 
 bool reads_metadata_only(const jit::Use& use) {
-  static const auto readers =
-      symbols({"aten::dim", "aten::size", "aten::len", "aten::numel", "aten::is_floating_point", "aten::is_complex",
-               "prim::dtype", "prim::device", "prim::layout", "prim::is_cuda", "prim::is_sparse", "prim::is_quantized",
-               "prim::is_nested", "prim::requires_grad", "aten::zeros_like", "aten::ones_like", "aten::empty_like"});
+  static const auto readers = symbols(
+      {"aten::dim", "aten::size", "aten::len", "aten::numel", "aten::is_floating_point", "aten::is_complex", "prim::dtype",
+       "prim::device", "prim::layout", "prim::is_cuda", "prim::is_sparse", "prim::is_quantized", "prim::is_nested",
+       "prim::requires_grad", "aten::zeros_like", "aten::ones_like", "aten::empty_like", "aten::_assert_tensor_metadata"});
   static const auto by_second = symbols({"aten::reshape_as", "aten::view_as", "aten::expand_as", "aten::to", "aten::type_as"});
   const c10::Symbol kind = use.user->kind();
   return readers.count(kind) != 0 || (by_second.count(kind) != 0 && use.offset != 0);

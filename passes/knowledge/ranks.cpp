@@ -448,9 +448,11 @@ std::optional<int64_t> batched_rank(const jit::Node* convolution) {
   return dimensions ? std::optional<int64_t>(*dimensions + 2) : std::nullopt;
 }
 
-Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>& hints, StaticRank static_rank, bool checks_prove)
-    : hints_(hints), change_in_place_(changes_dimensions_in_place(graph)) {
+Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>& hints, StaticRank static_rank, bool checks_prove,
+             bool types_prove)
+    : hints_(hints), change_in_place_(changes_dimensions_in_place(graph)), types_prove_(types_prove) {
   if (change_in_place_) return;
+  if (types_prove) read_types(graph);
   const auto& inputs = graph.inputs();
   bool hinted = false;
   for (size_t i = 0; i < hints.size() && i + 1 < inputs.size(); ++i) {
@@ -466,6 +468,17 @@ Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>&
   RankReader reader(*this, static_rank, types_tell, checks_prove);
   for_each_node(graph.block(), [&reader](const jit::Node* node) { reader.read(node); });
   classes_.settle();
+}
+
+void Ranks::read_types(const jit::Graph& graph) {
+  const auto read = [&](const jit::Value* value) {
+    if (const auto rank = rank_of_type(value))
+      classes_.narrow(classes_.member(value, value->node()->owningBlock()), *rank, *rank);
+  };
+  for (const jit::Value* input : graph.inputs()) read(input);
+  for_each_node(const_cast<jit::Graph&>(graph).block(), [&read](const jit::Node* node) {
+    for (const jit::Value* output : node->outputs()) read(output);
+  });
 }
 
 std::optional<Rank> Ranks::of(const jit::Value* value, const jit::Block* block) const {

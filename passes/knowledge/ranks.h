@@ -27,8 +27,9 @@ class Ranks {
 
   // `hints` are the ranks of the graph's inputs, self left out; a shorter list leaves the rest open.
   // Without `checks_prove` nothing is learned from what raises an error for another rank, as if x.dim() != 4: raise.
+  // With `types_prove` the graph is that of an exported program: the ranks in the types of its values are those of every run.
   Ranks(const torch::jit::Graph& graph, const std::vector<std::optional<int64_t>>& hints, StaticRank static_rank,
-        bool checks_prove = true);
+        bool checks_prove = true, bool types_prove = false);
 
   // The rank of `value` in the runs that reach `block`, which is its own block or one inside: from the strongest knowledge there is.
   std::optional<Rank> of(const torch::jit::Value* value, const torch::jit::Block* block) const;
@@ -41,6 +42,9 @@ class Ranks {
 
   // Whether an example or a trace tells the rank of an input.
   bool has_hints() const;
+
+  // Whether the types of the values prove their ranks, so that nothing is left to check.
+  bool are_in_types() const { return types_prove_; }
 
   // Whether dimensions are added or dropped in place. Then a value has no rank that could be told.
   bool change_in_place() const { return change_in_place_; }
@@ -62,8 +66,11 @@ class Ranks {
  private:
   friend class RankReader;
 
+  void read_types(const torch::jit::Graph& graph);
+
   std::vector<std::optional<int64_t>> hints_;
   bool change_in_place_;
+  bool types_prove_;
   RankClasses classes_;
 };
 

@@ -56,6 +56,7 @@ class Applier {
     const jit::WithInsertPoint behind(edit.node->next());
     jit::Value* output = edit.node->output();
     jit::Value* sum = insert(graph, jit::aten::add, {output, addend, graph->insertConstant(1)}, c10::TensorType::get());
+    sum->node()->copyMetadata(edit.node);
     output->replaceAllUsesAfterNodeWith(sum->node(), sum);
     ranks_.adopt(sum, output);
   }
@@ -69,8 +70,11 @@ class Applier {
     };
     jit::Value* lower = edit.lower.defined() ? bound(edit.lower, "lower_bound") : nullptr;
     jit::Value* upper = edit.upper.defined() ? bound(edit.upper, "upper_bound") : nullptr;
-    if (lower != nullptr) value = insert(graph, jit::aten::maximum, {value, lower}, c10::TensorType::get());
-    if (upper != nullptr) value = insert(graph, jit::aten::minimum, {value, upper}, c10::TensorType::get());
+    for (const auto& [kind, tensor] : {std::pair(jit::aten::maximum, lower), std::pair(jit::aten::minimum, upper)}) {
+      if (tensor == nullptr) continue;
+      value = insert(graph, kind, {value, tensor}, c10::TensorType::get());
+      value->node()->copyMetadata(edit.node);
+    }
     replace(edit.node, value);
   }
 
@@ -110,7 +114,9 @@ jit::Value* insert_layout(Layout layout, jit::Value* value, jit::Node* before) {
   const bool dense = layout == Layout::dense;
   jit::Value* format =
       graph->insertConstant(dense ? c10::IValue() : c10::IValue(static_cast<int64_t>(at::MemoryFormat::Contiguous)));
-  return insert(graph, dense ? jit::aten::clone : jit::aten::contiguous, {value, format}, c10::TensorType::get());
+  jit::Value* copy = insert(graph, dense ? jit::aten::clone : jit::aten::contiguous, {value, format}, c10::TensorType::get());
+  copy->node()->copyMetadata(before);
+  return copy;
 }
 
 }  // namespace

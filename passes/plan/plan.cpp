@@ -88,7 +88,7 @@ std::variant<Plan, Decline> checked(const Subject& subject, Plan found, Directio
   all.insert(all.end(), asked.ranks.needs().begin(), asked.ranks.needs().end());
   auto checks = plan_checks(subject.norm, all, subject.ranks);
   if (const auto* decline = std::get_if<Decline>(&checks)) return *decline;
-  if (subject.target.runs_checks) {
+  if (subject.target.runs_checks && !subject.ranks.are_in_types()) {
     found.checks = std::get<std::vector<RankCheck>>(std::move(checks));
   } else if (auto decline = why_not_unchecked(std::get<std::vector<RankCheck>>(checks), subject.ranks)) {
     return *decline;

@@ -11,6 +11,7 @@ The folded module is plain ATen: it loads and runs where bnfold is not installed
 from ._check import CheckResult, check
 from ._cuda_graph_runner import CudaGraphRunner
 from ._errors import Error, LoadError, SaveError
+from ._exported import ExportedFoldResult
 from ._files import extra_files_of, load, save
 from ._fold import FoldOptions, FoldResult, fold
 from ._freeze import freeze, report_of
@@ -25,6 +26,7 @@ __all__ = [
     "CheckResult",
     "CudaGraphRunner",
     "Error",
+    "ExportedFoldResult",
     "FoldOptions",
     "FoldResult",
     "FoldedNorm",

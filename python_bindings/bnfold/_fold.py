@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union, overload
 
 import torch
 
 from ._check import CheckResult, check
 from ._errors import Error, raised_as
-from ._files import extra_files_of, remember_extra_files, wrapped
+from ._exported import ExportedFoldResult, fold_program, is_program, outputs_of, program_in
+from ._files import PathLike, extra_files_of, remember_extra_files, wrapped
 from ._library import ops
-from ._modules import ModuleLike, raw, script_module_from
+from ._modules import raw, script_module_from
 from ._report import Report
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
     from typing_extensions import Unpack
 
 
@@ -45,12 +48,30 @@ class FoldResult:
     check: Optional[CheckResult]  #: the comparison on the example inputs, None without them
 
 
+@overload
+def fold(module: ExportedProgram, example_inputs: Any = None, **options: Unpack[FoldOptions]) -> ExportedFoldResult: ...
+
+
+@overload
 def fold(
-    module: ModuleLike, example_inputs: Any = None, *, map_location: Union[str, torch.device, None] = None, **options: Unpack[FoldOptions]
-) -> FoldResult:
+    module: torch.nn.Module, example_inputs: Any = None, *, map_location: Union[str, torch.device, None] = None, **options: Unpack[FoldOptions]
+) -> FoldResult: ...
+
+
+@overload
+def fold(
+    module: PathLike, example_inputs: Any = None, *, map_location: Union[str, torch.device, None] = None, **options: Unpack[FoldOptions]
+) -> Any: ...
+
+
+def fold(
+    module: Any, example_inputs: Any = None, *, map_location: Union[str, torch.device, None] = None, **options: Unpack[FoldOptions]
+) -> Any:
     """Folds every batch norm of ``module`` that can be folded exactly, and says of every other one why it was kept.
 
-    ``module``: a ScriptModule, the path of one, or an nn.Module, which is scripted first; in eval mode. It stays as it was.
+    ``module``: a ScriptModule, the path of one, or an nn.Module, which is scripted first; in eval mode. It stays as it was. Or a program
+    that torch.export made, or the path of one: what comes back is an :class:`ExportedFoldResult`, with a ``program`` in the place of the
+    ``module``. A program tells its ranks itself, and keeps its signature and its dynamic shapes.
 
     ``example_inputs``: a tensor, or a tuple of the arguments of forward. The folded module is compared with the original on them, and
     a run on them tells the rank of each value, and with it which dimension a norm behind a linear layer works along: folded for [N, C] they
@@ -68,6 +89,11 @@ def fold(
     """
     settings = _checked(options)
     arguments = arguments_of(example_inputs)
+    program = module if is_program(module) else program_in(module) if isinstance(module, (str, os.PathLike)) else None
+    if program is not None:
+        if map_location is not None:
+            raise TypeError("map_location is for TorchScript files; move a program with torch.export.passes.move_to_device_pass")
+        return _folded_program(program, arguments, json.dumps(settings))
     if arguments is not None:
         if "input_ranks" in settings:
             raise TypeError("give either example_inputs or input_ranks; example inputs have ranks")
@@ -79,6 +105,13 @@ def fold(
     remember_extra_files(folded, extra_files_of(original))
     compared = None if arguments is None else _compared(original, folded, arguments)
     return FoldResult(folded, Report.from_json(report), compared)
+
+
+def _folded_program(program: ExportedProgram, arguments: Optional[tuple[Any, ...]], settings: str) -> ExportedFoldResult:
+    folded, report = fold_program(program, settings)
+    if arguments is None:
+        return ExportedFoldResult(folded, report, None)
+    return ExportedFoldResult(folded, report, _compared(outputs_of(program, arguments), outputs_of(folded, arguments), ()))
 
 
 def _checked(options: FoldOptions) -> dict[str, Any]:

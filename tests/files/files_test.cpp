@@ -85,7 +85,7 @@ TEST_F(Files, SaysWhatIsWrongWithAFile) {
   save(model().module, path("model.pt"));
   const std::string whole = content(path("model.pt"));
   EXPECT_EQ(load_error(path("none.pt")), ": there is no such file");
-  EXPECT_EQ(load_error(directory), ": is a directory; give the path of a .pt file");
+  EXPECT_EQ(load_error(directory), ": is a directory; give the path of a .pt or .pt2 file");
   EXPECT_EQ(load_error(written("empty.pt", "")), ": the file is empty");
   EXPECT_NE(load_error(written("text.pt", "hello, world")).find("not a TorchScript file"), std::string::npos);
   EXPECT_EQ(load_error(written("half.pt", whole.substr(0, whole.size() / 2))),

@@ -82,10 +82,6 @@ def write_onnx(path: Path, model: nn.Module) -> None:
     path.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:\x02\x12\x00")
 
 
-def write_exported(path: Path, model: nn.Module) -> None:
-    torch.export.save(torch.export.export(model, (double(2, 3, 9, 9),)), path)
-
-
 def write_package(path: Path, model: nn.Module) -> None:
     with torch.package.PackageExporter(str(path)) as package:
         package.extern("**")
@@ -129,7 +125,6 @@ def write_sparse_archive(path: Path, model: nn.Module) -> None:
         (write_old_state_dict, rf"not a TorchScript file \(no zip archive\); {HOW_TO_SAVE}"),
         (write_pickled_module, f"a state_dict or pickled object, not a TorchScript module; {HOW_TO_SAVE}"),
         (write_onnx, rf"not a TorchScript file \(no zip archive\); {HOW_TO_SAVE}"),
-        (write_exported, f"a torch.export program, not a TorchScript module; {HOW_TO_SAVE}"),
         (write_package, f"a torch.package archive, not a TorchScript module; {HOW_TO_SAVE}"),
         (write_nothing, "the file is empty"),
         (write_text, rf"not a TorchScript file \(no zip archive\); {HOW_TO_SAVE}"),
@@ -139,7 +134,7 @@ def write_sparse_archive(path: Path, model: nn.Module) -> None:
         (write_sparse_archive, DAMAGED),
     ],
 )
-def test_something_else(write, sentence, model, tmp_path):
+def test_something_else(write, sentence, model, tmp_path):  # a program of torch.export: test_exported.py
     write(tmp_path / "model.pt", model)
     assert_refused(tmp_path / "model.pt", sentence)
 

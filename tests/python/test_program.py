@@ -430,7 +430,7 @@ def test_usage(arguments, sentence, bnfold, tmp_path):
     "name, sentence",
     [
         ("nothing.pt", r"nothing\.pt: there is no such file"),
-        (".", "is a directory; give the path of a .pt file"),
+        (".", "is a directory; give the path of a .pt or .pt2 file"),
         ("empty", r"empty\.pt: the file is empty"),
         ("text", r"text\.pt: not a TorchScript file .*torch\.jit\.save"),
         ("state_dict", r"state_dict\.pt: a state_dict or pickled object, not a TorchScript module; .*torch\.jit\.save"),
