@@ -225,7 +225,7 @@ class SizeReader {
     if (node->kind() == jit::aten::floordiv || node->kind() == jit::aten::div) {
       const auto quotient = of_number(node->input(0)) / of_number(node->input(1));
       if (quotient && quotient->is_known()) return *quotient;
-    } else if (node->kind() == jit::aten::numel) {
+    } else if (node->kind().toQualString() == std::string_view("aten::numel")) {
       if (const auto rank = known_.ranks.of(node->input())) return product(of_value(node->input(), *rank));
     } else if (node->kind() == jit::aten::mul) {
       return of_number(node->input(0)) * of_number(node->input(1));
