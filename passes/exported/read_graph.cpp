@@ -73,9 +73,9 @@ std::pair<std::string, size_t> place_of(const std::string& trace) {
     constexpr std::string_view line = ", line ";
     if (end == std::string::npos || trace.compare(end + 1, line.size(), line) != 0) continue;
     const size_t number = std::strtoul(trace.c_str() + end + 1 + line.size(), nullptr, 10);
-    if (number == 0) continue;
+    if (number == 0 || end == start) continue;
     last = {trace.substr(start, end - start), number};
-    if (last.first.find("/torch/") == std::string::npos) own = last;
+    if (last.first.find("/torch/") == std::string::npos && last.first.front() != '<') own = last;  // "<eval_with_key>": made by torch.fx
   }
   return own.second != 0 ? own : last;
 }
