@@ -33,8 +33,8 @@ smartquotes = False
 nitpicky = True
 # What belongs to PyTorch and to the standard libraries is not looked up.
 nitpick_ignore_regex = [
-    ("cpp:identifier", r"(torch|c10|at)(::.*)?|bnfold|int64_t"),
-    ("py:class", r"torch\..*|collections\.abc\..*|os\.PathLike|ModuleLike"),
+    ("cpp:identifier", r"(torch|c10|at)(::.*)?|bnfold|int64_t|ExportedArchive"),
+    ("py:class", r"torch\..*|collections\.abc\..*|os\.PathLike|ModuleLike|ExportedProgram"),
 ]
 myst_heading_anchors = 4
 autodoc_member_order = "bysource"

@@ -105,7 +105,7 @@ def mangled(*names: str) -> str:
 def declared(path: Path) -> list[str]:
     """The types, functions and methods of a header that are public, once for each overload."""
     header = re.sub(r"^ private:\n.*?^\};", "};", path.read_text(), flags=re.MULTILINE | re.DOTALL)
-    found = [mangled(name) for name in re.findall(r"^(?:struct|class|enum class) (\w+)", header, re.MULTILINE)]
+    found = [mangled(name) for name in re.findall(r"^(?:struct|class|enum class) (\w+)\b(?!;)", header, re.MULTILINE)]
     found += [mangled(name) for name in re.findall(r"^(?!//|#)\w[\w:<>&*, ]*[ &](\w+)\(", header, re.MULTILINE)]
     for record, body in re.findall(r"^(?:struct|class) (\w+)[^;]*?\{\n(.*?)^\};", header, re.MULTILINE | re.DOTALL):
         found += [mangled(record, name) for name in re.findall(r"^  (?!//|using )\w[\w:<>&*, ]*[ &](\w+)\(", body, re.MULTILINE)]
