@@ -125,6 +125,7 @@ ExportedArchive::ExportedArchive(const std::string& path, Records records) : pat
     fail<LoadError>(path, "its weights are pickled, as an older PyTorch did; load and save it with a newer one");
   weights_ = table("data/weights/", "_weights_config.json", "weight_");
   constants_ = table("data/constants/", "_constants_config.json", "tensor_");
+  require_one_device();
   read_tensors(weights_);
   read_tensors(constants_);
 }
@@ -139,6 +140,19 @@ ExportedArchive::Table ExportedArchive::table(const std::string& folder, const s
                                               const std::string& prefix) const {
   const std::string name = folder + model_ + kind;
   return {name, folder, prefix, Json::parse(*record(name)).at("config")};
+}
+
+// All are read into the memory of the CPU, where a norm on one device could not be told from one on another. A number is read on each.
+void ExportedArchive::require_one_device() const {
+  std::set<std::string> devices;
+  for (const Table* table : {&weights_, &constants_}) {
+    for (const auto& [path, entry] : table->entries.items()) {
+      const auto meta = entry.find("tensor_meta");
+      if (meta != entry.end() && meta->is_object() && !meta->at("sizes").empty()) devices.insert(meta->at("device").dump());
+    }
+  }
+  if (devices.size() > 1)
+    fail<LoadError>(path_, "its tensors lie on several devices; put them on one, with torch.export.passes.move_to_device_pass");
 }
 
 // Those that lie in one record are read together: what is written into one of them, is written into all.

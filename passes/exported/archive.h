@@ -41,6 +41,7 @@ class ExportedArchive {
 
   const std::shared_ptr<const std::string>& record(const std::string& name) const;
   Table table(const std::string& folder, const std::string& kind, const std::string& prefix) const;
+  void require_one_device() const;
   void read_tensors(const Table& table);
   void read_group(const Table& table, const std::string& name, const std::vector<std::string>& paths);
 

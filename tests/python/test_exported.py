@@ -580,6 +580,7 @@ def changed(record: str, old: Optional[bytes], new: bytes = b"") -> Callable[[st
         (changed("/data/weights/weight_0", None), DAMAGED),
         (changed("_weights_config.json", None), DAMAGED),
         (changed("_weights_config.json", b'"use_pickle": false', b'"use_pickle": true'), "is pickled, as one of a class of its own"),
+        (changed("_weights_config.json", b'"cpu", "index": null}, "strides": [{"as_int": 27}', b'"cuda", "index": 0}, "strides": [{"as_int": 27}'), "on several devices"),
         (changed("_weights_config.json", b'"as_int": 5', b'"as_int": 500000'), DAMAGED),
         (changed("_weights_config.json", b'"as_int": 3', b'"as_int": -3'), DAMAGED),
     ],
