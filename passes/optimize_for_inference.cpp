@@ -30,6 +30,7 @@
 #include "module/compilation_units.h"
 #include "module/observe.h"
 #include "module/plain_mode.h"
+#include "module/trial_run.h"
 #include "plan/bounds.h"
 #include "plan/memory_reuse.h"
 #include "report/sentence.h"
@@ -54,16 +55,13 @@ std::optional<jit::Module> copy_of(const jit::Module& module) try { return modul
   return std::nullopt;
 }
 
-// `forward` is the schema of the module that came in: it tells the arguments that the inputs leave out.
+// `original` is the module that came in: it tells the arguments that the inputs leave out.
 Observations observed_in(const jit::Module& frozen, const jit::Graph& graph, const std::vector<c10::IValue>& inputs,
-                         const c10::FunctionSchema& forward) {
+                         const jit::Module& original) {
   const auto copy = inputs.empty() ? std::nullopt : copy_of(frozen);
   if (!copy) return {};
-  std::vector<c10::IValue> arguments = {copy->_ivalue()};
-  for (const c10::IValue& input : inputs) arguments.push_back(input.deepcopy());
-  for (size_t i = arguments.size(); i < forward.arguments().size(); ++i) {
-    if (const auto& value = forward.arguments()[i].default_value()) arguments.push_back(value->deepcopy());
-  }
+  std::vector<c10::IValue> arguments = arguments_to_run(original, inputs);
+  arguments.insert(arguments.begin(), copy->_ivalue());
   const auto fail = [](const std::string& what) {
     throw InputError("the module can't run on the example inputs: " + first_sentence(what));
   };
@@ -200,8 +198,7 @@ OptimizeResult optimize_for_inference(const jit::Module& module, const std::vect
     if (!writes_in_place(*graph)) jit::FuseFrozenConvAddRelu(graph);
   } else if (can_pack_weights()) {
     use_new_memory(*graph, ParameterStore(graph));
-    const auto& forward = module.get_method("forward").function().getSchema();
-    fuse_on_cpu(result, graph, Facts(*graph, observed_in(result.module, *graph, example_inputs, forward)));
+    fuse_on_cpu(result, graph, Facts(*graph, observed_in(result.module, *graph, example_inputs, module)));
   }
   jit::EliminateDeadCode(graph);
   if (!example_inputs.empty()) require_equal(module, result.module, example_inputs);

@@ -1,9 +1,12 @@
 // The JSON of an exported program: the schema is torch/_export/serde/schema.py of PyTorch.
 #pragma once
 
+#include <array>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
+#include <unordered_set>
+#include <vector>
 
 namespace bnfold::exported {
 
@@ -33,6 +36,35 @@ void for_each_name(AnyJson& argument, const Visit& visit) {
       }
     }
   }
+}
+
+inline std::vector<std::string> names_in(const Json& argument) {
+  std::vector<std::string> names;
+  for_each_name(argument, [&names](const Json& name) { names.push_back(name.get<std::string>()); });
+  return names;
+}
+
+// The only name in `argument`, empty where there is none, or several.
+inline std::string only_name(const Json& argument) {
+  const std::vector<std::string> names = names_in(argument);
+  return names.size() == 1 ? names.front() : "";
+}
+
+// What a graph tells of its values, by their names.
+inline constexpr std::array kTables = {"tensor_values", "sym_int_values", "sym_bool_values", "sym_float_values",
+                                       "custom_obj_values"};
+
+// The names of the values and nodes of a graph.
+inline std::unordered_set<std::string> taken_names(const Json& graph) {
+  std::unordered_set<std::string> taken;
+  for (const char* table : kTables) {
+    if (!graph.contains(table)) continue;
+    for (const auto& [name, _] : graph.at(table).items()) taken.insert(name);
+  }
+  for (const Json& node : graph.at("nodes")) {
+    if (node.contains("name") && node.at("name").is_string()) taken.insert(node.at("name").get<std::string>());
+  }
+  return taken;
 }
 
 }  // namespace bnfold::exported

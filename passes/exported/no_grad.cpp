@@ -2,18 +2,15 @@
 
 #include <fmt/format.h>
 
-#include <array>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
-#include <vector>
 
 namespace bnfold::exported {
 
 namespace {
 
 constexpr const char* kRegion = "torch.ops.higher_order.wrap_with_set_grad_enabled";
-constexpr std::array kTables = {"tensor_values", "sym_int_values", "sym_bool_values", "sym_float_values", "custom_obj_values"};
 
 using Names = std::unordered_map<std::string, std::string>;
 
@@ -24,28 +21,10 @@ void rename(Json& argument, const Names& names) {
   });
 }
 
-// The only name in `argument`, empty where there is none, or several.
-std::string only_name(const Json& argument) {
-  std::string only;
-  size_t count = 0;
-  for_each_name(argument, [&](const Json& name) {
-    only = name.get<std::string>();
-    ++count;
-  });
-  return count == 1 ? only : "";
-}
-
 class Inliner {
  public:
-  explicit Inliner(Json& program) : graph_(program.at("graph_module").at("graph")), module_(program.at("graph_module")) {
-    for (const char* table : kTables) {
-      if (!graph_.contains(table)) continue;
-      for (const auto& [name, _] : graph_.at(table).items()) taken_.insert(name);
-    }
-    for (const Json& node : graph_.at("nodes")) {
-      if (node.contains("name") && node.at("name").is_string()) taken_.insert(node.at("name").get<std::string>());
-    }
-  }
+  explicit Inliner(Json& program)
+      : graph_(program.at("graph_module").at("graph")), module_(program.at("graph_module")), taken_(taken_names(graph_)) {}
 
   // Returns whether there was one.
   bool run() {

@@ -75,7 +75,8 @@ std::pair<std::string, size_t> place_of(const std::string& trace) {
     const size_t number = std::strtoul(trace.c_str() + end + 1 + line.size(), nullptr, 10);
     if (number == 0 || end == start) continue;
     last = {trace.substr(start, end - start), number};
-    if (last.first.find("/torch/") == std::string::npos && last.first.front() != '<') own = last;  // "<eval_with_key>": made by torch.fx
+    if (last.first.find("/torch/") == std::string::npos && last.first.front() != '<')
+      own = last;  // "<eval_with_key>": made by torch.fx
   }
   return own.second != 0 ? own : last;
 }
@@ -173,8 +174,7 @@ class Reader {
     const Json& specs = signature_.at("input_specs");
     const Json& inputs = graph_json_.at("inputs");
     for (size_t i = 0; i < inputs.size(); ++i) {
-      std::string name;
-      for_each_name(inputs[i], [&name](const Json& one) { name = one.get<std::string>(); });
+      const std::string name = only_name(inputs[i]);
       if (name.empty()) continue;
       const std::string path = path_of(specs.at(i));
       if (!path.empty()) paths_[name] = path;

@@ -25,8 +25,6 @@ namespace jit = torch::jit;
 
 namespace {
 
-constexpr std::array kTables = {"tensor_values", "sym_int_values", "sym_bool_values", "sym_float_values", "custom_obj_values"};
-
 // "aten::relu" of "aten::relu_" too
 std::string functional_kind(c10::Symbol kind) {
   std::string name = kind.toQualString();
@@ -104,6 +102,7 @@ class Writer {
       : module_(program.at("graph_module")),
         graph_(module_.at("graph")),
         is_functional_(!is_training(program)),
+        taken_(taken_names(graph_)),
         read_(read),
         store_(store),
         tensors_(tensors) {}
@@ -136,13 +135,6 @@ class Writer {
   const Json& json_of(const NodeRecord& record) const { return graph_.at("nodes")[record.number]; }
 
   void note_names() {
-    for (const char* table : kTables) {
-      if (!graph_.contains(table)) continue;
-      for (const auto& [name, _] : graph_.at(table).items()) taken_.insert(name);
-    }
-    for (const Json& node : graph_.at("nodes")) {
-      if (node.contains("name") && node.at("name").is_string()) taken_.insert(node.at("name").get<std::string>());
-    }
     for (const Json& node : graph_.at("nodes")) {
       for (const Json& input : node.at("inputs")) note_read(input.at("arg"));
     }
@@ -215,12 +207,6 @@ class Writer {
     std::unordered_set<std::string> names;
     for (const auto& [_, name] : read_.inputs) names.insert(name);
     return names;
-  }
-
-  static std::string only_name(const Json& argument) {
-    std::string only;
-    for_each_name(argument, [&only](const Json& name) { only = name.get<std::string>(); });
-    return only;
   }
 
   void keep_tensor(const std::string& path) {
@@ -391,9 +377,7 @@ class Writer {
     const std::vector<std::string> names = names_in(value);
     if (names.empty() && value->unique() == before) return;
     if (same != arguments.end()) {
-      std::vector<std::string> old;
-      for_each_name(same->at("arg"), [&old](const Json& one) { old.push_back(one.get<std::string>()); });
-      if (old.size() == names.size() && !names.empty()) {
+      if (exported::names_in(same->at("arg")).size() == names.size() && !names.empty()) {
         size_t next = 0;
         for_each_name(same->at("arg"), [&](Json& one) { one = names[next++]; });
       } else {
@@ -543,12 +527,12 @@ class Writer {
   Json& module_;
   Json& graph_;
   const bool is_functional_;
+  std::unordered_set<std::string> taken_;  // names of values
   const ProgramGraph& read_;
   const ParameterStore& store_;
   const Tensors& tensors_;
   Tensors result_;
   std::unordered_map<size_t, std::string> names_;     // of the values of the graph, by their numbers
-  std::unordered_set<std::string> taken_;             // names of values
   std::unordered_set<std::string> was_read_;          // before the fold
   std::unordered_set<size_t> written_;                // nodes of the JSON, by their numbers
   std::unordered_map<std::string, size_t> place_of_;  // of a dotted name among the inputs

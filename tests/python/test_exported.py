@@ -348,13 +348,15 @@ def test_regions_without_gradients_are_inlined(inside):
     assert "wrap_with_set_grad_enabled" not in targets(result.program)
 
 
-class Autocast(nn.Module):
-    """Norms before, inside of and behind a region of another dtype."""
-
+class AroundRegion(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.before, self.inside, self.behind = conv_norm(), nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), nn.BatchNorm2d(4)
         self.conv = nn.Conv2d(4, 4, 1)
+
+
+class Autocast(AroundRegion):
+    """Norms before, inside of and behind a region of another dtype."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.before(x)
@@ -363,13 +365,8 @@ class Autocast(nn.Module):
         return self.behind(self.conv(y.double()))
 
 
-class Cond(nn.Module):
+class Cond(AroundRegion):
     """Norms before, inside of and behind a branch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.before, self.inside, self.behind = conv_norm(), nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), nn.BatchNorm2d(4)
-        self.conv = nn.Conv2d(4, 4, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.before(x)
