@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import collections
 import io
 import json
-import os
-import random
 import re
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +16,7 @@ import torch
 import torchvision
 from calibrate import relative_error
 from cases import EXACT, double, prepared
-from test_files import DAMAGE, DAMAGED, FOLDERS, damaged, rewritten
+from test_files import DAMAGED, fold_damaged, outcomes_in_a_process, rewritten
 from torch import nn
 
 import bnfold
@@ -612,34 +608,16 @@ def test_every_number_is_checked(saved, tmp_path):
 
 
 def load_damaged(path: str, seed: int, count: int) -> None:
-    """Damages a file in ``count`` ways of each kind, folds each, and prints what happened: LoadError, or what is in the file that was saved."""
-    content = Path(path).read_bytes()
     expected = bnfold.fold(path).program.state_dict
-    choices = random.Random(seed)
-    outcomes: collections.Counter[str] = collections.Counter()
-    for kind in DAMAGE:
-        for _ in range(count):
-            Path("damaged.pt2").write_bytes(damaged(content, kind, choices))
-            try:
-                result = bnfold.fold("damaged.pt2")
-            except bnfold.LoadError as error:
-                assert "\n" not in str(error) and "INTERNAL ASSERT" not in str(error), str(error)
-                outcomes[f"{kind} refused"] += 1
-                continue
-            state = result.program.state_dict
-            assert all(torch.equal(value, state[name]) for name, value in expected.items()), "a damaged file was taken for what was saved"
-            outcomes[f"{kind} harmless"] += 1
-    print(json.dumps(outcomes))
+
+    def assert_unharmed(result: bnfold.ExportedFoldResult) -> None:
+        state = result.program.state_dict
+        assert all(torch.equal(value, state[name]) for name, value in expected.items()), "a damaged file was taken for what was saved"
+
+    fold_damaged(path, seed, count, assert_unharmed)
 
 
 def test_damaged_files(saved, tmp_path):
     (tmp_path / "model.pt2").write_bytes(saved.read_bytes())
-    # In a process of its own, so that a crash would be seen.
-    code = "import test_exported; test_exported.load_damaged('model.pt2', 7, 40)"
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(FOLDERS), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    outcomes = json.loads(result.stdout)
+    outcomes = outcomes_in_a_process("import test_exported; test_exported.load_damaged('model.pt2', 7, 40)", tmp_path)
     assert outcomes["truncation refused"] == 40 and outcomes["flip refused"] > outcomes["flip harmless"] > 0

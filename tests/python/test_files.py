@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -215,41 +216,53 @@ def damaged(content: bytes, kind: str, choices: random.Random) -> bytes:
 DAMAGE = ("flip", "byte", "block", "hole", "truncation")
 
 
-def load_damaged(path: str, seed: int, count: int) -> None:
-    """Damages a file in ``count`` ways of each kind, loads each, and prints what happened: LoadError, or the very module that was saved."""
+def fold_damaged(path: str, seed: int, count: int, assert_unharmed: Callable[[Any], None]) -> None:
+    """Damages a file in ``count`` ways of each kind, folds each, and prints what happened: LoadError, or a fold of what was saved."""
     content = Path(path).read_bytes()
-    original = torch.jit.load(path)
-    x = double(2, 3, 9, 9)
+    damaged_path = f"damaged{Path(path).suffix}"
     choices = random.Random(seed)
     outcomes: collections.Counter[str] = collections.Counter()
     for kind in DAMAGE:
         for _ in range(count):
-            Path("damaged.pt").write_bytes(damaged(content, kind, choices))
+            Path(damaged_path).write_bytes(damaged(content, kind, choices))
             try:
-                result = bnfold.fold("damaged.pt")
+                result = bnfold.fold(damaged_path)
             except bnfold.LoadError as error:
                 assert "\n" not in str(error) and "INTERNAL ASSERT" not in str(error), str(error)
                 outcomes[f"{kind} refused"] += 1
                 continue
-            assert len(result.report.folded) == 1
-            assert torch.equal(result.module(x), bnfold.fold(original).module(x)), "a damaged file was taken for what was saved"
-            bnfold.save(result.module, "folded.pt")
+            assert_unharmed(result)
             outcomes[f"{kind} harmless"] += 1
     print(json.dumps(outcomes))
+
+
+def outcomes_in_a_process(code: str, folder: Path) -> dict[str, int]:
+    """What a call of fold_damaged prints, in a process of its own, so that a crash would be seen."""
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(FOLDERS), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=folder, env=variables, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    return json.loads(result.stdout)
+
+
+def load_damaged(path: str, seed: int, count: int) -> None:
+    original = torch.jit.load(path)
+    x = double(2, 3, 9, 9)
+
+    def assert_unharmed(result: bnfold.FoldResult) -> None:
+        assert len(result.report.folded) == 1
+        assert torch.equal(result.module(x), bnfold.fold(original).module(x)), "a damaged file was taken for what was saved"
+        bnfold.save(result.module, "folded.pt")
+
+    fold_damaged(path, seed, count, assert_unharmed)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_damaged_files(frozen, model, tmp_path):
     module = torch.jit.script(model)
     (torch.jit.freeze(module, None, False) if frozen else module).save(str(tmp_path / "model.pt"))
-    # In a process of its own, so that a crash would be seen.
-    code = "import test_files; test_files.load_damaged('model.pt', 7, 80)"
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(FOLDERS), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    outcomes = json.loads(result.stdout)
+    outcomes = outcomes_in_a_process("import test_files; test_files.load_damaged('model.pt', 7, 80)", tmp_path)
     # What no checksum covers are the names and dates of the archive, and the padding between its records.
     assert outcomes["truncation refused"] == 80 and outcomes["flip refused"] > outcomes["flip harmless"] > 0
 
