@@ -40,6 +40,15 @@ void require_valid_ranks(const std::vector<std::optional<int64_t>>& ranks) {
   }
 }
 
+std::vector<std::optional<int64_t>> ranks_of(const std::vector<c10::IValue>& inputs) {
+  std::vector<std::optional<int64_t>> ranks;
+  for (const c10::IValue& input : inputs) {
+    ranks.emplace_back();
+    if (input.isTensor()) ranks.back() = input.toTensor().dim();
+  }
+  return ranks;
+}
+
 // The ranks that a trace recorded for the inputs of a method; nothing where it was scripted or loaded from a file.
 std::vector<std::optional<int64_t>> traced_ranks(const jit::Module& module, const std::string& method) {
   std::vector<std::optional<int64_t>> ranks;
@@ -64,21 +73,28 @@ void drop_dead_norms(Report& report, const Program& program, const ParameterStor
   report.kept.erase(std::remove_if(report.kept.begin(), report.kept.end(), is_dead), report.kept.end());
 }
 
-FoldResult folded(const jit::Module& module, const Options& options, const std::vector<c10::IValue>& example_inputs,
-                  bool stays_in_libtorch) {
+std::vector<std::optional<int64_t>> told_ranks(const Options& options) {
+  if (options.example_inputs.empty()) return options.input_ranks;
+  if (!options.input_ranks.empty()) throw Error("give either example_inputs or input_ranks; example inputs have ranks");
+  return ranks_of(options.example_inputs);
+}
+
+FoldResult folded(const jit::Module& module, const Options& options, bool stays_in_libtorch) {
   const PlainMode plain;
   require_eval_mode(module);
-  require_valid_ranks(options.input_ranks);
+  const auto input_ranks = told_ranks(options);
+  require_valid_ranks(input_ranks);
   Report report;
 
   Program program = flatten(module, options);
   report.before = measure(module, program.methods);
   ParameterStore store(program);
   for (const Program::Method& method : program.methods) {
-    const bool given = method.name == "forward" && !options.input_ranks.empty();
-    const FoldSettings settings{given ? options.input_ranks : traced_ranks(module, method.name), options.target,
-                                stays_in_libtorch, options.fold_limit};
-    const ObservedRanks observed(*method.graph, module, method.name == "forward" ? example_inputs : std::vector<c10::IValue>());
+    const bool is_forward = method.name == "forward";
+    const bool given = is_forward && !input_ranks.empty();
+    const FoldSettings settings{given ? input_ranks : traced_ranks(module, method.name), options.target, stays_in_libtorch,
+                                options.fold_limit};
+    const ObservedRanks observed(*method.graph, module, is_forward ? options.example_inputs : std::vector<c10::IValue>());
     fold_graph(*method.graph, settings, store, report);
   }
   list_each_norm_once(report);
@@ -95,16 +111,11 @@ FoldResult folded(const jit::Module& module, const Options& options, const std::
 }  // namespace
 
 FoldResult fold(const jit::Module& module, const Options& options) {
-  return folded(module, options, {}, /*stays_in_libtorch=*/false);
+  return folded(module, options, /*stays_in_libtorch=*/false);
 }
 
-FoldResult fold_as_observed(const jit::Module& module, const Options& options, const std::vector<c10::IValue>& example_inputs) {
-  return folded(module, options, example_inputs, /*stays_in_libtorch=*/false);
-}
-
-FoldResult fold_before_freezing(const jit::Module& module, const Options& options,
-                                const std::vector<c10::IValue>& example_inputs) {
-  return folded(module, options, example_inputs, /*stays_in_libtorch=*/true);
+FoldResult fold_before_freezing(const jit::Module& module, const Options& options) {
+  return folded(module, options, /*stays_in_libtorch=*/true);
 }
 
 }  // namespace bnfold

@@ -40,14 +40,14 @@ void fold_sums_and_products(std::shared_ptr<jit::Graph> graph) {
   }
 }
 
-FoldResult freeze(const jit::Module& module, Options options, const std::vector<c10::IValue>& example_inputs,
-                  const c10::optional<std::vector<std::string>>& preserved_attrs, bool optimize_numerics) {
+FoldResult freeze(const jit::Module& module, Options options, const c10::optional<std::vector<std::string>>& preserved_attrs,
+                  bool optimize_numerics) {
   const PlainMode plain;
   FoldResult result{module, {}};
   try {
     options.preserved_attributes = preserved_attrs.value_or(std::vector<std::string>());
     options.preserved_attributes.emplace_back("forward");
-    result = fold_before_freezing(module, options, example_inputs);
+    result = fold_before_freezing(module, options);
   } catch (const Error& error) {
     // What torch::jit::freeze can't do either it says itself.
     result.module = frozen(module, preserved_attrs, optimize_numerics);
@@ -61,7 +61,7 @@ FoldResult freeze(const jit::Module& module, Options options, const std::vector<
 
 FoldResult freeze(const jit::Module& module, const c10::optional<std::vector<std::string>>& preserved_attrs,
                   bool optimize_numerics) {
-  return freeze(module, Options(), {}, preserved_attrs, optimize_numerics);
+  return freeze(module, Options(), preserved_attrs, optimize_numerics);
 }
 
 }  // namespace bnfold

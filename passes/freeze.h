@@ -11,8 +11,8 @@
 
 namespace bnfold {
 
-// bnfold::freeze, with options and example inputs for the fold. Names in `preserved_attrs` are kept beside forward.
-FoldResult freeze(const torch::jit::Module& module, Options options, const std::vector<c10::IValue>& example_inputs,
+// bnfold::freeze, with options for the fold. Names in `preserved_attrs` are kept beside forward.
+FoldResult freeze(const torch::jit::Module& module, Options options,
                   const c10::optional<std::vector<std::string>>& preserved_attrs, bool optimize_numerics);
 
 // What torch::jit::freeze does to the numbers of a frozen method, but for its folds of norms: those that bnfold keeps it takes into a layer

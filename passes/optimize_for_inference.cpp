@@ -8,8 +8,8 @@
 
 #include <array>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <unordered_set>
+#include <utility>
 
 #include "bnfold/bnfold.h"
 #include "bnfold/check.h"
@@ -41,27 +41,12 @@ namespace jit = torch::jit;
 
 namespace {
 
-Options options_of(const std::vector<c10::IValue>& inputs) {
-  Options options;
-  for (const c10::IValue& input : inputs) {
-    options.input_ranks.emplace_back();
-    if (input.isTensor()) options.input_ranks.back() = input.toTensor().dim();
-  }
-  return options;
-}
-
-// A copy with buffers of its own, which a run may write; nothing where an object of a C++ class can't be copied.
-std::optional<jit::Module> copy_of(const jit::Module& module) try { return module.deepcopy(); } catch (const c10::Error&) {
-  return std::nullopt;
-}
-
 // `original` is the module that came in: it tells the arguments that the inputs leave out.
 Observations observed_in(const jit::Module& frozen, const jit::Graph& graph, const std::vector<c10::IValue>& inputs,
                          const jit::Module& original) {
-  const auto copy = inputs.empty() ? std::nullopt : copy_of(frozen);
-  if (!copy) return {};
+  if (inputs.empty()) return {};
   std::vector<c10::IValue> arguments = arguments_to_run(original, inputs);
-  arguments.insert(arguments.begin(), copy->_ivalue());
+  arguments.insert(arguments.begin(), copy_to_run(frozen)._ivalue());
   const auto fail = [](const std::string& what) {
     throw InputError("the module can't run on the example inputs: " + first_sentence(what));
   };
@@ -191,7 +176,9 @@ std::string OptimizeResult::to_json() const {
 
 OptimizeResult optimize_for_inference(const jit::Module& module, const std::vector<c10::IValue>& example_inputs) {
   const PlainMode plain;
-  const FoldResult frozen = freeze(module, options_of(example_inputs), example_inputs, c10::nullopt, /*optimize_numerics=*/true);
+  Options options;
+  options.example_inputs = example_inputs;
+  const FoldResult frozen = freeze(module, std::move(options), c10::nullopt, /*optimize_numerics=*/true);
   OptimizeResult result{frozen.module, frozen.report, {}, {}};
   auto graph = result.module.get_method("forward").graph();
   if (is_on_cuda(*graph)) {

@@ -47,10 +47,10 @@ void fold_with_report(const OperatorHandle&, Stack* stack) {
 void fold_on_inputs(const OperatorHandle&, Stack* stack) {
   const c10::IValue inputs = torch::jit::pop(*stack);
   if (!inputs.isTuple()) throw bnfold::Error("the inputs must be a tuple of the arguments of forward");
-  const std::string options = torch::jit::pop(*stack).toStringRef();
+  bnfold::Options options = bnfold::options_from_json(torch::jit::pop(*stack).toStringRef());
+  options.example_inputs = inputs.toTupleRef().elements().vec();
   const Module module = module_from(torch::jit::pop(*stack));
-  const bnfold::FoldResult result =
-      bnfold::fold_as_observed(module, bnfold::options_from_json(options), inputs.toTupleRef().elements().vec());
+  const bnfold::FoldResult result = bnfold::fold(module, options);
   torch::jit::push(*stack, result.module._ivalue(), result.report.to_json());
 }
 

@@ -64,12 +64,20 @@ Loaded loaded(const Arguments& arguments) {
   }
 }
 
+std::vector<c10::IValue> made_inputs(const torch::jit::Module& module, const Arguments& arguments, int number) {
+  try {
+    return random_inputs(module, arguments.inputs, number);
+  } catch (const c10::Error& error) {
+    throw Failure(kUsage, fmt::format("the input can't be made: {}", first_line(error.what_without_backtrace())));
+  }
+}
+
 bnfold::FoldResult folded(const torch::jit::Module& module, const Arguments& arguments) {
   bnfold::Options options;
   options.preserved_attributes = arguments.preserved;
   options.target = arguments.target;
   options.fold_limit = arguments.fold_limit;
-  for (const InputShape& shape : arguments.inputs) options.input_ranks.emplace_back(static_cast<int64_t>(shape.sizes.size()));
+  options.example_inputs = made_inputs(module, arguments, 0);
   try {
     return bnfold::fold(module, options);
   } catch (const bnfold::Error& error) {
@@ -82,7 +90,7 @@ bnfold::CheckResult checked(const torch::jit::Module& original, const torch::jit
   const int count = std::max(arguments.check, 1);
   const auto make_inputs = [&](int number) {
     progress.show(fmt::format("checking on input {} of {}", number + 1, count));
-    return random_inputs(original, arguments.inputs, number);
+    return made_inputs(original, arguments, number);
   };
   try {
     return bnfold::check(original, result, count, make_inputs);
@@ -90,8 +98,6 @@ bnfold::CheckResult checked(const torch::jit::Module& original, const torch::jit
     throw Failure(kUsage, error.what());
   } catch (const bnfold::Error& error) {
     throw Failure(kCheckFailed, error.what());
-  } catch (const c10::Error& error) {
-    throw Failure(kUsage, fmt::format("the input can't be made: {}", first_line(error.what_without_backtrace())));
   }
 }
 
@@ -99,7 +105,7 @@ nlohmann::ordered_json measured(const torch::jit::Module& original, const torch:
                                 Progress& progress) {
   progress.show("freezing and optimizing what folded is compared with");
   const auto show_run = [&](int run) { progress.show(fmt::format("measuring, run {} of {}", run + 1, arguments.bench)); };
-  return latency_report(original, result, random_inputs(original, arguments.inputs, 0), arguments.bench, show_run);
+  return latency_report(original, result, made_inputs(original, arguments, 0), arguments.bench, show_run);
 }
 
 // What torch.jit.freeze keeps beside forward.

@@ -34,6 +34,10 @@ struct Options {
   // Each is from 0 to 64.
   std::vector<std::optional<int64_t>> input_ranks;
 
+  // Arguments of forward as its users give them, self left out; those with a default may be left out. They tell the ranks in the place of
+  // the list above, and a run on copies of them that of each value inside.
+  std::vector<c10::IValue> example_inputs;
+
   // What the folded module is made for.
   Target target = Target::libtorch;
 
@@ -56,7 +60,8 @@ struct FoldResult {
 //
 // The caller's autocast, inference and gradient modes change nothing.
 //
-// Throws Error: the module is in training mode, a preserved attribute does not exist, or the module cannot be flattened.
+// Throws Error: the module is in training mode, a preserved attribute does not exist, both input_ranks and example_inputs are given, or the
+// module cannot be flattened.
 FoldResult fold(const torch::jit::Module& module, const Options& options = {});
 
 // torch::jit::freeze with every fold before it: takes the same arguments, throws the same errors, and returns the frozen module with the

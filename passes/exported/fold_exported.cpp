@@ -21,6 +21,7 @@ void require_options_of_a_program(const Options& options) {
   if (!options.preserved_attributes.empty())
     throw Error("an exported program has one method; preserved_attributes is for modules");
   if (!options.input_ranks.empty()) throw Error("an exported program tells its ranks itself; input_ranks is for modules");
+  if (!options.example_inputs.empty()) throw Error("an exported program tells its ranks itself; example_inputs are for modules");
 }
 
 exported::ProgramGraph read_again(const ExportedProgram& program) {

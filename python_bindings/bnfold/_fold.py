@@ -94,10 +94,8 @@ def fold(
         if map_location is not None:
             raise TypeError("map_location is for TorchScript files; move a program with torch.export.passes.move_to_device_pass")
         return _folded_program(program, arguments, json.dumps(settings))
-    if arguments is not None:
-        if "input_ranks" in settings:
-            raise TypeError("give either example_inputs or input_ranks; example inputs have ranks")
-        settings["input_ranks"] = [value.dim() if isinstance(value, torch.Tensor) else None for value in arguments]
+    if arguments is not None and "input_ranks" in settings:
+        raise TypeError("give either example_inputs or input_ranks; example inputs have ranks")
     original = script_module_from(module, map_location)
     with raised_as(Error):
         raw_module, report = ops.fold_on_inputs(raw(original), json.dumps(settings), arguments or ())
