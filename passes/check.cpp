@@ -38,7 +38,9 @@ c10::IValue run(jit::Module module, const std::vector<c10::IValue>& inputs, Whic
   const RandomState random;
   at::manual_seed(seed);
   try {
-    return module.forward(arguments_to_run(module, inputs));
+    const auto output = module.get_method("forward").run_async(arguments_to_run(module, inputs), {}, launch_here);
+    output->waitAndThrow();
+    return output->value();
   } catch (const c10::Error& error) {
     fail_to_run(which, error.what_without_backtrace());
   } catch (const std::exception& error) {

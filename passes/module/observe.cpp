@@ -74,7 +74,7 @@ Observations observe(const jit::Graph& graph, const std::vector<c10::IValue>& in
   const std::vector<jit::Value*> values = outer_tensors(graph);
   return_sizes(*copy, outer_tensors(*copy));
   jit::Stack stack = inputs;
-  jit::InterpreterState(jit::Code(copy, "observe")).run(stack);
+  jit::InterpreterState(jit::Code(copy, "observe"), launch_here).run(stack);
   Observations observed;
   size_t place = stack.size() - values.size();
   for (const jit::Value* value : values) observed.emplace(value, stack.at(place++).toIntVector());

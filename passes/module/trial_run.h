@@ -4,9 +4,16 @@
 #include <ATen/core/Generator.h>
 #include <torch/csrc/jit/api/module.h>
 
+#include <functional>
 #include <vector>
 
 namespace bnfold {
+
+// Runs a task of the module to its end in the thread that begins it. In one of its own it may still run when nobody waits for it and the
+// copy that it reads is gone, and it draws its random numbers when it likes.
+inline void launch_here(const std::function<void()>& task) {
+  task();
+}
 
 // Puts the random generators back into the state they were in.
 class RandomState {

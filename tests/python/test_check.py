@@ -141,6 +141,22 @@ def test_random_operators_draw_the_same_numbers():
     assert bnfold.check(module, module, [(double(4),)])
 
 
+def noise(x):
+    return torch.rand_like(x)
+
+
+def test_tasks_draw_the_same_numbers():
+    class NoisyTasks(nn.Module):
+        def forward(self, x):
+            task = torch.jit.fork(noise, x)
+            torch.jit.fork(noise, x)  # for which nobody waits
+            return torch.rand_like(x) + torch.jit.wait(task)
+
+    module = torch.jit.script(NoisyTasks().eval())
+    for _ in range(20):
+        assert bnfold.check(module, module, [(double(4, 1000),)])
+
+
 def test_the_callers_random_state_stays():
     module = torch.jit.script(prepared(InATuple(), (image(),)))
     inputs = image()
