@@ -2,6 +2,8 @@
 
 #include <torch/csrc/jit/ir/constants.h>
 
+#include <algorithm>
+
 #include "graph/graph_walk.h"
 
 namespace bnfold {
@@ -37,9 +39,18 @@ void ParameterStore::record(const std::shared_ptr<jit::Graph>& graph) {
     const auto content = leaf ? stored(node->output()) : std::nullopt;
     if (!content || !content->isTensor() || !content->toTensor().defined()) return;
     channels_last_ |= is_channels_last(content->toTensor());
-    on_gpu_ |= content->toTensor().is_cuda();
+    record_device(content->toTensor());
     if (memory_->may_be_written(node->output())) written_storages_.insert(storage_of(content->toTensor()));
   });
+}
+
+void ParameterStore::record_device(const at::Tensor& tensor) {
+  const bool known = std::find(devices_.begin(), devices_.end(), tensor.device()) != devices_.end();
+  if (tensor.dim() != 0 && !known) devices_.push_back(tensor.device());
+}
+
+bool ParameterStore::is_on_gpu() const {
+  return std::any_of(devices_.begin(), devices_.end(), [](const at::Device& device) { return device.is_cuda(); });
 }
 
 void ParameterStore::read_memory(const jit::Graph& graph) {

@@ -13,6 +13,7 @@
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 #include "graph/memory.h"
 #include "graph/module_places.h"
@@ -70,8 +71,13 @@ class ParameterStore {
   // Whether some weight lies in memory in channels_last, as those of a module do that is to run in it.
   bool holds_channels_last() const { return channels_last_; }
 
+  // The device of all weights; nothing where they are on several. Numbers that a trace made tensors of are on the CPU always.
+  std::optional<at::Device> device() const {
+    return devices_.size() == 1 ? std::optional<at::Device>(devices_[0]) : std::nullopt;
+  }
+
   // Whether some weight is on a GPU.
-  bool is_on_gpu() const { return on_gpu_; }
+  bool is_on_gpu() const;
 
   // The dotted path of a value that is a module: "" for self. Nothing where the value is no module or its path is not known.
   std::optional<std::string> module_path(const torch::jit::Value* value) const;
@@ -82,6 +88,7 @@ class ParameterStore {
   torch::jit::Value* add_leaf(torch::jit::Value* module, torch::jit::Node* behind, Added added);
   torch::jit::Value* add_constant(torch::jit::Node* behind, const std::string& name, const at::Tensor& tensor);
   void record_assigned(const torch::jit::Graph& graph);
+  void record_device(const at::Tensor& tensor);
   void record(const std::shared_ptr<torch::jit::Graph>& graph);
   std::optional<c10::IValue> stored(const torch::jit::Value* value) const;
 
@@ -91,7 +98,7 @@ class ParameterStore {
   std::unordered_set<const void*> written_storages_;
   std::optional<Memory> memory_;
   bool channels_last_ = false;
-  bool on_gpu_ = false;
+  std::vector<at::Device> devices_;
 };
 
 }  // namespace bnfold

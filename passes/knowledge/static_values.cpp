@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "graph/operators.h"
+#include "knowledge/dtypes.h"
 
 namespace bnfold {
 
@@ -45,6 +46,12 @@ bool is_pure(const jit::Node* node) {
   const bool writes =
       std::any_of(inputs.begin(), inputs.end(), [node](const jit::Value* input) { return writes_into(node, input); });
   return !writes && !node->hasSideEffects() && !is_arbitrary(node);
+}
+
+// Whether it reads nothing of this operand but its dtype and device.
+bool asks_for_kind_alone(const jit::Node* node, size_t place) {
+  const bool casts = place == 1 && is_one_of(node, {"to", "type_as"});
+  return casts || node->kind() == jit::prim::dtype || node->kind() == jit::prim::device;
 }
 
 template <typename Element>
@@ -102,9 +109,11 @@ class Evaluation {
     if (node->kind() == jit::prim::ListUnpack) return element(node->input(), value->offset());
     // The operands first: most values hang on an input of the graph, and that is cheaper to see than what an operator is.
     jit::Stack stack;
-    for (jit::Value* input : node->inputs()) {
+    for (size_t place = 0; place < node->inputs().size(); ++place) {
+      jit::Value* input = node->input(place);
       auto operand = of(input);
       if (!operand && is_one_of(node, {"view", "reshape"})) operand = sizes_with_one_open(input);
+      if (!operand && asks_for_kind_alone(node, place)) operand = of_same_kind(input);
       if (!operand) return std::nullopt;
       stack.push_back(*operand);
     }
@@ -116,6 +125,13 @@ class Evaluation {
       return std::nullopt;  // the graph itself would fail here
     }
     return stack.at(stack.size() - node->outputs().size() + value->offset());
+  }
+
+  // What has the dtype and the device of a value that the run computes, as weight.to(x.dtype) and weight.type_as(x) ask for.
+  std::optional<c10::IValue> of_same_kind(const jit::Value* value) const {
+    const auto dtype = value->type()->kind() == c10::TypeKind::TensorType ? dtype_of(value, store_) : std::nullopt;
+    if (!dtype || !store_.device()) return std::nullopt;
+    return c10::IValue(at::empty({0}, at::TensorOptions(*store_.device()).dtype(*dtype)));
   }
 
   // The sizes of a view, of which the run computes one: the others tell it, as those of weight.view(1, x.size(1), 1, 1).

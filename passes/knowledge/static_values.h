@@ -15,8 +15,9 @@ struct StaticTensor {
   torch::jit::Value* leaf;
 };
 
-// What `value` is where it is computed from parameters, buffers and constants by arithmetic, norms and reshaping only, as a normalized
-// weight is, and from at least one parameter or buffer. Nothing where it is not, or where that takes more than 24 operators.
+// What `value` is where deterministic operators compute it from parameters, buffers and constants alone, as a normalized weight, and from at
+// least one parameter or buffer; it may follow the dtype and the device of another value where these are known, as weight.to(x.dtype). Nothing where
+// it is not, or where that takes more than 96 operators.
 std::optional<StaticTensor> static_tensor(const ParameterStore& store, torch::jit::Value* value);
 
 }  // namespace bnfold

@@ -245,8 +245,8 @@ TEST_F(FindNorms, FindsAWholeNormThatIsWrittenOut) {
         "w * ((y - m) / (v + 1e-5) ** 0.5) + b", "(y - m) * (v + 1e-5).pow(-0.5) * w + b",
         "torch.addcmul(b, (y - m) / v.sqrt(), w)", "y.sub(m).div(v).mul(w).add(b)", "(y - m) / v", "b - (m - y) * w",
         "-(m - y) * w * 2.0 + b", "torch.add(y, m, alpha=-2) / v * 0.5 + b", "y * (w / v) + (b - m * (w / v))",
-        "y * self.w.view(1, y.size(1), 1, 1) + self.b.view([y.shape[1], 1, 1])",
-        "(y - m).permute(0, 2, 3, 1) * self.w + self.b"}) {
+        "y * self.w.view(1, y.size(1), 1, 1) + self.b.view([y.shape[1], 1, 1])", "y * w.to(y.dtype) + b.type_as(y)",
+        "(y - m.to(y)) / v.to(device=y.device, dtype=y.dtype) * w + b", "(y - m).permute(0, 2, 3, 1) * self.w + self.b"}) {
     const Model model = written_out(expression);
     const FoldResult result = expect_unharmed(model.module, {x});
     const bool apart = std::string(expression).find("permute") != std::string::npos;
@@ -258,7 +258,7 @@ TEST_F(FindNorms, FindsAWholeNormThatIsWrittenOut) {
 TEST_F(FindNorms, FindsOnlyThePartOfANormWhoseConstantsFit) {
   for (const char* expression :
        {"(y - m) * (y - m).mean() * w + b", "(y - self.wide) * w + b", "torch.div(y, v, rounding_mode='floor') * w + b",
-        "(v / y) * w + b", "(y - x.size(0)) * w + b", "(y - y.mean()) * w + b"}) {
+        "(v / y) * w + b", "(y - x.size(0)) * w + b", "(y - y.mean()) * w + b", "y * w.to(torch.frexp(y)[0].dtype) + b"}) {
     const Model model = written_out(expression);
     const FoldResult result = expect_unharmed(model.module, {x});
     EXPECT_GT(count_arithmetic(result.module), 0) << expression;

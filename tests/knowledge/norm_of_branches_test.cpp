@@ -116,12 +116,14 @@ TEST_F(NormOfBranches, DeclinesWhereTheRankOfAnotherValueDecides) {
 TEST_F(NormOfBranches, FoldsBranchesThatAreOneAffine) {
   expect_folded(branches("y.requires_grad", by_hand("norm"), norm).module, {x}, "norm", "conv");
   expect_folded(branches("not y.requires_grad", norm, by_hand("norm")).module, {x}, "norm", "conv");
+  expect_folded(branches("y.requires_grad", by_hand("norm", ".to(y.dtype)"), norm).module, {x}, "norm", "conv");
   expect_folded(branches("bool(x.sum() > 0)", norm, norm).module, {x}, "norm", "conv");
 }
 
 TEST_F(NormOfBranches, DeclinesBranchesThatAreTwoAffines) {
   expect_two_norms(branches("y.requires_grad", by_hand("norm", " + 1e-3"), norm));
   expect_two_norms(branches("y.requires_grad", by_hand("other"), norm));
+  expect_two_norms(branches("y.requires_grad", by_hand("norm", ".to(torch.frexp(y)[0].dtype)"), norm));
   expect_two_norms(branches("y.requires_grad", "z = torch.tanh(y)", norm));
 }
 
