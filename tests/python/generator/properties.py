@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import math
 import re
 from collections import Counter
 from typing import Any, Optional, Union
@@ -15,7 +16,7 @@ from torch.utils._pytree import tree_flatten
 import bnfold
 
 from .graphs import eval_norms, norms_in, training_norms
-from .run import Prepared, Run, Unsuitable, quietly
+from .run import Prepared, Run, Unsuitable, cast, quietly
 
 # In double, relative to the largest output; in float that of bnfold.check, and one that notices digits lost to a large number.
 EXACT, FLOAT, CANCELLING = 1e-9, 1e-4, 1e-5
@@ -177,10 +178,21 @@ class Check:
 
     def _cancelling_tolerance(self) -> float:
         """Digits that the original itself loses to a large number, a folded module may lose too."""
-        tolerance = self._moved_by_rounding()
+        tolerance = max(self._moved_by_rounding(), self._lost_by_rounding())
         if not tolerance <= FLOAT:
             raise Unsuitable("large: rounding shows in what double computes")
         return max(EXACT, tolerance)
+
+    def _lost_by_rounding(self) -> float:
+        """How far the outputs are off in float, where digits are lost whatever the weights are, at the size that it has in double."""
+        narrow, errors = copy.deepcopy(self.prepared.model).float(), [0.0]
+        for method in self.prepared.methods:
+            inputs = self.prepared.inputs()
+            exact = execute(self.prepared.model, method, inputs)
+            rounded = execute(narrow, method, tuple(cast(value, torch.float32) for value in inputs))
+            if isinstance(exact, Executed) and isinstance(rounded, Executed):
+                errors.append(error_between(exact.outputs, rounded.outputs))
+        return TIMES_ROUNDING * max(filter(math.isfinite, errors)) * torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
 
     def _moved_by_rounding(self) -> float:
         """How far the outputs move where each weight does, by as much as the dtype rounds it."""

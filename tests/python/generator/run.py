@@ -55,7 +55,7 @@ class Prepared:
         key = (batch, side, dtype or self.dtype)
         if key not in self._inputs:
             torch.manual_seed(self.run.seed + batch + side)
-            inputs = [_cast(value, key[2]) for value in self.source.inputs(batch, side)]
+            inputs = [cast(value, key[2]) for value in self.source.inputs(batch, side)]
             self._inputs[key] = tuple(_shared(inputs) if self.run.shares_inputs else inputs)
         return copy.deepcopy(self._inputs[key])
 
@@ -107,7 +107,7 @@ def _shared(inputs: list[Any]) -> list[Any]:
     return [first.setdefault((value.shape, value.dtype), value) if isinstance(value, torch.Tensor) else value for value in inputs]
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
+def cast(value: Any, dtype: torch.dtype) -> Any:
     return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
