@@ -15,7 +15,6 @@
 #include "graph/parameter_store.h"
 #include "module/plain_mode.h"
 #include "module/trial_run.h"
-#include "report/sentence.h"
 
 namespace bnfold {
 
@@ -28,22 +27,17 @@ constexpr uint64_t kSeed = 0;
 
 enum class Which { original, folded };
 
-[[noreturn]] void fail_to_run(Which which, const std::string& what) {
-  const std::string sentence = first_sentence(what);
+[[noreturn]] void fail_to_run(Which which, const std::string& sentence) {
   if (which == Which::original) throw InputError(fmt::format("the module can't run on the given input: {}", sentence));
   throw Error(fmt::format("the folded module can't run on an input that the original takes: {}", sentence));
 }
 
-c10::IValue run(jit::Module module, const std::vector<c10::IValue>& inputs, Which which, uint64_t seed = kSeed) {
+c10::IValue run(const jit::Module& module, const std::vector<c10::IValue>& inputs, Which which, uint64_t seed = kSeed) {
   const RandomState random;
   at::manual_seed(seed);
   try {
-    const auto output = module.get_method("forward").run_async(arguments_to_run(module, inputs), {}, launch_here);
-    output->waitAndThrow();
-    return output->value();
-  } catch (const c10::Error& error) {
-    fail_to_run(which, error.what_without_backtrace());
-  } catch (const std::exception& error) {
+    return run_forward(module, inputs);
+  } catch (const std::runtime_error& error) {
     fail_to_run(which, error.what());
   }
 }

@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
 #include "graph/graph_walk.h"
+#include "graph/operators.h"
 #include "knowledge/find_norms.h"
 #include "knowledge/ranks.h"
 #include "plan/apply.h"
@@ -47,13 +50,27 @@ KeptNorm kept(const Norm& norm, const Refusal& refusal) {
   return kept;
 }
 
-// An affine with constants that nobody reads but who called the module: it brings an output into the range that is wanted there.
-bool scales_an_output(const Norm& norm) {
-  if (is_normalizing(norm.node()) || norm.reader != nullptr) return false;
-  const auto& uses = norm.node()->output(0)->uses();
-  return std::all_of(uses.begin(), uses.end(), [](const jit::Use& use) {
-    return use.user->kind() == jit::prim::Return && use.user->owningBlock() == use.user->owningGraph()->block();
+// Whether nobody reads it but who called the module, alone or in a tuple, list or dict.
+bool is_only_returned(const jit::Value* value) {
+  return std::all_of(value->uses().begin(), value->uses().end(), [](const jit::Use& use) {
+    const jit::Node* user = use.user;
+    if (user->kind() == jit::prim::Return) return user->owningBlock() == user->owningGraph()->block();
+    const bool contains = user->kind() == jit::prim::TupleConstruct || user->kind() == jit::prim::ListConstruct ||
+                          user->kind() == jit::prim::DictConstruct;
+    return contains && is_only_returned(user->output());
   });
+}
+
+// An affine with constants that brings an output into the range that is wanted there.
+bool scales_an_output(const Norm& norm) {
+  return !is_normalizing(norm.node()) && norm.reader == nullptr && is_only_returned(norm.node()->output(0));
+}
+
+// An instance norm without running statistics is of the kind of a layer norm.
+bool is_no_batch_norm(const Norm& norm) {
+  const auto* decline = std::get_if<Decline>(&norm.content);
+  return norm.node()->kind() == jit::aten::instance_norm && decline != nullptr &&
+         decline->reason == Reason::norm_without_running_statistics;
 }
 
 // Where every part of a value has the same norm behind it, all of them go in one fold.
@@ -90,6 +107,7 @@ class NormFolder {
     if (is_at_limit()) return false;
     kept_.clear();
     gone_.clear();
+    readers_.reset();
     bool moved = false;
     for (jit::Node* node : find_whole_norms(graph_, store_)) {
       if (is_at_limit()) break;
@@ -103,14 +121,36 @@ class NormFolder {
     if (!norm) return false;
     const auto decision = plan(*norm, store_, ranks_, settings_.target);
     if (const auto* refusal = std::get_if<Refusal>(&decision)) {
-      if (norm->kind == Norm::batch_norm && !scales_an_output(*norm)) kept_.push_back(kept(*norm, *refusal));
+      const bool counts = norm->kind == Norm::batch_norm && !scales_an_output(*norm) && !is_no_batch_norm(*norm);
+      if (counts) kept_.push_back(kept(*norm, *refusal));
       return false;
     }
     const Plan& found = std::get<Plan>(decision);
-    if (norm->kind == Norm::scale && found.cost(traits_of(settings_.target).costs) > 0) return false;
+    if (norm->kind == Norm::scale && !pays(found)) return false;
     list(*norm, found);
     apply(found, *norm, store_, ranks_, gone_);
     return true;
+  }
+
+  // A scale alone goes where that costs nothing. A layer that has several readers, as a head of all levels, would be copied for one of them.
+  bool pays(const Plan& fold_of_scale) {
+    if (fold_of_scale.cost(traits_of(settings_.target).costs) > 0) return false;
+    if (!readers_) count_readers();
+    return std::none_of(fold_of_scale.edits.begin(), fold_of_scale.edits.end(), [this](const Edit& edit) {
+      const auto* set = std::get_if<SetInput>(&edit);
+      const auto tensor = set != nullptr ? store_.read(set->node->input(set->input)) : std::nullopt;
+      return tensor && tensor->defined() && (*readers_)[storage_of(*tensor)] > 1;
+    });
+  }
+
+  void count_readers() {
+    readers_.emplace();
+    for_each_node(graph_.block(), [this](const jit::Node* node) {
+      for (const jit::Value* input : node->inputs()) {
+        const auto tensor = is_tensor(input) ? store_.read(input) : std::nullopt;
+        if (tensor && tensor->defined()) ++(*readers_)[storage_of(*tensor)];
+      }
+    });
   }
 
   void list(const Norm& norm, const Plan& fold) {
@@ -125,8 +165,9 @@ class NormFolder {
   ParameterStore& store_;
   Ranks& ranks_;
   Report& report_;
-  std::vector<KeptNorm> kept_;                 // in the last round
-  std::unordered_set<const jit::Node*> gone_;  // in this round
+  std::vector<KeptNorm> kept_;                                   // in the last round
+  std::unordered_set<const jit::Node*> gone_;                    // in this round
+  std::optional<std::unordered_map<const void*, int>> readers_;  // of the memory of each static tensor, in this round
 };
 
 std::optional<int64_t> rank_of_static(const jit::Value* value, const ParameterStore& store) {

@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "bnfold/check.h"
 #include "fold_batch_norms.h"
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
@@ -48,6 +49,8 @@ FoldResult freeze(const jit::Module& module, Options options, const c10::optiona
     options.preserved_attributes = preserved_attrs.value_or(std::vector<std::string>());
     options.preserved_attributes.emplace_back("forward");
     result = fold_before_freezing(module, options);
+  } catch (const InputError&) {
+    throw;
   } catch (const Error& error) {
     // What torch::jit::freeze can't do either it says itself.
     result.module = frozen(module, preserved_attrs, optimize_numerics);

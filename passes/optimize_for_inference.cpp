@@ -48,7 +48,7 @@ Observations observed_in(const jit::Module& frozen, const jit::Graph& graph, con
   std::vector<c10::IValue> arguments = arguments_to_run(original, inputs);
   arguments.insert(arguments.begin(), copy_to_run(frozen)._ivalue());
   const auto fail = [](const std::string& what) {
-    throw InputError("the module can't run on the example inputs: " + first_sentence(what));
+    throw InputError("the module can't run on the given input: " + first_sentence(what));
   };
   try {
     return observe(graph, arguments);
@@ -98,7 +98,7 @@ std::unordered_set<jit::Value*> fuse_convs(OptimizeResult& result, const std::sh
     facts.rely_on_sizes(fusion.last()->output(), fusion.last()->owningBlock());
     steps.insert(applied(fusion, packer, facts));
   }
-  result.unfused = std::move(plan.unfused);
+  result.unfused.insert(result.unfused.end(), plan.unfused.begin(), plan.unfused.end());
   return steps;
 }
 
@@ -143,6 +143,19 @@ bool writes_in_place(const jit::Graph& graph) {
   return found;
 }
 
+// `inputs` are those of the method, where there are any.
+void fuse(OptimizeResult& result, const std::string& method, const std::vector<c10::IValue>& inputs,
+          const jit::Module& original) {
+  auto graph = result.module.get_method(method).graph();
+  if (is_on_cuda(*graph)) {
+    if (!writes_in_place(*graph)) jit::FuseFrozenConvAddRelu(graph);
+  } else if (can_pack_weights()) {
+    use_new_memory(*graph, ParameterStore(graph));
+    fuse_on_cpu(result, graph, Facts(*graph, observed_in(result.module, *graph, inputs, original)));
+  }
+  jit::EliminateDeadCode(graph);
+}
+
 void require_equal(const jit::Module& module, const jit::Module& optimized, const std::vector<c10::IValue>& inputs) {
   const CheckResult result = check(module, optimized, {inputs});
   if (result.passed) return;
@@ -174,20 +187,17 @@ std::string OptimizeResult::to_json() const {
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-OptimizeResult optimize_for_inference(const jit::Module& module, const std::vector<c10::IValue>& example_inputs) {
+OptimizeResult optimize_for_inference(const jit::Module& module, const std::vector<c10::IValue>& example_inputs,
+                                      const std::vector<std::string>& preserved_attrs) {
   const PlainMode plain;
   Options options;
   options.example_inputs = example_inputs;
-  const FoldResult frozen = freeze(module, std::move(options), c10::nullopt, /*optimize_numerics=*/true);
+  const FoldResult frozen = freeze(module, std::move(options), preserved_attrs, /*optimize_numerics=*/true);
   OptimizeResult result{frozen.module, frozen.report, {}, {}};
-  auto graph = result.module.get_method("forward").graph();
-  if (is_on_cuda(*graph)) {
-    if (!writes_in_place(*graph)) jit::FuseFrozenConvAddRelu(graph);
-  } else if (can_pack_weights()) {
-    use_new_memory(*graph, ParameterStore(graph));
-    fuse_on_cpu(result, graph, Facts(*graph, observed_in(result.module, *graph, example_inputs, module)));
+  fuse(result, "forward", example_inputs, module);
+  for (const std::string& name : preserved_attrs) {
+    if (name != "forward" && result.module.find_method(name)) fuse(result, name, {}, module);
   }
-  jit::EliminateDeadCode(graph);
   if (!example_inputs.empty()) require_equal(module, result.module, example_inputs);
   return result;
 }

@@ -29,6 +29,12 @@ Module module_from(const c10::IValue& value) {
   return value.toModule();
 }
 
+std::vector<std::string> names_from(const c10::IValue& list) {
+  std::vector<std::string> names;
+  for (const c10::IValue& name : list.toListRef()) names.push_back(name.toStringRef());
+  return names;
+}
+
 // fold(Any module) -> Any
 void fold(const OperatorHandle&, Stack* stack) {
   const Module module = module_from(torch::jit::pop(*stack));
@@ -56,10 +62,9 @@ void fold_on_inputs(const OperatorHandle&, Stack* stack) {
 
 // fold_before_freezing(Any module, str[] preserved) -> (Any, str): the folded module, which torch.jit.freeze takes next, and its report
 void fold_before_freezing(const OperatorHandle&, Stack* stack) {
-  const c10::List<c10::IValue> preserved = torch::jit::pop(*stack).toList();
-  const Module module = module_from(torch::jit::pop(*stack));
   bnfold::Options options;
-  for (const c10::IValue& name : preserved) options.preserved_attributes.push_back(name.toStringRef());
+  options.preserved_attributes = names_from(torch::jit::pop(*stack));
+  const Module module = module_from(torch::jit::pop(*stack));
   const bnfold::FoldResult result = bnfold::fold_before_freezing(module, options);
   torch::jit::push(*stack, result.module._ivalue(), result.report.to_json());
 }
@@ -77,13 +82,15 @@ void fold_sums_and_products(const OperatorHandle&, Stack* stack) {
   for (const c10::IValue& method : methods) bnfold::fold_sums_and_products(module.get_method(method.toStringRef()).graph());
 }
 
-// optimize_for_inference(Any module, Any inputs) -> (Any, str), inputs a tuple of the arguments of forward, empty where there are none
+// optimize_for_inference(Any module, Any inputs, str[] preserved) -> (Any, str), inputs a tuple of the arguments of forward, empty where there
+// are none
 void optimize_for_inference(const OperatorHandle&, Stack* stack) {
+  const std::vector<std::string> preserved = names_from(torch::jit::pop(*stack));
   const c10::IValue inputs = torch::jit::pop(*stack);
   if (!inputs.isTuple()) throw bnfold::Error("the inputs must be a tuple of the arguments of forward");
   const Module module = module_from(torch::jit::pop(*stack));
   const bnfold::PlainMode plain;
-  const bnfold::OptimizeResult result = bnfold::optimize_for_inference(module, inputs.toTupleRef().elements().vec());
+  const bnfold::OptimizeResult result = bnfold::optimize_for_inference(module, inputs.toTupleRef().elements().vec(), preserved);
   torch::jit::push(*stack, result.module._ivalue(), result.to_json());
 }
 
@@ -188,7 +195,7 @@ TORCH_LIBRARY(bnfold, library) {
   library.def("freeze(Any module) -> Any", torch::CppFunction::makeFromBoxedFunction<&freeze>());
   library.def("fold_sums_and_products(Any module, str[] methods) -> ()",
               torch::CppFunction::makeFromBoxedFunction<&fold_sums_and_products>());
-  library.def("optimize_for_inference(Any module, Any inputs) -> (Any, str)",
+  library.def("optimize_for_inference(Any module, Any inputs, str[] preserved) -> (Any, str)",
               torch::CppFunction::makeFromBoxedFunction<&optimize_for_inference>());
   library.def("register_pass() -> ()", &bnfold::register_pass);
   library.def("unregister_pass() -> ()", &bnfold::unregister_pass);

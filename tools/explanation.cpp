@@ -32,6 +32,8 @@ std::string explanation(const bnfold::Report& report) {
     }
   }
   text += reasons.empty() ? "" : "\nreasons\n";
-  for (const bnfold::Reason reason : reasons) text += fmt::format("  {}\n      {}\n", name(reason), sentence(reason));
+  for (const bnfold::Reason reason : reasons) {
+    text += fmt::format("  {}\n      {}\n      What to do: {}\n", name(reason), sentence(reason), advice(reason));
+  }
   return text;
 }

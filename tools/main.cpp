@@ -80,6 +80,8 @@ bnfold::FoldResult folded(const torch::jit::Module& module, const Arguments& arg
   options.example_inputs = made_inputs(module, arguments, 0);
   try {
     return bnfold::fold(module, options);
+  } catch (const bnfold::InputError& error) {
+    throw Failure(kUsage, error.what());
   } catch (const bnfold::Error& error) {
     throw Failure(kCannotLoad, fmt::format("{}: {}", arguments.in, error.what()));
   }

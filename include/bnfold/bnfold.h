@@ -35,7 +35,7 @@ struct Options {
   std::vector<std::optional<int64_t>> input_ranks;
 
   // Arguments of forward as its users give them, self left out; those with a default may be left out. They tell the ranks in the place of
-  // the list above, and a run on copies of them that of each value inside.
+  // the list above, and a run on copies of them that of each value inside. InputError (bnfold/check.h) where the module can't run on them.
   std::vector<c10::IValue> example_inputs;
 
   // What the folded module is made for.

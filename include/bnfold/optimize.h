@@ -54,7 +54,7 @@ struct OptimizeResult {
   std::string to_json() const;
 };
 
-// Folds every batch norm of `module` as bnfold::freeze does, freezes forward, and fuses. On a CPU each convolution with what stands
+// Folds every batch norm of `module` as bnfold::freeze does, freezes forward and what `preserved_attrs` names, and fuses. On a CPU each convolution with what stands
 // behind it, a sum of values of one size, a ReLU, ReLU6, hardtanh, clamp, SiLU, GELU, hardswish, hardsigmoid, sigmoid, tanh or leaky ReLU,
 // becomes one of oneDNN's steps in channels_last, its weight reordered once; so does each linear layer of many rows with the activation behind
 // it. On a GPU LibTorch's own fusion for cuDNN is made. Where LibTorch has no such steps, as 1.13, the module is frozen alone.
@@ -68,6 +68,7 @@ struct OptimizeResult {
 //
 // Throws what bnfold::freeze throws; InputError where the module can't run on the inputs; Error where the result differs from `module` on them
 // by more than rounding.
-OptimizeResult optimize_for_inference(const torch::jit::Module& module, const std::vector<c10::IValue>& example_inputs = {});
+OptimizeResult optimize_for_inference(const torch::jit::Module& module, const std::vector<c10::IValue>& example_inputs = {},
+                                      const std::vector<std::string>& preserved_attrs = {});
 
 }  // namespace bnfold

@@ -11,7 +11,7 @@ namespace bnfold {
 // The way a norm went to reach the layer that took it: backward into a producer, forward into a consumer, sideways into a sibling.
 enum class Direction { backward, forward, sideways };
 
-// Why a norm was kept. `name` and `sentence` below give each as text; docs/reasons.md says what to do about it.
+// Why a norm was kept. `name`, `sentence` and `advice` below give each as text; docs/reasons.md says more.
 enum class Reason {
   // The norm itself.
   norm_in_training_mode,
@@ -60,6 +60,9 @@ std::string_view name(Reason reason);
 
 // One sentence that says what the reason means.
 std::string_view sentence(Reason reason);
+
+// What to change in the model, so that the norm may fold, in a sentence or two.
+std::string_view advice(Reason reason);
 
 // "backward", "forward" or "sideways".
 std::string_view name(Direction direction);

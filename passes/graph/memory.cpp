@@ -1,6 +1,7 @@
 #include "graph/memory.h"
 
 #include <torch/csrc/jit/ir/constants.h>
+#include <torch/csrc/jit/runtime/operator.h>
 
 #include <algorithm>
 #include <string_view>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "graph/constants.h"
+#include "graph/graph_walk.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
 
@@ -52,9 +54,17 @@ bool is_region(const jit::Node* node) {
   return std::string_view(node->kind().toQualString()).substr(0, 14) == "higher_order::";
 }
 
-bool is_of_libtorch(const jit::Node* node) {
+// Whether the schema was written by hand and so says what the operator writes into, as LibTorch takes it to.
+bool is_told_by_schema(const jit::Node* node) {
+  const jit::Operator* op = node->maybeOperator();
+  return op != nullptr && (op->aliasAnalysisKind() == c10::AliasAnalysisKind::FROM_SCHEMA ||
+                           op->aliasAnalysisKind() == c10::AliasAnalysisKind::PURE_FUNCTION);
+}
+
+bool tells_what_it_writes(const jit::Node* node) {
   if (node->kind() == jit::prim::PythonOp) return false;
-  return node->kind().is_aten() || node->kind().is_prim() || is_step(node) || is_region(node);
+  const bool of_libtorch = node->kind().is_aten() || node->kind().is_prim() || is_step(node);
+  return of_libtorch || is_region(node) || is_told_by_schema(node);
 }
 
 // What makes memory of its own from all that it reads. Steps say in their schema what they overwrite.
@@ -99,10 +109,25 @@ std::optional<std::vector<const void*>> parts_of(const c10::IValue& content) try
   return std::nullopt;
 }
 
-// The node that made the memory of `value`, null where that can't be told.
+// Whether `node` stands in a branch of `condition`.
+bool is_in_branch(const jit::Node* node, const jit::Node* condition) {
+  const auto branches = condition->blocks();
+  return std::any_of(branches.begin(), branches.end(),
+                     [node](const jit::Block* branch) { return is_inside(node->owningBlock(), branch); });
+}
+
+// The node that made the memory of `value`, a condition where each of its branches makes it; null where that can't be told.
 const jit::Node* maker_of(const jit::Value* value) {
   while (operator_of(value->node()).storage == Storage::view) value = value->node()->input(0);
-  return is_fresh(value->node()) ? value->node() : nullptr;
+  const jit::Node* node = value->node();
+  if (is_fresh(node)) return node;
+  if (node->kind() != jit::prim::If) return nullptr;
+  const auto branches = node->blocks();
+  const bool made = std::all_of(branches.begin(), branches.end(), [&](const jit::Block* branch) {
+    const jit::Node* maker = maker_of(branch->outputs().at(value->offset()));
+    return maker != nullptr && is_inside(maker->owningBlock(), branch);
+  });
+  return made ? node : nullptr;
 }
 
 }  // namespace
@@ -213,7 +238,7 @@ void Memory::read_task(const jit::Node* node) {
 void Memory::read_writes(const jit::Node* node) {
   const c10::FunctionSchema* schema = node->maybeSchema();
   const bool calls = node->kind() == jit::prim::CallMethod || node->kind() == jit::prim::CallFunction;
-  const bool known = is_of_libtorch(node) && !calls;
+  const bool known = tells_what_it_writes(node) && !calls;
   for (size_t i = 0; i < node->inputs().size(); ++i) {
     const jit::Value* input = node->inputs()[i];
     if (!has_memory(input)) continue;
@@ -325,6 +350,7 @@ bool Memory::may_be_overwritten(const jit::Value* value, const jit::Node* node) 
   if (maker == nullptr || is_in_loop_behind(node, maker)) return false;
   const auto is_harmless = [&](const jit::Value* other, const jit::Use& use) {
     if (use.user == node || reads_metadata_only(use)) return true;
+    if (use.user->kind() == jit::prim::Return && is_in_branch(use.user, maker)) return true;  // it becomes what is asked about
     if (use.user->isAfter(node)) return other == value;
     return !use.user->isBefore(node) || operator_of(use.user).storage != Storage::unknown || is_read_at_once(use.user);
   };
@@ -332,7 +358,7 @@ bool Memory::may_be_overwritten(const jit::Value* value, const jit::Node* node) 
   return std::all_of(shared.begin(), shared.end(), [&](const jit::Value* other) {
     // What a task sees it was given by a node of this graph, which is among the readers.
     if (other->owningGraph() != node->owningGraph()) return true;
-    const bool before = other->node() != maker && !other->node()->isAfter(maker);
+    const bool before = other->node() != maker && !other->node()->isAfter(maker) && !is_in_branch(other->node(), maker);
     if (before || !other->node()->isBefore(node)) return true;  // another piece of memory, or read through `node`
     return std::all_of(other->uses().begin(), other->uses().end(), [&](const jit::Use& use) { return is_harmless(other, use); });
   });

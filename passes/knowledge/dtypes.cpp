@@ -107,7 +107,7 @@ class Walk {
           dtype = of_tensors(node->inputs());
           break;
         case Dtype::unknown:
-          dtype = of_static(value);
+          dtype = node->kind() == jit::prim::If ? of_branches(value) : of_static(value);
           if (!dtype) dtype = of_readers(value);
       }
       return dtype && (!floating || at::isFloatingType(*dtype)) ? dtype : std::nullopt;
@@ -137,6 +137,12 @@ class Walk {
   std::optional<at::ScalarType> of_static(const jit::Value* value) const {
     const auto tensor = store_.read(value);
     return tensor && tensor->defined() ? std::optional<at::ScalarType>(tensor->scalar_type()) : std::nullopt;
+  }
+
+  std::optional<at::ScalarType> of_branches(const jit::Value* value) {
+    std::vector<const jit::Value*> made;
+    for (const jit::Block* branch : value->node()->blocks()) made.push_back(branch->outputs().at(value->offset()));
+    return of_all(made);
   }
 
   template <typename Values>

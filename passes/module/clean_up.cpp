@@ -2,6 +2,7 @@
 
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 
+#include "graph/graph_walk.h"
 #include "module/hidden_writes.h"
 
 namespace bnfold {
@@ -13,6 +14,9 @@ void drop_dead_code(const std::shared_ptr<torch::jit::Graph>& graph) {
   guard_hidden_writes(*graph);
   torch::jit::EliminateDeadCode(graph);
   release_hidden_writes(*graph);
+  for_each_node(graph->block(), [](const torch::jit::Node* node) {
+    if (node->kind() == torch::jit::prim::fork) drop_dead_code(node->g(torch::jit::attr::Subgraph));
+  });
 }
 
 }  // namespace

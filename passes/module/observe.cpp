@@ -1,9 +1,11 @@
 #include "module/observe.h"
 
+#include <fmt/format.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
 
-#include <exception>
+#include <stdexcept>
 
+#include "bnfold/check.h"
 #include "graph/graph_walk.h"
 #include "module/trial_run.h"
 
@@ -44,14 +46,22 @@ void forget_rank(jit::Value* value) {
   if (type && type->dim() && !type->scalarType()) value->setType(c10::TensorType::get());
 }
 
+void require_runs(const jit::Module& module, const std::vector<c10::IValue>& inputs) {
+  try {
+    run_forward(module, inputs);
+  } catch (const std::runtime_error& error) {
+    throw InputError(fmt::format("the module can't run on the given input: {}", error.what()));
+  }
+}
+
 }  // namespace
 
 ObservedRanks::ObservedRanks(jit::Graph& graph, const jit::Module& module, const std::vector<c10::IValue>& inputs)
     : graph_(graph) {
   if (inputs.empty()) return;
   const RandomState random;
+  const jit::Module copy = copy_to_run(module);
   try {
-    const jit::Module copy = copy_to_run(module);
     std::vector<c10::IValue> arguments = arguments_to_run(copy, inputs);
     arguments.insert(arguments.begin(), copy._ivalue());
     for (const auto& [value, sizes] : observe(graph, arguments)) {
@@ -59,6 +69,7 @@ ObservedRanks::ObservedRanks(jit::Graph& graph, const jit::Module& module, const
       if (!type->dim()) const_cast<jit::Value*>(value)->setType(type->withDim(sizes.size()));
     }
   } catch (const std::exception&) {
+    require_runs(copy, inputs);
   }
 }
 

@@ -17,7 +17,7 @@ using Observations = std::unordered_map<const torch::jit::Value*, std::vector<in
 Observations observe(const torch::jit::Graph& graph, const std::vector<c10::IValue>& inputs);
 
 // While one lives, the values of `graph`, forward of `module` flattened, have the ranks as types that they have in a run on `inputs`, as
-// a trace leaves them; none where there are no inputs, or the run fails, which is told where the modules are compared.
+// a trace leaves them; none where there are no inputs. Throws InputError where the module can't run on them.
 class ObservedRanks {
  public:
   ObservedRanks(torch::jit::Graph& graph, const torch::jit::Module& module, const std::vector<c10::IValue>& inputs);

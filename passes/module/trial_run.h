@@ -33,6 +33,9 @@ class RandomState {
 // meanwhile.
 torch::jit::Module copy_to_run(const torch::jit::Module& module);
 
+// What forward of `module` returns for `inputs`, which it gets copies of. Throws std::runtime_error, with a sentence, where it can't run on them.
+c10::IValue run_forward(const torch::jit::Module& module, const std::vector<c10::IValue>& inputs);
+
 // What forward of `module` is called with, self left out: copies of `inputs`, and the default values of what they leave out.
 std::vector<c10::IValue> arguments_to_run(const torch::jit::Module& module, const std::vector<c10::IValue>& inputs);
 

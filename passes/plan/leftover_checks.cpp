@@ -23,8 +23,10 @@ namespace {
 // What a condition comes to in the runs that reach a block, by the ranks and sizes of values.
 class Decision {
  public:
-  Decision(const ParameterStore& store, const Ranks& ranks, const jit::Node* condition)
-      : store_(store), ranks_(ranks), block_(condition->owningBlock()) {
+  // `supposed` is a rank that values have in the place of those that an example told.
+  Decision(const ParameterStore& store, const Ranks& ranks, const jit::Node* condition,
+           std::optional<int64_t> supposed = std::nullopt)
+      : store_(store), ranks_(ranks), block_(condition->owningBlock()), supposed_(supposed) {
     outcome_ = truth(condition->input());
   }
 
@@ -73,8 +75,9 @@ class Decision {
   std::optional<int64_t> rank(const jit::Value* tensor) {
     const auto rank = ranks_.of(tensor, block_);
     if (!rank || rank->strength == Strength::assumed) return std::nullopt;
-    if (rank->strength == Strength::hinted) hinted_.push_back(tensor);
-    return rank->number;
+    if (rank->strength != Strength::hinted) return rank->number;
+    hinted_.push_back(tensor);
+    return supposed_.value_or(rank->number);
   }
 
   // What the weights of layers tell, where the ranks are known that they rest on.
@@ -90,6 +93,7 @@ class Decision {
   const ParameterStore& store_;
   const Ranks& ranks_;
   const jit::Block* block_;
+  const std::optional<int64_t> supposed_;
   std::optional<bool> outcome_;
   std::vector<const jit::Value*> hinted_;
 };
@@ -119,7 +123,8 @@ class LeftoverChecks {
     jit::Block* passed = check->blocks().at(passing);
     const std::vector<jit::Node*> inner = nodes_of(passed);
     const Decision decision(store_, ranks_, check);
-    const auto instead = decision.outcome() == (passing == 0) ? checks_instead(check, decision.hinted()) : std::nullopt;
+    const bool passes = decision.outcome() == (passing == 0) && !lets_others_pass(check, decision, passing == 0);
+    const auto instead = passes ? checks_instead(check, decision.hinted()) : std::nullopt;
     if (instead) {
       for (const RankCheck& of_input : *instead) insert(of_input, ranks_);
       take_branch(check, passed);
@@ -127,6 +132,16 @@ class LeftoverChecks {
       ranks_.prove(deciding->value, check->owningBlock(), deciding->rank);
     }
     remove(inner);
+  }
+
+  // Whether a value may have another rank than in the example too, as the input of a BatchNorm1d: a check of the input would refuse it.
+  bool lets_others_pass(const jit::Node* check, const Decision& decision, bool passing) const {
+    if (!runs_checks_ || decision.hinted().empty()) return false;
+    const int64_t own = ranks_.of(decision.hinted().front(), check->owningBlock())->number;
+    for (const int64_t other : {1, 2, 3, 4, 5}) {
+      if (other != own && Decision(store_, ranks_, check, other).outcome() == passing) return true;
+    }
+    return false;
   }
 
   // The checks of the graph's inputs that make this one needless, where an example told the ranks of `hinted`; nothing where there are none such.

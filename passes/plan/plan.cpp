@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "graph/memory.h"
+#include "graph/operator_table.h"
 #include "graph/operators.h"
 #include "plan/conditions.h"
 #include "plan/search.h"
@@ -74,14 +76,27 @@ struct Subject {
   const bool rank_known;
   const std::vector<AskedRanks::Need> needs;  // without which `affine` is not what the norm computes
   const TargetTraits& target;
+  const std::optional<Decline>
+      written;  // what writes into the norm's output: then a fold backward alone leaves it the same memory
 };
+
+// Whether a layer before the norm may write what the norm writes: into memory of its own, which the norm alone reads.
+bool may_be_made_before(const Norm& norm) {
+  return operator_of(norm.input()->node()).storage == Storage::fresh && is_only_reader(norm.node(), norm.input());
+}
 
 bool has_bound(const Plan& plan) {
   return std::any_of(plan.edits.begin(), plan.edits.end(), [](const Edit& edit) { return std::holds_alternative<Bound>(edit); });
 }
 
+bool replaces(const Plan& plan) {
+  return std::any_of(plan.edits.begin(), plan.edits.end(),
+                     [](const Edit& edit) { return std::holds_alternative<Replace>(edit); });
+}
+
 // The plan with the checks of what nothing proves, or why that can't be done.
 std::variant<Plan, Decline> checked(const Subject& subject, Plan found, Direction direction, const Asked& asked) {
+  if (subject.written && replaces(found)) return *subject.written;
   std::vector<AskedRanks::Need> all;
   const bool any_rank = direction == Direction::backward && is_of_any_rank(subject.norm.input(), subject.affine);
   if (!any_rank || !subject.norm.along_channels) all = subject.needs;
@@ -141,7 +156,7 @@ std::optional<Plan> try_sideways(const Subject& subject) {
 std::optional<Plan> try_along_last(const Norm& norm, const ParameterStore& store, const Ranks& ranks,
                                    const TargetTraits& target) {
   if (norm.along_channels || norm.reader != nullptr) return std::nullopt;
-  const Subject subject{norm, norm.affine(1), store, ranks, /*rank_known=*/false, {}, target};
+  const Subject subject{norm, norm.affine(1), store, ranks, /*rank_known=*/false, {}, target, std::nullopt};
   if (!is_along_last(norm.input(), subject.affine)) return std::nullopt;
   const Tried tried = try_strategy(subject, {"backward", Direction::backward, subject.affine, std::nullopt}, /*rescales=*/false);
   const auto* found = std::get_if<Plan>(&tried.outcome);
@@ -157,6 +172,10 @@ std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal
     return best->cost(costs) <= 0;
   };
   for (const Strategy& strategy : strategies(subject.affine)) {
+    if (subject.written && strategy.direction != Direction::backward) {
+      refusal.attempts.push_back({strategy.name, {}, *subject.written});
+      break;
+    }
     if (subject.target.only_backward && strategy.direction != Direction::backward) {
       refusal.attempts.push_back(
           {strategy.name, {}, {Reason::widens_channels, subject.norm.node(), "other layers would take its scales"}});
@@ -169,7 +188,8 @@ std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal
     } else if (consider(std::get<Plan>(tried.outcome))) {
       return best;
     }
-    if (strategy.direction != Direction::backward || !subject.rank_known || rescales || subject.target.only_backward) continue;
+    const bool beside = strategy.direction == Direction::backward && subject.rank_known && !rescales && !subject.written;
+    if (!beside || subject.target.only_backward) continue;
     const auto sideways = try_sideways(subject);
     if (sideways && consider(*sideways)) return best;
   }
@@ -212,9 +232,9 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
     return refusal;
   };
   if (const auto* decline = std::get_if<Decline>(&norm.content)) return refused(*decline);
-  for (const jit::Value* value : {norm.input(), norm.node()->output(0)}) {
-    if (auto decline = why_not_written(value, store)) return refused(std::move(*decline));
-  }
+  if (auto decline = why_not_written(norm.input(), store)) return refused(std::move(*decline));
+  auto written = why_not_written(norm.node()->output(0), store);
+  if (written && !may_be_made_before(norm)) return refused(std::move(*written));
   if (ranks.change_in_place()) {
     return refused({Reason::rank_unknown, norm.node(), "the module adds or drops dimensions in place"});
   }
@@ -243,9 +263,9 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   if (!norm.along_channels && !asked.extents.fit(norm.input(), affine)) {
     return refused({Reason::sizes_unknown, norm.node(), "its input may be broadcast to the size of its constants"});
   }
-  const Subject subject{norm, affine, store, ranks, rank.has_value(), asked.ranks.needs(), traits};
+  const Subject subject{norm, affine, store, ranks, rank.has_value(), asked.ranks.needs(), traits, std::move(written)};
   auto best = cheapest_plan(subject, /*rescales=*/false, refusal);
-  if (!best && rank && !traits.only_backward) best = cheapest_plan(subject, /*rescales=*/true, refusal);
+  if (!best && rank && !traits.only_backward && !subject.written) best = cheapest_plan(subject, /*rescales=*/true, refusal);
   if (!best) return refusal;
   if (auto decline = why_not_worth_it(*best, norm, target)) {
     refusal.attempts.insert(refusal.attempts.begin(), {std::string(name(best->direction)), {}, std::move(*decline)});

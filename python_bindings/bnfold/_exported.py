@@ -76,7 +76,7 @@ def outputs_of(program: ExportedProgram, arguments: tuple[Any, ...]) -> torch.ji
         try:
             outputs = program.module()(*copy.deepcopy(arguments))
         except Exception as error:
-            raise Error(f"the program can't run on the example inputs: {_first_line(error)}") from error
+            raise Error(f"the program can't run on the given input: {_first_line(error)}") from error
     values = [value for value in torch.utils._pytree.tree_leaves(outputs) if isinstance(value, torch.Tensor)]
     with without_deprecation_warnings():
         return torch.jit.script(_Outputs(values))

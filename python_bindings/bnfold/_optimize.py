@@ -6,7 +6,7 @@ import dataclasses
 import json
 import weakref
 from collections import Counter
-from typing import Any
+from typing import Any, Optional
 
 import torch
 
@@ -64,7 +64,7 @@ def _left(alike: list[UnfusedStep]) -> str:
 _fusions: weakref.WeakKeyDictionary[torch.jit.ScriptModule, Fusions] = weakref.WeakKeyDictionary()
 
 
-def optimize_for_inference(module: ModuleLike, example_inputs: Any = None) -> torch.jit.ScriptModule:
+def optimize_for_inference(module: ModuleLike, example_inputs: Any = None, preserved_attrs: Optional[list[str]] = None) -> torch.jit.ScriptModule:
     """Folds, freezes, and fuses: the fastest module that LibTorch can run without compiling anything.
 
     On a CPU each convolution becomes one of oneDNN's steps in channels_last, with the sum and the activation behind it, its weight
@@ -74,7 +74,9 @@ def optimize_for_inference(module: ModuleLike, example_inputs: Any = None) -> to
     linear layers of many rows become steps, and the result is compared with ``module``. Other sizes run as well, and give the same as
     ``module``; an input of another rank may raise torch.jit.Error, which says so.
 
-    The result has only ``forward``, computes no gradients, and is saved, loaded and run with LibTorch alone: the file holds the weights in
+    ``preserved_attrs``: methods and attributes to keep beside ``forward``, as for ``torch.jit.freeze``. Methods are fused too.
+
+    The result has only these, computes no gradients, and is saved, loaded and run with LibTorch alone: the file holds the weights in
     their ordinary order, and loading orders them again.
 
     :func:`report_of` gives the report of the folds, :func:`fusions_of` what was fused. Raises LoadError where the file can't be loaded,
@@ -84,7 +86,7 @@ def optimize_for_inference(module: ModuleLike, example_inputs: Any = None) -> to
     arguments = arguments_of(example_inputs)
     original = script_module_from(module)
     with raised_as(Error):
-        raw_module, text = ops.optimize_for_inference(raw(original), arguments or ())
+        raw_module, text = ops.optimize_for_inference(raw(original), arguments or (), list(preserved_attrs or []))
     optimized = wrapped(raw_module)
     remember_extra_files(optimized, extra_files_of(original))
     content = json.loads(text)

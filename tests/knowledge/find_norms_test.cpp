@@ -268,6 +268,15 @@ TEST_F(FindNorms, FindsOnlyThePartOfANormWhoseConstantsFit) {
   EXPECT_EQ(count_nodes(result.module, "aten::sub"), 1);
 }
 
+// tanh(conv(x)) in the range that the caller wants
+TEST_F(FindNorms, ListsNoScalingOfAnOutput) {
+  for (const char* const output : {"torch.tanh(y) * w + b", "(torch.tanh(y) * w + b, y)", "(y, (torch.tanh(y) * w + b, x))"}) {
+    EXPECT_TRUE(expect_unharmed(written_out(output).module, {x}).report.kept.empty()) << output;
+  }
+  const FoldResult result = expect_unharmed(written_out("(torch.sigmoid(torch.tanh(y) * w + b), y)").module, {x});
+  EXPECT_EQ(result.report.kept.size(), 1U);
+}
+
 TEST_F(FindNorms, FindsNoPartOfANormThatOthersRead) {
   const FoldResult result = expect_unharmed(written_out("torch.relu(z * w + b) + torch.tanh(z)").module, {x});
   ASSERT_EQ(result.report.kept.size(), 1U);

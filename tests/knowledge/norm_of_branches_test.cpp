@@ -120,6 +120,13 @@ TEST_F(NormOfBranches, FoldsBranchesThatAreOneAffine) {
   expect_folded(branches("bool(x.sum() > 0)", norm, norm).module, {x}, "norm", "conv");
 }
 
+TEST_F(NormOfBranches, FoldsWhereTheResultIsOverwritten) {
+  for (const char* const behind : {"torch.relu_(z)", "z.add_(torch.tanh(z))"}) {
+    expect_folded(branches("y.requires_grad", by_hand("norm"), norm, behind).module, {x}, "norm", "conv");
+  }
+  expect_two_norms(branches("y.requires_grad", by_hand("norm"), norm, "torch.relu_(z) + torch.tanh(y)"));
+}
+
 TEST_F(NormOfBranches, DeclinesBranchesThatAreTwoAffines) {
   expect_two_norms(branches("y.requires_grad", by_hand("norm", " + 1e-3"), norm));
   expect_two_norms(branches("y.requires_grad", by_hand("other"), norm));

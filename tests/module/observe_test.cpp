@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "bnfold/check.h"
 #include "module/trial_run.h"
 #include "support/expect.h"
 #include "support/model.h"
@@ -32,10 +33,8 @@ TEST(Example, TellsTheRanksOfWhatIsComputed) {
   expect_kept(behind_an_integral().module, {frames}, "norm", Reason::affine_varies_elsewhere, "", with_example(frames));
 }
 
-TEST(Example, TellsNothingWhereTheModuleRaisesOnIt) {
-  const at::Tensor x = at::randn({3, 4, 2}, at::kDouble);
-  expect_kept(behind_an_integral().module, {x}, "norm", Reason::rank_unknown, "",
-              with_example(at::randn({3, 7, 2}, at::kDouble)));
+TEST(Example, IsRefusedWhereTheModuleCantRunOnIt) {
+  EXPECT_THROW(fold(behind_an_integral().module, with_example(at::randn({3, 7, 2}, at::kDouble))), InputError);
 }
 
 TEST(Example, AndListedRanksAreNotGivenTogether) {

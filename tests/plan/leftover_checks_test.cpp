@@ -52,6 +52,16 @@ TEST_F(LeftoverChecks, BecomeOneOfTheInput) {
   EXPECT_THROW(module.forward({x[0]}), std::exception);
 }
 
+TEST_F(LeftoverChecks, StayWhereOtherRanksPassThem) {
+  Model model;
+  model.layer("linear", {4, 3}, 4).norm("norm", 4);
+  model.forward("y = torch.linear(x, self.linear.weight, self.linear.bias).transpose(1, -1)\n" +
+                demand("y.dim() == 2 or y.dim() == 3") + "return " + batch_norm("norm", "y") + ".transpose(1, -1)");
+  const at::Tensor sequences = at::randn({2, 5, 3}, at::kDouble);
+  const FoldResult result = expect_folded(model.module, {sequences}, "norm", "linear", with_rank(3));
+  expect_same_output(model.module, result.module, {sequences.select(0, 0)});
+}
+
 TEST_F(LeftoverChecks, AreDecidedThroughAndOrNot) {
   expect_one_check(layers(demand("u.dim() == 3 or not u.dim() != 4"), demand("v.dim() >= 3 and v.dim() <= 4")));
 }

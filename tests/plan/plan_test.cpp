@@ -222,6 +222,23 @@ TEST_F(Rescaling, TakesAWriteIntoTheNormsOutputWhereItsInputIsReadToo) {
   expect_folded(scaled_beside("relu_").module, {x}, "norm", "last, conv");
 }
 
+// y = conv(x), `between`, a norm, and what writes into a part of it
+Model written_behind(const std::string& between, const std::string& others) {
+  Model model;
+  model.layer("conv", {4, 4, 3, 3}, 4).norm("norm", 4);
+  return model.forward("y = " + test::conv("conv", "x") + "\n" + between + "z = " + batch_norm("norm", "y") +
+                       "\nz[:, 1:] = 0.5\nz[:, :2].mul_(2.0)\nreturn z" + others);
+}
+
+TEST_F(Rescaling, GoesBackwardWhereTheNormsOutputIsWritten) {
+  expect_folded(written_behind("", "").module, {x}, "norm", "conv");
+  for (const auto& [between, others] :
+       std::vector<std::pair<std::string, std::string>>{{"", " + torch.tanh(y)"}, {"y = y.expand(4, -1, -1, -1)\n", ""}}) {
+    expect_kept(written_behind(between, others).module, {between.empty() ? x : x.narrow(0, 0, 1)}, "norm",
+                Reason::value_changed_in_place);
+  }
+}
+
 TEST_F(Rescaling, DeclinesAReaderThatLeadsBackToTheNorm) {
   const Model model = block("y = y * u\n");
   expect_stopped(model.module, {x}, "norm", "forward, other readers rescaled", Reason::value_has_other_readers);

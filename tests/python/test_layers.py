@@ -364,3 +364,26 @@ def test_a_value_beside_convolutions_of_it_with_gammas_of_zero(spelling):
     assert_folded(result)
     assert "aten::add" not in str(result.module.inlined_graph)
     assert_equal(model, result, double(1, 3, 4, 7))
+
+
+class Levels(nn.Module):
+    """A head of two levels, each with a scale of its own, as that of FCOS."""
+
+    def __init__(self, normalizes: bool):
+        super().__init__()
+        self.head = nn.Conv2d(4, 4, 3)
+        self.scales = nn.ParameterList([nn.Parameter(torch.tensor(scale)) for scale in (1.3, 0.7)])
+        self.norms = nn.ModuleList([nn.BatchNorm2d(4) if normalizes else nn.Identity() for _ in range(2)])
+
+    def forward(self, x):
+        low = self.norms[0](self.head(x)) * self.scales[0]
+        high = self.norms[1](self.head(x[:, :, ::2, ::2])) * self.scales[1]
+        return torch.exp(low), torch.exp(high)
+
+
+@both_spellings
+def test_a_shared_head_is_copied_only_where_that_removes_a_norm(spelling):
+    inputs = (double(2, 4, 9, 9),)
+    heads = [folded(Levels(normalizes), inputs, spelling) for normalizes in (False, True)]
+    assert [sum(parameter.dim() == 4 for parameter in result.module.parameters()) for result in heads] == [1, 2]
+    assert [len(result.report.scales) for result in heads] == [0, 2]

@@ -781,6 +781,17 @@ def test_forks():
     assert sorted(norm.name for norm in result.report.folded) == ["a.1", "b.1"]
 
 
+class TwoForks(Forked):
+    def forward(self, x):
+        tasks = [torch.jit.fork(self.a, x), torch.jit.fork(self.b, x)]
+        return torch.jit.wait(tasks[0]) + torch.jit.wait(tasks[1])
+
+
+def test_what_was_folded_in_a_fork_is_gone():
+    result = folded(TwoForks(), (image(),), error=1e-12)
+    assert sorted(name for name, _ in result.module.named_parameters()) == ["a.0.bias", "a.0.weight", "b.0.bias", "b.0.weight"]
+
+
 class WritingFork(Forked):
     """The fork changes what the norm outside of it reads."""
 

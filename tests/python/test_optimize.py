@@ -122,6 +122,24 @@ def test_a_convolution_in_a_task(tmp_path):
                 assert relative_error(module(IMAGE), one(IMAGE)) < NEAR
 
 
+class TwoMethods(Forked):
+    @torch.jit.export
+    def features(self, x):
+        return self.branch(x)
+
+    def forward(self, x):
+        return self.other(self.features(x))
+
+
+def test_preserved_methods_are_fused_too():
+    module = torch.jit.script(TwoMethods().eval())
+    optimized = bnfold.optimize_for_inference(module, IMAGE, preserved_attrs=["features"])
+    assert [layer.steps for layer in bnfold.fusions_of(optimized).fused].count("conv2d, relu") == 2
+    with torch.no_grad():
+        assert relative_error(module.features(IMAGE), optimized.features(IMAGE)) < NEAR
+    assert not hasattr(bnfold.optimize_for_inference(module, IMAGE), "features")
+
+
 class Sum(nn.Module):
     """A convolution and an addend that is another input."""
 
@@ -202,7 +220,7 @@ def test_a_view_behind_a_cut(steps):
     "module, inputs, error, text",
     [
         (block().train(), None, bnfold.Error, "eval mode"),
-        (block(), torch.randn(2, 3, 9, 9), bnfold.Error, "can't run on the example inputs"),
+        (block(), torch.randn(2, 3, 9, 9), bnfold.Error, "can't run on the given input"),
         (block(), [IMAGE], TypeError, "example_inputs must be a tensor or a tuple"),
         ("no such file.pt", None, bnfold.LoadError, "no such file"),
         (3, None, TypeError, "module must be a ScriptModule"),

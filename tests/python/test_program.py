@@ -310,9 +310,9 @@ def test_ranks_come_from_the_inputs(bnfold, tmp_path):
 
 def test_a_run_on_the_inputs_tells_ranks(bnfold):
     bnfold("behind_an_integral", "folded.pt", "--strict", "--input", "3,4,5", "--check", 2, code=DONE)
-    # Their twin: sizes that the module can't run on tell nothing.
-    result = bnfold("behind_an_integral", "folded.pt", "--strict", "--input", "3,7,5", code=NORM_KEPT)
-    assert "rank_unknown" in result.stdout
+    # Their twins: none, and such that the module can't run on.
+    assert "rank_unknown" in bnfold("behind_an_integral", "folded.pt", "--strict", code=NORM_KEPT).stdout
+    assert_says(bnfold("behind_an_integral", "folded.pt", "--input", "3,7,5", code=USAGE), "the module can't run on the given input: ")
 
 
 def test_explain(bnfold):
@@ -320,6 +320,7 @@ def test_explain(bnfold):
     assert re.search(r"^ +1  backward into 0$", result.stdout, re.MULTILINE)
     assert re.search(r"^ +operator_not_affine\n +No scale or shift passes", result.stdout, re.MULTILINE)
     assert "sigmoid is curved" in result.stdout
+    assert re.search(r"^ +What to do: Put the norm in front of this operator", result.stdout, re.MULTILINE)
 
 
 def test_explain_tells_what_was_merged(bnfold):

@@ -65,6 +65,7 @@ TEST(Reasons, EachHasANameOfItsOwnAndASentence) {
   for (const Reason reason : all_reasons()) {
     EXPECT_TRUE(names.insert(name(reason)).second) << name(reason);
     EXPECT_EQ(sentence(reason).back(), '.');
+    EXPECT_EQ(advice(reason).back(), '.');
   }
 }
 
