@@ -253,13 +253,13 @@ bool is_random(const jit::Module& original, const std::vector<c10::IValue>& inpu
 }
 
 // Whether a difference above the tolerance is the rounding of the original: then the folded module is about as near to the results in double.
-// An error of more than a hundred tolerances is left to those who look at it: so near to noise, a wrong fold looks like rounding.
+// An error of more than a thousand tolerances is left to those who look at it: so near to noise, a wrong fold looks like rounding.
 bool is_rounding_of_original(CheckResult& result, const jit::Module& original, const std::vector<c10::IValue>& inputs,
                              const c10::IValue& expected, const c10::IValue& actual) {
   const auto reference = std::isfinite(result.largest_error) ? run_in_double(original, inputs) : std::nullopt;
   if (!reference) return false;
   const double own = error_against(*reference, expected);
-  if (own > std::min(100 * result.tolerance, kLargestRounding) || error_against(*reference, actual) > kSpread * own) return false;
+  if (own > std::min(1000 * result.tolerance, kLargestRounding) || error_against(*reference, actual) > kSpread * own) return false;
   if (is_random(original, inputs, expected, result.tolerance)) return false;
   result.tolerance = std::max(result.tolerance, (1 + kSpread) * own);
   return true;
