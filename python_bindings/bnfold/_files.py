@@ -37,11 +37,14 @@ def save(module: torch.jit.ScriptModule, path: PathLike, extra_files: Optional[M
     """Writes ``module`` beside ``path`` and renames it, so ``path`` holds the old file or the whole new one.
 
     ``extra_files`` are what ``_extra_files`` are for torch.jit.save; where they are not given, those of the file that the module comes from
-    are written. Raises SaveError.
+    are written. Raises SaveError, and TypeError for arguments of another kind.
     """
     if not isinstance(module, torch.jit.ScriptModule):
         raise TypeError(f"module must be a ScriptModule, not {type(module).__name__}")
     files = extra_files_of(module) if extra_files is None else dict(extra_files)
+    for name, content in files.items():
+        if not isinstance(name, str) or not isinstance(content, (str, bytes)):
+            raise TypeError(f"extra_files must be texts or bytes by name, not {type(content).__name__} by {name!r}")
     with raised_as(SaveError):
         ops.save_with_extra_files(module._c, os.fsencode(path), files)
 

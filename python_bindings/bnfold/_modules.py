@@ -66,7 +66,9 @@ def without_deprecation_warnings() -> Iterator[None]:
 
 def _described(value: object) -> str:
     name = type(value).__name__
-    return f"{name}; build the model and load this state_dict into it first" if isinstance(value, dict) else name
+    if isinstance(value, dict):
+        return f"{name}; build the model and load this state_dict into it first"
+    return f"{name}; call the function in forward of an nn.Module" if isinstance(value, torch.jit.ScriptFunction) else name
 
 
 def _scripted(module: torch.nn.Module) -> torch.jit.ScriptModule:

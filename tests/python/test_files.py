@@ -431,6 +431,8 @@ def test_extra_files_are_kept(call, model, tmp_path):
     assert bnfold.extra_files_of(module) == EXTRA
     bnfold.save(module, tmp_path / "again.pt")
     assert extra_files_in(tmp_path / "again.pt") == EXTRA
+    with pytest.raises(TypeError, match="extra_files must be texts or bytes by name, not int by 'labels'"):
+        bnfold.save(module, tmp_path / "again.pt", {"labels": 3})
 
 
 def test_extra_files_may_be_others(model, tmp_path):
