@@ -76,8 +76,7 @@ struct Subject {
   const bool rank_known;
   const std::vector<AskedRanks::Need> needs;  // without which `affine` is not what the norm computes
   const TargetTraits& target;
-  const std::optional<Decline>
-      written;  // what writes into the norm's output: then a fold backward alone leaves it the same memory
+  const std::optional<Decline> written;  // what writes into the norm's output, which it may do in the place of its input
 };
 
 // Whether a layer before the norm may write what the norm writes: into memory of its own, which the norm alone reads.
@@ -172,10 +171,6 @@ std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal
     return best->cost(costs) <= 0;
   };
   for (const Strategy& strategy : strategies(subject.affine)) {
-    if (subject.written && strategy.direction != Direction::backward) {
-      refusal.attempts.push_back({strategy.name, {}, *subject.written});
-      break;
-    }
     if (subject.target.only_backward && strategy.direction != Direction::backward) {
       refusal.attempts.push_back(
           {strategy.name, {}, {Reason::widens_channels, subject.norm.node(), "other layers would take its scales"}});
@@ -265,7 +260,7 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   }
   const Subject subject{norm, affine, store, ranks, rank.has_value(), asked.ranks.needs(), traits, std::move(written)};
   auto best = cheapest_plan(subject, /*rescales=*/false, refusal);
-  if (!best && rank && !traits.only_backward && !subject.written) best = cheapest_plan(subject, /*rescales=*/true, refusal);
+  if (!best && rank && !traits.only_backward) best = cheapest_plan(subject, /*rescales=*/true, refusal);
   if (!best) return refusal;
   if (auto decline = why_not_worth_it(*best, norm, target)) {
     refusal.attempts.insert(refusal.attempts.begin(), {std::string(name(best->direction)), {}, std::move(*decline)});

@@ -246,7 +246,8 @@ TEST_F(FindNorms, FindsAWholeNormThatIsWrittenOut) {
         "torch.addcmul(b, (y - m) / v.sqrt(), w)", "y.sub(m).div(v).mul(w).add(b)", "(y - m) / v", "b - (m - y) * w",
         "-(m - y) * w * 2.0 + b", "torch.add(y, m, alpha=-2) / v * 0.5 + b", "y * (w / v) + (b - m * (w / v))",
         "y * self.w.view(1, y.size(1), 1, 1) + self.b.view([y.shape[1], 1, 1])", "y * w.to(y.dtype) + b.type_as(y)",
-        "(y - m.to(y)) / v.to(device=y.device, dtype=y.dtype) * w + b", "(y - m).permute(0, 2, 3, 1) * self.w + self.b"}) {
+        "w * y.to(torch.float64) + b", "(y - m.to(y)) / v.to(device=y.device, dtype=y.dtype) * w + b",
+        "(y - m).permute(0, 2, 3, 1) * self.w + self.b"}) {
     const Model model = written_out(expression);
     const FoldResult result = expect_unharmed(model.module, {x});
     const bool apart = std::string(expression).find("permute") != std::string::npos;

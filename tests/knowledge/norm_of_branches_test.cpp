@@ -127,6 +127,17 @@ TEST_F(NormOfBranches, FoldsWhereTheResultIsOverwritten) {
   expect_two_norms(branches("y.requires_grad", by_hand("norm"), norm, "torch.relu_(z) + torch.tanh(y)"));
 }
 
+TEST_F(NormOfBranches, KeepsWhatOverwritesAValueFromOutsideOrOneThatOthersHold) {
+  for (const at::Tensor& image : {x.abs(), -x.abs()}) {
+    expect_unharmed(branches("bool(x.sum() > 0)", norm, "z = y", "torch.relu_(z) + torch.tanh(y)").module, {image});
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}, 4).norm("norm", 4);
+    model.forward("held: List[Tensor] = []\ny = " + conv("conv", "x") + "\nif bool(x.sum() > 0):\n  " + norm +
+                  "\n  held.append(z)\nelse:\n  " + norm + "\n  held.append(y)\nreturn torch.relu_(z) * 2.0 + held[0]");
+    expect_unharmed(model.module, {image});
+  }
+}
+
 TEST_F(NormOfBranches, DeclinesBranchesThatAreTwoAffines) {
   expect_two_norms(branches("y.requires_grad", by_hand("norm", " + 1e-3"), norm));
   expect_two_norms(branches("y.requires_grad", by_hand("other"), norm));
