@@ -107,7 +107,7 @@ void fuse_on_cpu(OptimizeResult& result, const std::shared_ptr<jit::Graph>& grap
   use_linear_for_pixels(graph, facts);
   const ParameterStore store(graph);
   const std::scoped_lock lock(compilation_units());
-  WeightPacker packer(result.module);
+  WeightPacker packer(result.module, *graph);
   const std::unordered_set<jit::Value*> steps = fuse_convs(result, graph, packer, facts);
   fuse_linears(result, graph, packer, facts);
   const bool was_channels_last = store.holds_channels_last();

@@ -209,9 +209,8 @@ jit::Value* WeightPacker::add(const PackedClass& kind, const std::string& name, 
 jit::Value* WeightPacker::weight_before(jit::Node* node, const std::string& attribute) {
   jit::Graph* graph = node->owningGraph();
   const jit::WithInsertPoint before(node);
-  const auto main = module_.get_method("forward").graph();
-  if (graph == main.get()) return graph->insertGetAttr(graph->insertGetAttr(graph->inputs().at(0), attribute), "weight");
-  jit::Node* task = task_of(*main, *graph);
+  if (graph == &main_) return graph->insertGetAttr(graph->insertGetAttr(graph->inputs().at(0), attribute), "weight");
+  jit::Node* task = task_of(main_, *graph);
   task->addInput(weight_before(task, attribute));
   return graph->addInput()->setType(c10::TensorType::get());
 }

@@ -23,7 +23,8 @@ bool can_be_packed(const at::Tensor& weight);
 // on, loading orders it again: __getstate__ and __setstate__ of the class do so, with operators of LibTorch alone.
 class WeightPacker {
  public:
-  explicit WeightPacker(torch::jit::Module& module) : module_(module) {}
+  // For the nodes of `main`, the graph of a method of `module`, and of its tasks.
+  WeightPacker(torch::jit::Module& module, torch::jit::Graph& main) : module_(module), main_(main) {}
 
   // Packs `weight` [O, I/groups, H, W], of a transposed convolution [I, O, H, W], into a submodule with a name like `name`, and returns its
   // packed tensor as a value before `node`. There may be three spatial dimensions. The order suits inputs of `input_size` [N, C, H, W];
@@ -46,6 +47,7 @@ class WeightPacker {
   c10::ClassTypePtr defined(const PackedClass& kind);
 
   torch::jit::Module& module_;
+  torch::jit::Graph& main_;
   std::map<const PackedClass*, c10::ClassTypePtr> classes_;
 };
 

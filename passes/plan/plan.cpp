@@ -76,7 +76,6 @@ struct Subject {
   const bool rank_known;
   const std::vector<AskedRanks::Need> needs;  // without which `affine` is not what the norm computes
   const TargetTraits& target;
-  const std::optional<Decline> written;  // what writes into the norm's output, which it may do in the place of its input
 };
 
 // Whether a layer before the norm may write what the norm writes: into memory of its own, which the norm alone reads.
@@ -88,14 +87,8 @@ bool has_bound(const Plan& plan) {
   return std::any_of(plan.edits.begin(), plan.edits.end(), [](const Edit& edit) { return std::holds_alternative<Bound>(edit); });
 }
 
-bool replaces(const Plan& plan) {
-  return std::any_of(plan.edits.begin(), plan.edits.end(),
-                     [](const Edit& edit) { return std::holds_alternative<Replace>(edit); });
-}
-
 // The plan with the checks of what nothing proves, or why that can't be done.
 std::variant<Plan, Decline> checked(const Subject& subject, Plan found, Direction direction, const Asked& asked) {
-  if (subject.written && replaces(found)) return *subject.written;
   std::vector<AskedRanks::Need> all;
   const bool any_rank = direction == Direction::backward && is_of_any_rank(subject.norm.input(), subject.affine);
   if (!any_rank || !subject.norm.along_channels) all = subject.needs;
@@ -155,7 +148,7 @@ std::optional<Plan> try_sideways(const Subject& subject) {
 std::optional<Plan> try_along_last(const Norm& norm, const ParameterStore& store, const Ranks& ranks,
                                    const TargetTraits& target) {
   if (norm.along_channels || norm.reader != nullptr) return std::nullopt;
-  const Subject subject{norm, norm.affine(1), store, ranks, /*rank_known=*/false, {}, target, std::nullopt};
+  const Subject subject{norm, norm.affine(1), store, ranks, /*rank_known=*/false, {}, target};
   if (!is_along_last(norm.input(), subject.affine)) return std::nullopt;
   const Tried tried = try_strategy(subject, {"backward", Direction::backward, subject.affine, std::nullopt}, /*rescales=*/false);
   const auto* found = std::get_if<Plan>(&tried.outcome);
@@ -183,8 +176,7 @@ std::optional<Plan> cheapest_plan(const Subject& subject, bool rescales, Refusal
     } else if (consider(std::get<Plan>(tried.outcome))) {
       return best;
     }
-    const bool beside = strategy.direction == Direction::backward && subject.rank_known && !rescales && !subject.written;
-    if (!beside || subject.target.only_backward) continue;
+    if (strategy.direction != Direction::backward || !subject.rank_known || rescales || subject.target.only_backward) continue;
     const auto sideways = try_sideways(subject);
     if (sideways && consider(*sideways)) return best;
   }
@@ -228,8 +220,9 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   };
   if (const auto* decline = std::get_if<Decline>(&norm.content)) return refused(*decline);
   if (auto decline = why_not_written(norm.input(), store)) return refused(std::move(*decline));
-  auto written = why_not_written(norm.node()->output(0), store);
-  if (written && !may_be_made_before(norm)) return refused(std::move(*written));
+  if (auto decline = why_not_written(norm.node()->output(0), store); decline && !may_be_made_before(norm)) {
+    return refused(std::move(*decline));
+  }
   if (ranks.change_in_place()) {
     return refused({Reason::rank_unknown, norm.node(), "the module adds or drops dimensions in place"});
   }
@@ -258,7 +251,7 @@ std::variant<Plan, Refusal> plan(const Norm& norm, const ParameterStore& store, 
   if (!norm.along_channels && !asked.extents.fit(norm.input(), affine)) {
     return refused({Reason::sizes_unknown, norm.node(), "its input may be broadcast to the size of its constants"});
   }
-  const Subject subject{norm, affine, store, ranks, rank.has_value(), asked.ranks.needs(), traits, std::move(written)};
+  const Subject subject{norm, affine, store, ranks, rank.has_value(), asked.ranks.needs(), traits};
   auto best = cheapest_plan(subject, /*rescales=*/false, refusal);
   if (!best && rank && !traits.only_backward) best = cheapest_plan(subject, /*rescales=*/true, refusal);
   if (!best) return refusal;

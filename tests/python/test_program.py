@@ -64,10 +64,10 @@ def one_folded_one_kept() -> nn.Sequential:
 
 
 def ill_conditioned() -> nn.Sequential:
-    # In float, a bias of a million leaves three digits to the signal, until the fold takes bias and mean off each other.
+    # In float, a bias of ten millions leaves no digit to the signal, until the fold takes bias and mean off each other.
     layers = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)).eval()
-    layers[0].bias.fill_(1e6)
-    layers[1].running_mean.fill_(1e6)
+    layers[0].bias.fill_(1e7)
+    layers[1].running_mean.fill_(1e7)
     return layers
 
 
@@ -310,8 +310,9 @@ def test_ranks_come_from_the_inputs(bnfold, tmp_path):
 
 def test_a_run_on_the_inputs_tells_ranks(bnfold):
     bnfold("behind_an_integral", "folded.pt", "--strict", "--input", "3,4,5", "--check", 2, code=DONE)
-    # Their twins: none, and such that the module can't run on.
-    assert "rank_unknown" in bnfold("behind_an_integral", "folded.pt", "--strict", code=NORM_KEPT).stdout
+    # Their twins: features elsewhere, and such that the module can't run on.
+    result = bnfold("behind_an_integral", "folded.pt", "--strict", "--input", "3,6,4,5", code=NORM_KEPT)
+    assert "affine_varies_elsewhere" in result.stdout
     assert_says(bnfold("behind_an_integral", "folded.pt", "--input", "3,7,5", code=USAGE), "the module can't run on the given input: ")
 
 
