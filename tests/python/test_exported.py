@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
@@ -18,6 +17,7 @@ from calibrate import relative_error
 from cases import EXACT, double, prepared
 from test_files import DAMAGED, fold_damaged, outcomes_in_a_process, rewritten
 from torch import nn
+from zoo import saved_and_loaded
 
 import bnfold
 
@@ -32,13 +32,6 @@ def exported(model: nn.Module, inputs: tuple[Any, ...], dynamic: bool = True, de
     shapes = tuple({0: BATCH} if isinstance(value, torch.Tensor) else None for value in inputs)
     program = torch.export.export(model, inputs, dynamic_shapes=shapes if dynamic else None)
     return program.run_decompositions() if decomposed else program
-
-
-def saved_and_loaded(program: Program) -> Program:
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    buffer.seek(0)
-    return torch.export.load(buffer)
 
 
 def targets(program: Program) -> list[str]:
