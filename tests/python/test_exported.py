@@ -139,6 +139,26 @@ def test_a_bound_has_metadata(decomposed):
     assert list(bound.meta["val"].shape[1:]) == [3, 5, 5] and isinstance(bound.meta["val"].shape[0], torch.SymInt)
 
 
+class Dropout(nn.Module):
+    """Writes into what a norm made: of what is there, or of what a layer made."""
+
+    def __init__(self, behind_layer: bool):
+        super().__init__()
+        self.first, self.norm, self.dropout = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5, inplace=True)
+        self.second, self.behind_layer = nn.Linear(4, 3), behind_layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.dropout(self.norm(self.first(x) if self.behind_layer else x)))
+
+
+@pytest.mark.parametrize("behind_layer", [False, True])
+def test_what_works_in_place_no_more_has_the_arguments_of_its_operator(behind_layer):
+    # Which are named otherwise: dropout_(self, ...) and dropout(input, ...).
+    result = fold(Dropout(behind_layer), double(3, 4))
+    assert_all_folded(result)
+    assert targets(result.program)[-2] == ("aten.dropout_.default" if behind_layer else "aten.dropout.default")
+
+
 class Untouched(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -227,6 +247,17 @@ def test_buffers_that_are_written(decomposed):
         for _ in range(3):
             assert relative_error(original(x), folded(x)) <= EXACT
         assert folded.count == original.count == before + 3
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_the_check_takes_back_what_its_run_writes(decomposed):
+    x = double(2, 3, 5, 5)
+    program = exported(Counting(writes_mean=True), (x,), decomposed=decomposed)
+    before = {name: value.clone() for name, value in program.state_dict.items()}
+    result = bnfold.fold(program, x)
+    assert result.check.passed
+    for one in (program, result.program):
+        assert all(torch.equal(one.state_dict[name], before[name]) for name in ("count", "norm.running_mean"))
 
 
 class SharedMemory(nn.Module):
