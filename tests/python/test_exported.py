@@ -446,6 +446,59 @@ def test_symbolic_sizes(decomposed):
     assert_all_folded(result, 2)
 
 
+class Ordered(nn.Module):
+    """A norm makes the usual order in memory of what lies in another one, or of what lies in that one."""
+
+    def __init__(self, transposes: bool):
+        super().__init__()
+        self.linear, self.conv, self.norm, self.transposes = nn.Linear(4, 4), nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4), transposes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x).transpose(1, 2) if self.transposes else self.conv(x.transpose(1, 2))
+        return self.norm(y)
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+@pytest.mark.parametrize("transposes", [True, False])
+def test_a_copy_has_symbolic_strides(transposes, decomposed):
+    model, x = Ordered(transposes), double(2, 5, 4)
+    prepared(model, (x,))
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: BATCH, 1: torch.export.Dim("length", min=2)},))
+    result = bnfold.fold(program.run_decompositions() if decomposed else program)
+    assert_all_folded(result)
+    copies = [node for node in result.program.graph.nodes if node.name.startswith(("contiguous", "clone"))]
+    assert [str(node.target) for node in copies] == ([f"aten.{'clone' if decomposed else 'contiguous'}.default"] if transposes else [])
+    assert all(isinstance(node.meta["val"].stride(1), torch.SymInt) and node.meta["val"].is_contiguous() for node in copies)
+    for one in (result.program, saved_and_loaded(result.program)):
+        for inputs in (x, double(3, 7, 4)):
+            assert_equal(model, one, inputs)
+            assert one.module()(inputs).stride() == model(inputs).stride()
+
+
+class Rows(nn.Module):
+    """A norm of the rows that a linear layer makes, which core ATen views as a matrix, or of what a view mixes them to."""
+
+    def __init__(self, mixes: bool):
+        super().__init__()
+        self.linear, self.norm, self.mixes = nn.Linear(4, 6), nn.BatchNorm1d(6), mixes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x)
+        return self.norm(y.reshape(x.shape[0], 6, x.shape[1]) if self.mixes else y.flatten(0, 1))
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+@pytest.mark.parametrize("mixes", [False, True])
+def test_rows_of_a_product_of_matrices(mixes, decomposed):
+    model, x = Rows(mixes), double(2, 5, 4)
+    prepared(model, (x,))
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: BATCH, 1: torch.export.Dim("length", min=2)},))
+    result = bnfold.fold(program.run_decompositions() if decomposed else program)
+    assert_kept(result, "sizes_unknown") if mixes else assert_all_folded(result)
+    for inputs in (x, double(3, 7, 4)):
+        assert_equal(model, result.program, inputs)
+
+
 class Named(nn.Module):
     """Names that are no identifiers, or are taken."""
 
