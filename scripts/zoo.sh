@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up everything that is missing, then folds every network of the zoo and writes docs/models.md, half an hour on 2 cores.
+# Sets up everything that is missing, then folds every network of the zoo and writes docs/models.md, an hour on 2 cores.
 # With options it only prints: zoo.sh --help lists them.
 set -euo pipefail
 cd "$(dirname "$0")/.."

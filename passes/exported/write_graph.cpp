@@ -350,12 +350,26 @@ class Writer {
       }
       return json;
     }
-    if (node->kind() != record.kind) json.at("target") = target_of(node->schema());
+    std::vector<std::string> names = record.arguments;
+    if (node->kind() != record.kind) {
+      json.at("target") = target_of(node->schema());
+      rename_arguments(json.at("inputs"), names, node->schema());
+    }
     for (size_t i = 0; i < node->inputs().size(); ++i) {
-      if (!record.arguments.at(i).empty()) rewrite(json.at("inputs"), record.arguments[i], node, i, record.inputs.at(i));
+      if (!names.at(i).empty()) rewrite(json.at("inputs"), names[i], node, i, record.inputs.at(i));
     }
     if (has_tensor_for_number(json.at("target").get<std::string>(), node)) json.at("target") = target_of(node->schema());
     return json;
+  }
+
+  // What dropout_ calls self is the input of dropout.
+  static void rename_arguments(Json& arguments, std::vector<std::string>& names, const c10::FunctionSchema& schema) {
+    for (size_t i = 0; i < names.size(); ++i) {
+      const auto same =
+          std::find_if(arguments.begin(), arguments.end(), [&](const Json& one) { return one.at("name") == names[i]; });
+      names[i] = schema.arguments().at(i).name();
+      if (same != arguments.end()) same->at("name") = names[i];
+    }
   }
 
   // A number that became a tensor makes another overload of the operator.

@@ -281,6 +281,10 @@ std::optional<int64_t> Extents::of_weight(const jit::Node* node, int64_t dimensi
     const auto rank = ranks_.of(node->output());
     return weight.size() == 2 && rank == dimension + 1 ? std::optional<int64_t>(weight[0]) : std::nullopt;
   }
+  if (kind == Shape::matrix) {
+    const auto right = shape(node->kind() == jit::aten::addmm ? 2 : 1);
+    return dimension == 1 && right.size() == 2 ? std::optional<int64_t>(right[1]) : std::nullopt;
+  }
   if (node->kind() == jit::aten::embedding) {
     const auto weight = shape(0);
     return weight.size() == 2 && ranks_.of(node->output()) == dimension + 1 ? std::optional<int64_t>(weight[1]) : std::nullopt;

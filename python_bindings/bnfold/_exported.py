@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import torch
@@ -74,12 +76,26 @@ def outputs_of(program: ExportedProgram, arguments: tuple[Any, ...]) -> torch.ji
     """A module that returns the tensors that the program makes of these arguments."""
     with plain_mode():
         try:
-            outputs = program.module()(*copy.deepcopy(arguments))
+            with _restored(program):
+                outputs = copy.deepcopy(program.module()(*copy.deepcopy(arguments)))
         except Exception as error:
             raise Error(f"the program can't run on the given input: {_first_line(error)}") from error
     values = [value for value in torch.utils._pytree.tree_leaves(outputs) if isinstance(value, torch.Tensor)]
     with without_deprecation_warnings():
         return torch.jit.script(_Outputs(values))
+
+
+@contextlib.contextmanager
+def _restored(program: ExportedProgram) -> Iterator[None]:
+    """What a run writes, as a norm that trains or a counter, is taken back: the module of a program has its tensors."""
+    tensors = [value for value in {**program.constants, **program.state_dict}.values() if _is_plain(value)]
+    before = [(value, value.clone()) for value in tensors if not isinstance(value, torch.nn.Parameter)]
+    try:
+        yield
+    finally:
+        for value, content in before:
+            if not torch.equal(value, content):
+                value.copy_(content)
 
 
 def _is_plain(value: Any) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 import zoo
@@ -30,22 +32,25 @@ import bnfold
 
 LARGEST_ERROR = 1e-9
 DIRECTIONS = ("backward", "forward", "sideways")
+# The programs that torch.export makes of a network: for one batch size, for all of BATCHES, and the latter in core ATen.
+EXPORTED = ("static", "dynamic", "decomposed")
+BATCHES = (1, 2, 5)
 TIMEOUT = 1800  # seconds for one network
 PIPED_WIDTH = 180
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What folding a network did, scripted or traced."""
+    """What folding a network did, scripted, traced or exported."""
 
     norms: int = 0  #: that run in eval mode
     folded: int = 0
     directions: dict[str, int] = dataclasses.field(default_factory=dict)
     kept: dict[str, int] = dataclasses.field(default_factory=dict)  #: by reason
-    error: float = math.nan  #: the larger of those on the two inputs, in double, against eager
+    error: float = math.nan  #: the largest of those on the inputs, in double, against eager
     freeze_leaves: int | None = None  #: norms that torch.jit.freeze leaves; None where it fails
     failure: str = ""  #: why there is nothing of the above
-    spelled: bool = True  #: whether TorchScript made a module of it that runs and gives what eager gives
+    spelled: bool = True  #: whether TorchScript or torch.export made something of it that runs and gives what eager gives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,19 +62,27 @@ class Row:
     measurements: dict[str, Measurement]  #: by spelling
     seconds: float
     goal: int | None = None  #: how many norms are to be folded, where that is laid down
+    exported: dict[str, Measurement] = dataclasses.field(default_factory=dict)  #: by EXPORTED
 
     def problems(self) -> list[str]:
         """What is not as it should be, for the exit code."""
-        found = []
-        for spelling, measured in self.measurements.items():
-            if measured.failure:
-                found.append(f"{spelling}: {measured.failure}")
-                continue
-            if not measured.error <= LARGEST_ERROR:
-                found.append(f"{spelling}: an error of {measured.error:.1e}")
-            if self.goal is not None and measured.folded < self.goal:
-                found.append(f"{spelling}: {measured.folded} folded instead of {self.goal}")
-        return found
+        found = _problems(self.measurements, self.goal)
+        # What torch.export does not take is a cell of the table; what it takes is to fold as in TorchScript.
+        exported = {kind: measured for kind, measured in self.exported.items() if measured.spelled}
+        return found + _problems(exported, max((measured.folded for measured in self.measurements.values()), default=None))
+
+
+def _problems(measurements: dict[str, Measurement], goal: int | None) -> list[str]:
+    found = []
+    for spelling, measured in measurements.items():
+        if measured.failure:
+            found.append(f"{spelling}: {measured.failure}")
+            continue
+        if not measured.error <= LARGEST_ERROR:
+            found.append(f"{spelling}: an error of {measured.error:.1e}")
+        if goal is not None and measured.folded < goal:
+            found.append(f"{spelling}: {measured.folded} folded instead of {goal}")
+    return found
 
 
 # ---- the measurement
@@ -103,33 +116,70 @@ def measure_spelling(net: zoo.Network, spelling: zoo.Spelling, frozen_norms: boo
         return Measurement(failure=f"TorchScript makes another network of it, with an error of {own_error:.0e}", spelled=False)
     try:
         result = bnfold.fold(module)
-        errors = (
+        errors = [
             relative_error(net.output, result.module(*net.inputs)),
             relative_error(net.second_output, result.module(*net.second_inputs)),
-        )
+        ]
     except Exception as error:  # the same
         return Measurement(norms=len(net.norms), failure=sentence(error))
+    return dataclasses.replace(_measurement(net, result.report, errors), freeze_leaves=norms_left_by_freeze(module, frozen_norms))
+
+
+def _measurement(net: zoo.Network, report: bnfold.Report, errors: list[float]) -> Measurement:
     # A norm that is called in both branches of a condition is in the report twice.
-    kept = {norm.name: norm.reason for norm in result.report.kept}
-    directions = {norm.name: norm.direction for norm in result.report.folded if norm.name not in kept}
+    kept = {norm.name: norm.reason for norm in report.kept}
+    directions = {norm.name: norm.direction for norm in report.folded if norm.name not in kept}
     return Measurement(
         norms=len(net.norms),
         folded=len(directions),
         directions=dict(collections.Counter(directions.values())),
         kept=dict(collections.Counter(kept.values()).most_common()),
         error=math.nan if any(math.isnan(error) for error in errors) else max(errors),
-        freeze_leaves=norms_left_by_freeze(module, frozen_norms),
     )
 
 
-def print_measurements(net: zoo.Network, spellings: Iterable[zoo.Spelling], frozen_norms: bool = False) -> None:
+def measure_exports(net: zoo.Network) -> dict[str, Measurement]:
+    """Folds what torch.export makes of the network. Where it makes no program for each batch, the one for a single batch is decomposed."""
+    static, dynamic = (functools.cache(functools.partial(zoo.to_program, net, dynamic)) for dynamic in (False, True))
+    runs = [(net.inputs, net.output)]
+    measurements = {"static": measure_export(net, static, runs)}
+    runs_of_batches = [(inputs, net.model(*inputs)) for inputs in map(net.inputs_of_batch, BATCHES)]
+    measurements["dynamic"] = measure_export(net, dynamic, runs_of_batches)
+    if measurements["dynamic"].spelled:
+        measurements["decomposed"] = measure_export(net, lambda: dynamic().run_decompositions(), runs_of_batches)
+    else:
+        measurements["decomposed"] = measure_export(net, lambda: static().run_decompositions(), runs)
+    return measurements
+
+
+def measure_export(net: zoo.Network, export: Callable[[], torch.export.ExportedProgram], runs: list[tuple[Any, Any]]) -> Measurement:
+    """Folds the program and compares it, as it is, saved and loaded, and unflattened, on each of the inputs with their outputs."""
+    try:
+        program = export()
+        own_error = relative_error(net.output, program.module()(*net.inputs))
+    except Exception as error:  # torch.export raises all sorts too
+        return Measurement(failure=sentence(error), spelled=False)
+    if not own_error <= LARGEST_ERROR:
+        return Measurement(failure=f"torch.export makes another network of it, with an error of {own_error:.0e}", spelled=False)
+    try:
+        result = bnfold.fold(program)
+        modules = [result.program.module(), zoo.saved_and_loaded(result.program).module(), torch.export.unflatten(result.program)]
+        errors = [relative_error(output, module(*inputs)) for module in modules for inputs, output in runs]
+    except Exception as error:  # the same
+        return Measurement(norms=len(net.norms), failure=sentence(error))
+    return _measurement(net, result.report, errors)
+
+
+def print_measurements(net: zoo.Network, spellings: Iterable[zoo.Spelling], frozen_norms: bool = False, exports: bool = False) -> None:
     """Folds the network in this process, for ``measure_in_a_process`` of another one to read."""
     with torch.no_grad():
-        content = {spelling: dataclasses.asdict(measure_spelling(net, spelling, frozen_norms)) for spelling in spellings}
-    print(json.dumps(content))
+        measurements = {str(spelling): measure_spelling(net, spelling, frozen_norms) for spelling in spellings}
+        if exports:
+            measurements |= measure_exports(net)
+    print(json.dumps({kind: dataclasses.asdict(measured) for kind, measured in measurements.items()}))
 
 
-def measure_in_a_process(script: str, name: str, spellings: Iterable[zoo.Spelling]) -> tuple[dict[str, Measurement], float]:
+def measure_in_a_process(script: str, name: str, spellings: Iterable[str]) -> tuple[dict[str, Measurement], float]:
     """What ``script --measure name`` prints, and the seconds it took."""
     start = time.monotonic()
     command = [sys.executable, "-W", "ignore", str(Path(script).resolve()), "--measure", name]
@@ -142,7 +192,7 @@ def measure_in_a_process(script: str, name: str, spellings: Iterable[zoo.Spellin
     except subprocess.TimeoutExpired:
         failure = f"more than {TIMEOUT} s"
     if failure:
-        measurements = {str(spelling): Measurement(failure=failure) for spelling in spellings}
+        measurements = {spelling: Measurement(failure=failure) for spelling in spellings}
     else:
         content = json.loads(done.stdout.splitlines()[-1])
         measurements = {spelling: Measurement(**fields) for spelling, fields in content.items()}
@@ -152,7 +202,7 @@ def measure_in_a_process(script: str, name: str, spellings: Iterable[zoo.Spellin
 def line_of(row: Row) -> str:
     """The progress line of a network."""
     spellings = []
-    for spelling, measured in row.measurements.items():
+    for spelling, measured in {**row.measurements, **row.exported}.items():
         outcome = measured.failure or f"{measured.folded} of {measured.norms}, error {measured.error:.0e}"
         spellings.append(f"{spelling} {outcome}")
     return f"{row.name}: {'; '.join(spellings)}  ({row.seconds:.0f} s)"
@@ -196,12 +246,21 @@ def grouped(row: Row) -> Iterator[tuple[str, Measurement]]:
         yield from row.measurements.items()
 
 
+def exported_cell(row: Row) -> str:
+    """How many norms of the programs are folded: one number where it is that of each."""
+    outcomes = {kind: measured.failure or str(measured.folded) for kind, measured in row.exported.items()}
+    if len(set(outcomes.values())) == 1:
+        return next(iter(outcomes.values()))
+    return ", ".join(f"{kind} {outcome}" for kind, outcome in outcomes.items())
+
+
 def cells(row: Row) -> Iterator[dict[str, str]]:
     """The lines of a network, a cell for each heading."""
     for position, (spelling, measured) in enumerate(grouped(row)):
         line = {"TorchScript": spelling, "norms": str(measured.norms)}
         if position == 0:
             line |= {"network": row.name, "from": row.source, "s": f"{row.seconds:.0f}"}
+            line["exported"] = exported_cell(row)
         if row.goal is not None:
             line["goal"] = str(row.goal)
         if measured.failure:
@@ -219,6 +278,7 @@ def cells(row: Row) -> Iterator[dict[str, str]]:
 
 def summary(rows: Iterable[Row]) -> str:
     """One sentence a fact that holds for the whole table."""
+    rows = list(rows)
     outcomes = [(row, measurement) for row in rows for measurement in row.measurements.values()]
     measured = [(row, measurement) for row, measurement in outcomes if not measurement.failure]
     failures = len(outcomes) - len(measured)
@@ -236,13 +296,29 @@ def summary(rows: Iterable[Row]) -> str:
         f"every norm of {len(complete)} networks. Largest error {largest:.0e}. "
         f"torch.jit.freeze leaves {sum(leaves for _, leaves in frozen):,} of {sum(count for count, _ in frozen):,}."
         + (f" {failures} more failed." if failures else "")
+        + summary_of_exports(rows)
+    )
+
+
+def summary_of_exports(rows: Iterable[Row]) -> str:
+    """The same of the programs of torch.export, where there are any."""
+    outcomes = [measurement for row in rows for measurement in row.exported.values()]
+    measured = [measurement for measurement in outcomes if not measurement.failure]
+    if not measured:
+        return ""
+    norms, folded = (sum(getattr(measurement, field) for measurement in measured) for field in ("norms", "folded"))
+    failures = len(outcomes) - len(measured)
+    largest = max((measurement.error for measurement in measured), key=lambda error: math.inf if math.isnan(error) else error)
+    return (
+        f" {len(measured)} programs of torch.export: {folded:,} of {norms:,} norms folded. Largest error {largest:.0e}."
+        + (f" {failures} more failed." if failures else "")
     )
 
 
 def print_table(console: Console, headings: Sequence[str], rows: list[Row]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in TEXTS else "right", no_wrap=heading != "kept", overflow="fold")
+        table.add_column(heading, justify="left" if heading in TEXTS else "right", no_wrap=heading not in ("kept", "exported"), overflow="fold")
     for row in rows:
         style = "red" if row.problems() else None
         for line in cells(row):

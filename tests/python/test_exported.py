@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
@@ -18,6 +17,7 @@ from calibrate import relative_error
 from cases import EXACT, double, prepared
 from test_files import DAMAGED, fold_damaged, outcomes_in_a_process, rewritten
 from torch import nn
+from zoo import saved_and_loaded
 
 import bnfold
 
@@ -32,13 +32,6 @@ def exported(model: nn.Module, inputs: tuple[Any, ...], dynamic: bool = True, de
     shapes = tuple({0: BATCH} if isinstance(value, torch.Tensor) else None for value in inputs)
     program = torch.export.export(model, inputs, dynamic_shapes=shapes if dynamic else None)
     return program.run_decompositions() if decomposed else program
-
-
-def saved_and_loaded(program: Program) -> Program:
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    buffer.seek(0)
-    return torch.export.load(buffer)
 
 
 def targets(program: Program) -> list[str]:
@@ -146,6 +139,26 @@ def test_a_bound_has_metadata(decomposed):
     assert list(bound.meta["val"].shape[1:]) == [3, 5, 5] and isinstance(bound.meta["val"].shape[0], torch.SymInt)
 
 
+class Dropout(nn.Module):
+    """Writes into what a norm made: of what is there, or of what a layer made."""
+
+    def __init__(self, behind_layer: bool):
+        super().__init__()
+        self.first, self.norm, self.dropout = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5, inplace=True)
+        self.second, self.behind_layer = nn.Linear(4, 3), behind_layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.dropout(self.norm(self.first(x) if self.behind_layer else x)))
+
+
+@pytest.mark.parametrize("behind_layer", [False, True])
+def test_what_works_in_place_no_more_has_the_arguments_of_its_operator(behind_layer):
+    # Which are named otherwise: dropout_(self, ...) and dropout(input, ...).
+    result = fold(Dropout(behind_layer), double(3, 4))
+    assert_all_folded(result)
+    assert targets(result.program)[-2] == ("aten.dropout_.default" if behind_layer else "aten.dropout.default")
+
+
 class Untouched(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -234,6 +247,17 @@ def test_buffers_that_are_written(decomposed):
         for _ in range(3):
             assert relative_error(original(x), folded(x)) <= EXACT
         assert folded.count == original.count == before + 3
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_the_check_takes_back_what_its_run_writes(decomposed):
+    x = double(2, 3, 5, 5)
+    program = exported(Counting(writes_mean=True), (x,), decomposed=decomposed)
+    before = {name: value.clone() for name, value in program.state_dict.items()}
+    result = bnfold.fold(program, x)
+    assert result.check.passed
+    for one in (program, result.program):
+        assert all(torch.equal(one.state_dict[name], before[name]) for name in ("count", "norm.running_mean"))
 
 
 class SharedMemory(nn.Module):
@@ -420,6 +444,57 @@ class Sizes(nn.Module):
 def test_symbolic_sizes(decomposed):
     result = fold(Sizes(), double(3, 3, 4, 4), decomposed=decomposed)
     assert_all_folded(result, 2)
+
+
+class Ordered(nn.Module):
+    """A norm makes the usual order in memory of what lies in another one, or of what lies in that one."""
+
+    def __init__(self, transposes: bool):
+        super().__init__()
+        self.linear, self.conv, self.norm, self.transposes = nn.Linear(4, 4), nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4), transposes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x).transpose(1, 2) if self.transposes else self.conv(x.transpose(1, 2))
+        return self.norm(y)
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+@pytest.mark.parametrize("transposes", [True, False])
+def test_a_copy_has_symbolic_strides(transposes, decomposed):
+    model, x = Ordered(transposes), double(2, 5, 4)
+    prepared(model, (x,))
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: BATCH, 1: torch.export.Dim("length", min=2)},))
+    result = bnfold.fold(program.run_decompositions() if decomposed else program)
+    assert_all_folded(result)
+    copies = [node for node in result.program.graph.nodes if node.name.startswith(("contiguous", "clone"))]
+    assert [str(node.target) for node in copies] == ([f"aten.{'clone' if decomposed else 'contiguous'}.default"] if transposes else [])
+    assert all(isinstance(node.meta["val"].stride(1), torch.SymInt) and node.meta["val"].is_contiguous() for node in copies)
+    for one in (result.program, saved_and_loaded(result.program)):
+        for inputs in (x, double(3, 7, 4)):
+            assert_equal(model, one, inputs)
+            assert one.module()(inputs).stride() == model(inputs).stride()
+
+
+class Rows(nn.Module):
+    """A norm of the rows that a linear layer makes, which core ATen views as a matrix, or of what a view mixes them to."""
+
+    def __init__(self, mixes: bool):
+        super().__init__()
+        self.linear, self.norm, self.mixes = nn.Linear(4, 6), nn.BatchNorm1d(6), mixes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x)
+        return self.norm(y.reshape(x.shape[0], 6, x.shape[1]) if self.mixes else y.flatten(0, 1))
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+@pytest.mark.parametrize("mixes", [False, True])
+def test_rows_of_a_product_of_matrices(mixes, decomposed):
+    model, x = Rows(mixes), double(2, 5, 4)
+    result = bnfold.fold(exported(model, (x,), decomposed=decomposed))
+    assert_kept(result, "sizes_unknown") if mixes else assert_all_folded(result)
+    for inputs in (x, double(3, 5, 4)):
+        assert_equal(model, result.program, inputs)
 
 
 class Named(nn.Module):

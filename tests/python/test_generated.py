@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from generator.check import check
 from generator.fuzz import Failure, fuzz, pasteable
 from generator.graphs import rule_families
 from generator.program import Class, Input, Method, Program
-from generator.properties import check
 from generator.run import Run, Unsuitable
 from generator.statistics import Statistics
 
-MODELS, SEED = 400, 0
+MODELS, EXPORTED_MODELS, SEED = 400, 40, 0
 
 # The reasons that the models have to come upon. The others need tensors that no generated model has, or a norm that can't run.
 REASONS = {
@@ -28,6 +28,21 @@ def seen() -> Statistics:
         return fuzz(MODELS, SEED)
     except Failure as failure:
         pytest.fail(str(failure), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def seen_exported() -> Statistics:
+    """The same of programs of torch.export."""
+    try:
+        return fuzz(EXPORTED_MODELS, SEED, exported=True)
+    except Failure as failure:
+        pytest.fail(str(failure), pytrace=False)
+
+
+def test_programs_of_torch_export_are_checked(seen_exported):
+    assert seen_exported.examples + seen_exported.discarded.total() >= EXPORTED_MODELS
+    assert seen_exported.discarded.total() < EXPORTED_MODELS / 3, dict(seen_exported.discarded)
+    assert {"backward", "forward"} <= set(seen_exported.folded)
 
 
 def test_every_model_is_checked(seen):
@@ -69,7 +84,8 @@ FOLDS = program("return self.norm(self.conv(x))", CONV, NORM)
     "run",
     [
         Run(), Run(spelling="traced"), Run(seed=1, frozen=True), Run(hints="inputs"), Run(hints="ranks"), Run(dtype="float32"), Run(dtype="float16"),
-        Run(dtype="bfloat16"), Run(dtype="float32", cancels=True),
+        Run(dtype="bfloat16"), Run(dtype="float32", cancels=True), Run(spelling="exported"), Run(spelling="exported", dynamic=True, hints="inputs"),
+        Run(spelling="exported", dynamic=True, decomposed=True), Run(spelling="exported", dtype="bfloat16"),
     ],
 )  # fmt: skip
 def test_a_model_is_checked_in_every_way_of_running_it(run):
@@ -79,6 +95,15 @@ def test_a_model_is_checked_in_every_way_of_running_it(run):
 def test_a_model_that_does_not_run_is_discarded():
     with pytest.raises(Unsuitable, match="eager"):
         check(program("return self.conv(x[0, 0, 0])", CONV).source(), Run())
+
+
+BRANCHES = program("y = self.norm(self.conv(x))\nif y.sum() > 0:\n    y = y * 2\nreturn y", CONV, NORM)
+
+
+def test_a_model_that_torch_export_refuses_is_discarded():
+    with pytest.raises(Unsuitable, match="export"):
+        check(BRANCHES.source(), Run(spelling="exported"))
+    assert len(check(BRANCHES.source(), Run()).report.folded) == 1
 
 
 def test_a_failure_is_a_module_to_paste(tmp_path):

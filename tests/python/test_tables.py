@@ -20,8 +20,8 @@ PARTLY = tables.Measurement(norms=3, folded=2, directions={"backward": 2}, kept=
 REFUSED = tables.Measurement(norms=3, failure="Error: no forward")
 
 
-def row(goal=None, **measurements: tables.Measurement) -> tables.Row:
-    return tables.Row("net", "package", measurements, 1.0, goal)
+def row(goal=None, exported=None, **measurements: tables.Measurement) -> tables.Row:
+    return tables.Row("net", "package", measurements, 1.0, goal, exported or {})
 
 
 def small_network() -> zoo.Network:
@@ -36,6 +36,48 @@ def test_a_network_is_measured():
         measured = tables.measure_spelling(small_network(), "scripted", frozen_norms=False)
     assert (measured.norms, measured.folded, measured.directions, measured.freeze_leaves) == (2, 1, {"backward": 1}, 1)
     assert sum(measured.kept.values()) == 1 and measured.error < 1e-12 and not measured.failure
+
+
+def test_a_network_is_exported():
+    with torch.no_grad():
+        measurements = tables.measure_exports(small_network())
+    assert tuple(measurements) == tables.EXPORTED
+    for measured in measurements.values():
+        assert (measured.norms, measured.folded, measured.directions, measured.failure) == (2, 1, {"backward": 1}, "")
+        assert sum(measured.kept.values()) == 1 and measured.error < 1e-12
+
+
+class OneBatch(nn.Module):
+    """Takes no other batch than two, of which torch.export makes a program for that one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) * (1 if x.shape[0] == 2 else 3)
+
+
+class NoBatch(OneBatch):
+    """Branches on a number, which torch.export does not take."""
+
+    def forward(self, x):
+        return super().forward(x) if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize(
+    "model, exported",
+    [(OneBatch, {"static": True, "dynamic": False, "decomposed": True}), (NoBatch, dict.fromkeys(tables.EXPORTED, False))],
+)
+def test_what_torch_export_does_not_take_is_said(model, exported):
+    with torch.no_grad():
+        torch.manual_seed(0)
+        inputs, second = (torch.randn(2, 3, 6, 6, dtype=torch.float64) for _ in range(2))
+        net = zoo.prepare("odd", model().double().eval(), (inputs,), (second,))
+        measurements = tables.measure_exports(net)
+    assert {kind: measured.spelled for kind, measured in measurements.items()} == exported
+    assert all(bool(measured.failure) != measured.spelled for measured in measurements.values())
+    assert row(traced=WHOLE, exported={"dynamic": measurements["dynamic"]}).problems() == []
 
 
 def test_a_refusal_is_shown_with_its_sentence(monkeypatch):
@@ -105,6 +147,21 @@ def test_what_is_not_as_it_should_be_is_a_problem():
     assert other.problems() == ["traced: 3 norms ran instead of 4"]
 
 
+def test_a_program_in_which_fewer_norms_fold_is_a_problem():
+    assert row(exported={"static": WHOLE, "dynamic": WHOLE}, traced=WHOLE).problems() == []
+    assert row(2, exported={"static": WHOLE, "dynamic": PARTLY}, traced=WHOLE).problems() == ["dynamic: 2 folded instead of 3"]
+    assert row(exported={"decomposed": REFUSED}, traced=WHOLE).problems() == ["decomposed: Error: no forward"]
+    other = zoo_table.ZooRow("net", "timm", {"traced": WHOLE}, 1.0, 3, {"static": PARTLY}, norms=3)
+    assert other.problems() == ["static: 2 folded instead of 3"]
+
+
+def test_programs_that_fold_alike_share_a_number():
+    (line,) = tables.cells(row(exported={"static": WHOLE, "dynamic": WHOLE}, traced=WHOLE))
+    assert line["exported"] == "3"
+    lines = list(tables.cells(row(exported={"static": WHOLE, "dynamic": PARTLY, "decomposed": REFUSED}, scripted=WHOLE, traced=PARTLY)))
+    assert lines[0]["exported"] == "static 3, dynamic 2, decomposed Error: no forward" and "exported" not in lines[1]
+
+
 def test_the_table_in_markdown_has_a_cell_for_each_heading():
     table = tables.markdown_table(field_table.HEADINGS, [row(scripted=WHOLE, traced=REFUSED)]).splitlines()
     assert {line.count("|") for line in table} == {len(field_table.HEADINGS)}
@@ -114,6 +171,8 @@ def test_the_table_in_markdown_has_a_cell_for_each_heading():
 def test_the_summary_counts_modules_and_failures():
     whole, refused = row(scripted=WHOLE, traced=PARTLY), row(traced=REFUSED)
     assert tables.summary([whole]).startswith("1 networks, 2 TorchScript modules: 5 of 6 norms folded, every norm of 0")
+    exported = row(exported={"static": WHOLE, "dynamic": PARTLY, "decomposed": REFUSED}, traced=WHOLE)
+    assert tables.summary([exported]).endswith(" 2 programs of torch.export: 5 of 6 norms folded. Largest error 2e-15. 1 more failed.")
     assert tables.summary([whole]).endswith(" leaves 1 of 3.") and tables.summary([whole, refused]).endswith(" 1 more failed.")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -69,6 +70,10 @@ class Network:
     norms: list[str]
     second_inputs: tuple[torch.Tensor, ...]
     second_output: Any
+
+    def inputs_of_batch(self, size: int) -> tuple[torch.Tensor, ...]:
+        """Inputs of another batch, made of the two that there are."""
+        return tuple(torch.cat([one, other] * size)[:size] for one, other in zip(self.inputs, self.second_inputs))
 
 
 ARCHITECTURES: tuple[Architecture, ...] = (
@@ -251,6 +256,22 @@ def to_torchscript(model: nn.Module, inputs: tuple[Any, ...], spelling: str) -> 
             return torch.jit.script(model)
         # Segmentation models and detection backbones return a dict, which a strict trace refuses.
         return torch.jit.trace(model, inputs, check_trace=False, strict=False)
+
+
+def to_program(net: Network, dynamic: bool) -> torch.export.ExportedProgram:
+    """Exports the network for the batch size of its inputs, or for every one."""
+    batch = torch.export.Dim("batch", min=1)
+    shapes = tuple({0: batch} for _ in net.inputs) if dynamic else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(net.model, net.inputs, dynamic_shapes=shapes)
+
+
+def saved_and_loaded(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    buffer.seek(0)
+    return torch.export.load(buffer)
 
 
 @functools.lru_cache(maxsize=None)

@@ -19,9 +19,9 @@ import torch
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
+from .check import check
 from .control import SUBJECTS
 from .program import Program
-from .properties import check
 from .run import Run, Unsuitable
 from .statistics import Statistics
 from .strategy import programs, runs
@@ -35,7 +35,7 @@ BATCHES_PER_PROCESS = 20
 PASTE = """
 # To see it again: save this as FILE.py, then PYTHONPATH=python_bindings:tests/python .venv/bin/python FILE.py
 if __name__ == "__main__":
-    from generator.properties import check
+    from generator.check import check
     from generator.run import Run
 
     print(check(open(__file__).read(), {run}).report)
@@ -50,7 +50,7 @@ def pasteable(program: Program, run: Run) -> str:
     return program.source() + "\n" + PASTE.format(run=run)
 
 
-def batch(seed: int, count: int, folder: Path) -> Statistics:
+def batch(seed: int, count: int, folder: Path, exported: bool) -> Statistics:
     """Checks ``count`` models; raises Failure with the smallest module that fails."""
     torch.set_num_threads(1)
     hypothesis.configuration.set_hypothesis_home_dir(folder)
@@ -67,7 +67,7 @@ def batch(seed: int, count: int, folder: Path) -> Statistics:
     @hypothesis.given(st.data())
     def every_model(data: st.DataObject) -> None:
         program = data.draw(programs(subject))
-        run = data.draw(runs(program))
+        run = data.draw(runs(program, exported))
         running.write_text(pasteable(program, run))
         try:
             statistics.add(check(program.source(), run), run, pasteable(program, run))
@@ -86,25 +86,25 @@ def batch(seed: int, count: int, folder: Path) -> Statistics:
     return statistics
 
 
-def fuzz(count: int, seed: int, processes: int = 1, progress: bool = False) -> Statistics:
-    """Checks ``count`` models in batches, the first of which has the seed. Raises Failure for the first one that fails."""
+def fuzz(count: int, seed: int, processes: int = 1, progress: bool = False, exported: bool = False) -> Statistics:
+    """Checks ``count`` models, scripted and traced or exported, in batches, the first of which has the seed. Raises Failure for the first one that fails."""
     sizes = {seed + number: min(BATCH, count - first) for number, first in enumerate(range(0, count, BATCH))}
     seeds = list(sizes)
     total = Statistics()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         for first in range(0, len(seeds), BATCHES_PER_PROCESS * processes):
             some = seeds[first : first + BATCHES_PER_PROCESS * processes]
-            total += _in_workers({seed: sizes[seed] for seed in some}, processes, Path(folder))
+            total += _in_workers({seed: sizes[seed] for seed in some}, processes, Path(folder), exported)
             if progress:
                 print(f"{total.examples} of {count} models", file=sys.stderr)
     return total
 
 
-def _in_workers(sizes: dict[int, int], processes: int, folder: Path) -> Statistics:
+def _in_workers(sizes: dict[int, int], processes: int, folder: Path, exported: bool) -> Statistics:
     """The batches of these seeds. A worker sees the same modules whatever this process imported: Hypothesis takes numbers from them."""
     total = Statistics()
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        futures = {pool.submit(batch, seed, count, folder): seed for seed, count in sizes.items()}
+        futures = {pool.submit(batch, seed, count, folder, exported): seed for seed, count in sizes.items()}
         try:
             for future in as_completed(futures):
                 total += future.result()
@@ -112,7 +112,8 @@ def _in_workers(sizes: dict[int, int], processes: int, folder: Path) -> Statisti
             left = [path.read_text() for stem in ("failed", "running") for path in folder.glob(f"{stem}-*.py")]
             raise Failure("\n\nthe process died, and left\n".join(["", *left])) from error
         except Failure as failure:
-            raise Failure(f"{failure}\nagain: scripts/fuzz.sh --seed {futures[future]} {BATCH}") from None
+            option = " --exported" if exported else ""
+            raise Failure(f"{failure}\nagain: scripts/fuzz.sh --seed {futures[future]} {BATCH}{option}") from None
         finally:
             pool.shutdown(cancel_futures=True)
     return total
@@ -123,11 +124,12 @@ def main(arguments: Optional[list[str]] = None) -> int:
     parser.add_argument("count", type=int, help="how many models")
     parser.add_argument("--seed", type=int, help="that of the first batch of %d; random where it is not given" % BATCH)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--exported", action="store_true", help="programs of torch.export in place of TorchScript modules")
     options = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"seeds from {seed} on", flush=True)
     try:
-        print(fuzz(options.count, seed, options.processes, progress=True))
+        print(fuzz(options.count, seed, options.processes, progress=True, exported=options.exported))
     except Failure as failure:
         print(failure)
         return 1

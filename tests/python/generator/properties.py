@@ -48,7 +48,7 @@ Execution = Union[Executed, Exception]
 class Outcome:
     """What a fold did, for the statistics."""
 
-    original: torch.jit.ScriptModule
+    original: Optional[torch.jit.ScriptModule]  #: None where it is a program of torch.export
     report: Optional[bnfold.Report] = None
     refusal: str = ""
     checks_rank: bool = False
@@ -419,9 +419,3 @@ class Check:
         except (AssertionError, RuntimeError):  # PyTorch 2.15 cannot copy every module that it froze
             return False
         return True
-
-
-def check(source: str, run: Run) -> Outcome:
-    """Raises AssertionError where a property does not hold, Unsuitable where the model can't show it."""
-    with torch.no_grad():
-        return Check(source, run).outcome()

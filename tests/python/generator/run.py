@@ -19,13 +19,19 @@ from .program import load, unload
 @dataclasses.dataclass(frozen=True)
 class Run:
     seed: int = 0  #: of weights and inputs
-    spelling: str = "scripted"  #: or "traced"
+    spelling: str = "scripted"  #: or "traced", or "exported" by torch.export
     frozen: bool = False  #: torch.jit.freeze before the fold
     hints: str = "none"  #: "inputs" or "ranks" tell the fold the ranks of the inputs
     dtype: str = "float64"  #: or "float32"; "float16" and "bfloat16" are those of parts of a module in float
     rounds: bool = False  #: the module casts to float on its way, so that two equal ones differ by as much
     cancels: bool = False  #: the module adds numbers beside which values are small
     shares_inputs: bool = False  #: inputs of the same sizes are one tensor
+    dynamic: bool = False  #: torch.export leaves each size open that it can
+    decomposed: bool = False  #: to core ATen
+
+    @property
+    def is_exported(self) -> bool:
+        return self.spelling == "exported"
 
     @property
     def is_narrow(self) -> bool:
@@ -37,7 +43,7 @@ class Unsuitable(Exception):
 
 
 class Prepared:
-    """A model with weights: in eager, and as the ScriptModule that is to be folded; and inputs for it."""
+    """A model with weights: in eager, and as the ScriptModule or program that is to be folded; and inputs for it."""
 
     def __init__(self, source: str, run: Run):
         self.run = run
@@ -46,7 +52,7 @@ class Prepared:
         self._inputs: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         try:
             self.model = self._model()
-            self.module = self._script_module()
+            self.module, self.program = (None, self._program()) if run.is_exported else (self._script_module(), None)
         finally:
             unload(self.source)
 
@@ -83,6 +89,15 @@ class Prepared:
         except Exception as error:
             raise Unsuitable(f"{self.run.spelling}: {error}") from error
         return module
+
+    def _program(self) -> torch.export.ExportedProgram:
+        inputs = self.inputs()
+        sizes = tuple([torch.export.Dim.AUTO] * value.dim() if isinstance(value, torch.Tensor) else None for value in inputs)
+        try:
+            program = quietly(torch.export.export, copy.deepcopy(self.model), inputs, dynamic_shapes=sizes if self.run.dynamic else None)
+            return quietly(program.run_decompositions) if self.run.decomposed else program
+        except Exception as error:
+            raise Unsuitable(f"export: {error}") from error
 
     @property
     def methods(self) -> tuple[str, ...]:

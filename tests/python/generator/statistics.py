@@ -42,7 +42,7 @@ class Statistics:
         self.merged[run.spelling] += len(outcome.report.merged)
         self.kept.update(norm.reason for norm in outcome.report.kept)
         self.obstacles.update({obstacle.reason for norm in outcome.report.kept for obstacle in norm.obstacles})
-        if not run.frozen:  # constants have no names by which to find them
+        if outcome.original is not None and not run.frozen:  # constants have no names by which to find them
             families = rule_families()
             for norm in outcome.report.folded:
                 kinds = passed(outcome.original.inlined_graph, norm)

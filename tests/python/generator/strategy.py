@@ -157,9 +157,16 @@ def programs(draw, subject: Callable[[Builder], None] = layers.conv, most_steps:
 
 
 @st.composite
-def runs(draw, program: Program) -> Run:
+def runs(draw, program: Program, exported: bool = False) -> Run:
     def choose(*options):
         return draw(st.sampled_from(options))
+
+    if exported:
+        return Run(
+            seed=choose(*range(100)), spelling="exported", hints=choose("none", "none", "none" if program.rounds_to_float else "inputs"),
+            dtype=program.narrow or "float64", rounds=program.rounds_to_float, cancels=program.cancels, dynamic=choose(True, True, False),
+            decomposed=choose(False, False, True),
+        )  # fmt: skip
 
     hints = ["none", "inputs", "ranks"]
     if program.rounds_to_float:
