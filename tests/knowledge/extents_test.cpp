@@ -85,6 +85,9 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"torch.conv2d(x, self.conv.weight / self.conv.weight.norm())", {unknown, 4, unknown, unknown}},
                       Case{"torch.conv2d(x, self.conv.weight / number)", {unknown, unknown, unknown, unknown}},
                       Case{"torch.linear(y.permute([0, 2, 3, 1]), self.linear.weight)", {unknown, unknown, unknown, 7}},
+                      Case{"torch.mm(y.view(-1, 4), self.linear.weight.t())", {unknown, 7}},
+                      Case{"torch.addmm(self.conv.bias, y.view(-1, 7), self.linear.weight)", {unknown, 4}},
+                      Case{"torch.mm(self.linear.weight, x.view(4, -1))", {unknown, unknown}},
                       Case{"torch.max_pool2d(y, [2, 2])", {unknown, 4, unknown, unknown}}));
 
 INSTANTIATE_TEST_SUITE_P(Permuted, ExtentsOf,
