@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import inspect
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -46,19 +47,27 @@ def program_in(path: Union[str, os.PathLike[str]]) -> Optional[ExportedProgram]:
 
 def fold_program(program: ExportedProgram, options: str) -> tuple[ExportedProgram, Report]:
     from torch._export.serde import schema
-    from torch._export.serde.serialize import ExportedProgramDeserializer, _bytes_to_dataclass, serialize
+    from torch._export.serde.serialize import ExportedProgramDeserializer, _bytes_to_dataclass
 
-    try:
-        artifact = serialize(program, serialize_state_dict=False, serialize_constants=False)
-    except Exception as error:
-        raise Error(f"torch.export can't serialize this program: {_first_line(error)}") from error
     tensors = {name: value for name, value in {**program.constants, **program.state_dict}.items() if _is_plain(value)}
     with raised_as(Error):
-        text, folded, report = ops.fold_exported(artifact.exported_program.decode(), tensors, options)
+        text, folded, report = ops.fold_exported(_json_of(program), tensors, options)
     serialized = _bytes_to_dataclass(schema.ExportedProgram, text.encode())
     state, constants = _state_of(serialized, program, dict(folded))
     result = ExportedProgramDeserializer().deserialize(serialized, state, constants, program.example_inputs)
     return result, Report.from_json(report)
+
+
+def _json_of(program: ExportedProgram) -> str:
+    """The program as a .pt2 file has it, without its tensors where torch knows how to leave them out."""
+    from torch._export.serde.serialize import serialize
+
+    known = inspect.signature(serialize).parameters
+    left_out = {name: False for name in ("serialize_state_dict", "serialize_constants") if name in known}
+    try:
+        return serialize(program, **left_out).exported_program.decode()
+    except Exception as error:
+        raise Error(f"torch.export can't serialize this program: {_first_line(error)}") from error
 
 
 class _Outputs(torch.nn.Module):

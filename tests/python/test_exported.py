@@ -437,13 +437,27 @@ class Sizes(nn.Module):
         a, b = y.chunk(2, dim=2)
         y = torch.cat([a, b], dim=2)[:, :, ::2, ::2]
         y = self.norm(self.linear(y.reshape(x.shape[0] * 1, -1)))
-        return y, x.shape[0] + 1, y.max(1)
+        return y, x.shape[0] + 1, tuple(y.max(1))
 
 
 @pytest.mark.parametrize("decomposed", [False, True])
 def test_symbolic_sizes(decomposed):
     result = fold(Sizes(), double(3, 3, 4, 4), decomposed=decomposed)
     assert_all_folded(result, 2)
+
+
+class NamedResult(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = conv_norm()
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.block(x).max(1)
+
+
+@pytest.mark.skipif(torch.__version__ < "2.15", reason="this torch can't save a program with a named result")
+def test_a_named_result():
+    assert_all_folded(fold(NamedResult(), double(3, 3, 4, 4)))
 
 
 class Ordered(nn.Module):
@@ -518,10 +532,11 @@ def test_names():
     assert {"layers.a-b.weight", "layers.a-b.bias", "conv.bias_1"} <= set(result.program.state_dict)
 
 
-def test_a_weight_of_a_class_of_its_own_is_not_known():
-    class Own(torch.Tensor):
-        pass
+class Own(torch.Tensor):
+    """What its elements are, is made up as it runs."""
 
+
+def test_a_weight_of_a_class_of_its_own_is_not_known():
     program = exported(conv_norm(), (double(2, 3, 5, 5),))
     program.state_dict["1.running_mean"] = program.state_dict["1.running_mean"].as_subclass(Own)
     assert_kept(bnfold.fold(program), "norm_parameters_not_static")
