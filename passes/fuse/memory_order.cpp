@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <string_view>
 #include <vector>
 
 #include "graph/constants.h"
@@ -30,6 +31,18 @@ bool reads_every_order(const jit::Node* node) {
   return operator_of(node).order != Order::unknown && !is_convolution(node);
 }
 
+// Of images, which operators for volumes take as volumes without a batch, and then raise an error in channels_last.
+bool makes_images(const jit::Value* step) {
+  const jit::Node* node = step->node();
+  const auto padding = has_argument(node, "padding") ? constant_ints(node->namedInput("padding")) : std::nullopt;
+  return !padding || padding->size() < 3;
+}
+
+bool is_for_volumes(const jit::Node* node) {
+  const std::string_view name = node->kind().toUnqualString();
+  return name.size() > 2 && name.substr(name.size() - 2) == "3d";
+}
+
 // `contiguous` of what a layer makes did nothing before the layer was a step, and is put in front of whatever needs it now.
 bool was_contiguous_before(const jit::Node* node) {
   return node->kind() == jit::aten::contiguous && is_step(node->input(0)->node()) &&
@@ -38,7 +51,8 @@ bool was_contiguous_before(const jit::Node* node) {
 
 class Restorer {
  public:
-  Restorer(jit::Graph& graph, const std::unordered_set<jit::Value*>& steps) : graph_(graph), reordered_(steps) {}
+  Restorer(jit::Graph& graph, const std::unordered_set<jit::Value*>& steps)
+      : graph_(graph), makes_images_(std::any_of(steps.begin(), steps.end(), makes_images)), reordered_(steps) {}
 
   void visit(jit::Block* block) {
     const std::vector<jit::Node*> nodes(block->nodes().begin(), block->nodes().end());
@@ -61,7 +75,7 @@ class Restorer {
       reads |= reordered_.count(input) != 0 && !reads_metadata_only(jit::Use(node, place)) && !leaves_order(node, input);
     }
     if (!reads) return;
-    if (!reads_every_order(node)) return restore_inputs(node);
+    if (!reads_every_order(node) || (makes_images_ && is_for_volumes(node))) return restore_inputs(node);
     for (jit::Value* output : node->outputs()) reordered_.insert(output);
   }
 
@@ -78,6 +92,7 @@ class Restorer {
   }
 
   jit::Graph& graph_;
+  const bool makes_images_;
   std::unordered_set<jit::Value*> reordered_;  // what may lie in another order than before
 };
 

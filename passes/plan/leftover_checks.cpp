@@ -6,12 +6,14 @@
 #include <vector>
 
 #include "graph/constants.h"
+#include "graph/graph_walk.h"
 #include "graph/operators.h"
 #include "graph/raise_if.h"
 #include "graph/take_branch.h"
 #include "knowledge/asked_ranks.h"
 #include "knowledge/deciding_rank.h"
 #include "knowledge/extents.h"
+#include "knowledge/find_norms.h"
 #include "plan/checks.h"
 
 namespace bnfold {
@@ -134,9 +136,10 @@ class LeftoverChecks {
     remove(inner);
   }
 
-  // Whether a value may have another rank than in the example too, as the input of a BatchNorm1d: a check of the input would refuse it.
+  // Whether a value may have another rank than in the example too, as the input of a BatchNorm1d: a check of the input would refuse it. A norm
+  // that is left is there for the rank of the example, which another fold must know.
   bool lets_others_pass(const jit::Node* check, const Decision& decision, bool passing) const {
-    if (!runs_checks_ || decision.hinted().empty()) return false;
+    if (!runs_checks_ || decision.hinted().empty() || any_node(graph_, is_normalizing)) return false;
     const int64_t own = ranks_.of(decision.hinted().front(), check->owningBlock())->number;
     for (const int64_t other : {1, 2, 3, 4, 5}) {
       if (other != own && Decision(store_, ranks_, check, other).outcome() == passing) return true;

@@ -394,6 +394,14 @@ TEST_F(FusedConv, GivesAViewTheOrderThatItAsksFor) {
   }
 }
 
+TEST_F(FusedConv, GivesAnOperatorForVolumesTheOrderThatItAsksFor) {
+  const OptimizeResult result = optimized(model("return torch.max_pool3d(torch.relu(" + c() + "), [2, 2, 2], [2, 2, 2])"));
+  EXPECT_EQ(steps(result.module), 1);
+  EXPECT_EQ(count_nodes(result.module, "aten::contiguous"), 1);
+  const OptimizeResult images = optimized(model("return torch.max_pool2d(torch.relu(" + c() + "), [2, 2], [2, 2])"));
+  EXPECT_EQ(count_nodes(images.module, "aten::contiguous"), 1);  // of the output
+}
+
 TEST_F(FusedConv, MakesNoContiguousCopyForAnotherStep) {
   const std::string y = "y = torch.relu(" + c() + ").contiguous()\n";
   EXPECT_EQ(count_nodes(optimized(model(y + "return torch.max_pool2d(" + a("y") + ", [2, 2])")).module, "aten::contiguous"), 1);
