@@ -686,6 +686,8 @@ class Suppressing(nn.Module):
 
 
 def test_operators_of_torchvision_are_found_beside_torch(bnfold, tmp_path):
+    if not Path(torchvision.__file__).with_name("_C_stable.so").exists():
+        pytest.skip("the operators of this torchvision need Python")
     torch.jit.script(prepared(Suppressing(), (double(2, 3, 9, 9), double(4, 4)))).save(tmp_path / "model.pt")
     bnfold("model.pt", "out.pt", "--input", "2,3,9,9", "--input", "4,4", "--check", "2", code=DONE)
     module = torch.jit.load(tmp_path / "out.pt")
