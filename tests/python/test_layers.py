@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+import torchvision
 import zoo
 from cases import assert_equal, assert_folded, assert_kept, double, folded, prepared
 from torch import nn
@@ -387,3 +388,23 @@ def test_a_shared_head_is_copied_only_where_that_removes_a_norm(spelling):
     heads = [folded(Levels(normalizes), inputs, spelling) for normalizes in (False, True)]
     assert [sum(parameter.dim() == 4 for parameter in result.module.parameters()) for result in heads] == [1, 2]
     assert [len(result.report.scales) for result in heads] == [0, 2]
+
+
+class Deformable(nn.Module):
+    """A convolution, a norm, and an operator of another library, whose schema tells that it writes nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.offset = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(3, 18, 3, padding=1)
+        self.weight, self.behind = nn.Parameter(torch.randn(2, 4, 3, 3)), nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        y = torchvision.ops.deform_conv2d(self.norm(self.conv(x)), self.offset(x), self.weight, padding=(1, 1))
+        return self.behind(y)
+
+
+@both_spellings
+def test_an_operator_of_another_library(spelling):
+    result = folded(Deformable(), (double(2, 3, 6, 6),), spelling)
+    assert [(norm.name, norm.into) for norm in result.report.folded] == [("norm", ("conv",))]
+    assert [(norm.name, norm.reason) for norm in result.report.kept] == [("behind", "no_rule_for_operator")]
