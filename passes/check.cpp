@@ -27,19 +27,15 @@ constexpr uint64_t kSeed = 0;
 
 enum class Which { original, folded };
 
-[[noreturn]] void fail_to_run(Which which, const std::string& sentence) {
-  if (which == Which::original) throw InputError(fmt::format("the module can't run on the given input: {}", sentence));
-  throw Error(fmt::format("the folded module can't run on an input that the original takes: {}", sentence));
+Error folded_error(const std::string& sentence) {
+  return Error("the folded module can't run on an input that the original takes: " + sentence);
 }
 
 c10::IValue run(const jit::Module& module, const std::vector<c10::IValue>& inputs, Which which, uint64_t seed = kSeed) {
   const RandomState random;
   at::manual_seed(seed);
-  try {
-    return run_forward(module, inputs);
-  } catch (const std::runtime_error& error) {
-    fail_to_run(which, error.what());
-  }
+  const auto forward = [&] { return run_forward(module, inputs); };
+  return which == Which::original ? run_or_throw(forward, input_error) : run_or_throw(forward, folded_error);
 }
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -259,7 +255,8 @@ bool is_rounding_of_original(CheckResult& result, const jit::Module& original, c
   const auto reference = std::isfinite(result.largest_error) ? run_in_double(original, inputs) : std::nullopt;
   if (!reference) return false;
   const double own = error_against(*reference, expected);
-  if (own > std::min(1000 * result.tolerance, kLargestRounding) || error_against(*reference, actual) > kSpread * own) return false;
+  if (own > std::min(1000 * result.tolerance, kLargestRounding) || error_against(*reference, actual) > kSpread * own)
+    return false;
   if (is_random(original, inputs, expected, result.tolerance)) return false;
   result.tolerance = std::max(result.tolerance, (1 + kSpread) * own);
   return true;

@@ -53,8 +53,8 @@ KeptNorm kept(const Norm& norm, const Refusal& refusal) {
 // Whether nobody reads it but who called the module, alone or in a tuple, list or dict.
 bool is_only_returned(const jit::Value* value) {
   return std::all_of(value->uses().begin(), value->uses().end(), [](const jit::Use& use) {
+    if (is_output(use)) return true;
     const jit::Node* user = use.user;
-    if (user->kind() == jit::prim::Return) return user->owningBlock() == user->owningGraph()->block();
     const bool contains = user->kind() == jit::prim::TupleConstruct || user->kind() == jit::prim::ListConstruct ||
                           user->kind() == jit::prim::DictConstruct;
     return contains && is_only_returned(user->output());

@@ -33,7 +33,6 @@
 #include "module/trial_run.h"
 #include "plan/bounds.h"
 #include "plan/memory_reuse.h"
-#include "report/sentence.h"
 
 namespace bnfold {
 
@@ -47,17 +46,7 @@ Observations observed_in(const jit::Module& frozen, const jit::Graph& graph, con
   if (inputs.empty()) return {};
   std::vector<c10::IValue> arguments = arguments_to_run(original, inputs);
   arguments.insert(arguments.begin(), copy_to_run(frozen)._ivalue());
-  const auto fail = [](const std::string& what) {
-    throw InputError("the module can't run on the given input: " + first_sentence(what));
-  };
-  try {
-    return observe(graph, arguments);
-  } catch (const c10::Error& error) {
-    fail(error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    fail(error.what());
-  }
-  return {};
+  return run_or_throw([&] { return observe(graph, arguments); }, input_error);
 }
 
 // Fusions as the user is told of them.

@@ -54,10 +54,11 @@ struct OptimizeResult {
   std::string to_json() const;
 };
 
-// Folds every batch norm of `module` as bnfold::freeze does, freezes forward and what `preserved_attrs` names, and fuses. On a CPU each convolution with what stands
-// behind it, a sum of values of one size, a ReLU, ReLU6, hardtanh, clamp, SiLU, GELU, hardswish, hardsigmoid, sigmoid, tanh or leaky ReLU,
-// becomes one of oneDNN's steps in channels_last, its weight reordered once; so does each linear layer of many rows with the activation behind
-// it. On a GPU LibTorch's own fusion for cuDNN is made. Where LibTorch has no such steps, as 1.13, the module is frozen alone.
+// Folds every batch norm of `module` as bnfold::freeze does, freezes forward and what `preserved_attrs` names, and fuses. On a CPU each
+// convolution with what stands behind it, a sum of values of one size, a ReLU, ReLU6, hardtanh, clamp, SiLU, GELU, hardswish, hardsigmoid,
+// sigmoid, tanh or leaky ReLU, becomes one of oneDNN's steps in channels_last, its weight reordered once; so does each linear layer of many rows
+// with the activation behind it. On a GPU LibTorch's own fusion for cuDNN is made. Where LibTorch has no such steps, as 1.13, the module is
+// frozen alone.
 //
 // `example_inputs` are the arguments of forward; those with a default may be left out. With them the weights are ordered for their sizes, linear
 // layers of many rows become steps, and the result is compared with `module`. Other sizes run as well, and give the same as `module`; an input

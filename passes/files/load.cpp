@@ -109,7 +109,9 @@ std::string load_failure(const std::string& what) {
 std::string failure_on_devices(const std::string& what, const std::string& stored,
                                const std::optional<at::Device>& map_location) {
   if (map_location && map_location->is_cuda() && !at::hasCUDA())
-    return fmt::format("can't be loaded onto {}, as there is no GPU; load it onto the CPU, by map_location=\"cpu\" or --device cpu", map_location->str());
+    return fmt::format(
+        "can't be loaded onto {}, as there is no GPU; load it onto the CPU, by map_location=\"cpu\" or --device cpu",
+        map_location->str());
   if (!map_location && stored.find("cuda") != std::string::npos && !at::hasCUDA()) {
     return fmt::format(
         "was saved from a GPU ({}), and there is none; load it with map_location=\"cpu\", at::kCPU or --device cpu", stored);

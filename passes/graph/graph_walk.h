@@ -35,4 +35,17 @@ inline bool is_inside(const torch::jit::Block* block, const torch::jit::Block* o
   return block == outer;
 }
 
+// Whether `node` stands in one of the blocks of `outer`.
+inline bool is_below(const torch::jit::Node* node, const torch::jit::Node* outer) {
+  for (const torch::jit::Block* block : outer->blocks()) {
+    if (is_inside(node->owningBlock(), block)) return true;
+  }
+  return false;
+}
+
+// Whether the graph returns the value there, to who called it.
+inline bool is_output(const torch::jit::Use& use) {
+  return use.user->kind() == torch::jit::prim::Return && use.user->owningBlock() == use.user->owningGraph()->block();
+}
+
 }  // namespace bnfold

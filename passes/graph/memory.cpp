@@ -76,10 +76,7 @@ bool is_fresh(const jit::Node* node) {
 bool is_read_at_once(const jit::Node* node) {
   if (node->kind() != jit::prim::ListConstruct && node->kind() != jit::prim::TupleConstruct) return false;
   const auto& uses = node->output()->uses();
-  return std::all_of(uses.begin(), uses.end(), [](const jit::Use& use) {
-    const bool output = use.user->kind() == jit::prim::Return && use.user->owningBlock() == use.user->owningGraph()->block();
-    return output || is_fresh(use.user);
-  });
+  return std::all_of(uses.begin(), uses.end(), [](const jit::Use& use) { return is_output(use) || is_fresh(use.user); });
 }
 
 // A norm that may train writes into its statistics, which no schema says.
@@ -107,13 +104,6 @@ std::optional<std::vector<const void*>> parts_of(const c10::IValue& content) try
   return keys;
 } catch (const c10::Error&) {
   return std::nullopt;
-}
-
-// Whether `node` stands in a branch of `condition`.
-bool is_in_branch(const jit::Node* node, const jit::Node* condition) {
-  const auto branches = condition->blocks();
-  return std::any_of(branches.begin(), branches.end(),
-                     [node](const jit::Block* branch) { return is_inside(node->owningBlock(), branch); });
 }
 
 // The node that made the memory of `value`, a condition where each of its branches makes it; null where that can't be told.
@@ -350,7 +340,7 @@ bool Memory::may_be_overwritten(const jit::Value* value, const jit::Node* node) 
   if (maker == nullptr || is_in_loop_behind(node, maker)) return false;
   const auto is_harmless = [&](const jit::Value* other, const jit::Use& use) {
     if (use.user == node || reads_metadata_only(use)) return true;
-    if (use.user->kind() == jit::prim::Return && is_in_branch(use.user, maker)) return true;  // it becomes what is asked about
+    if (use.user->kind() == jit::prim::Return && is_below(use.user, maker)) return true;  // it becomes what is asked about
     if (use.user->isAfter(node)) return other == value;
     return !use.user->isBefore(node) || operator_of(use.user).storage != Storage::unknown || is_read_at_once(use.user);
   };
@@ -358,7 +348,7 @@ bool Memory::may_be_overwritten(const jit::Value* value, const jit::Node* node) 
   return std::all_of(shared.begin(), shared.end(), [&](const jit::Value* other) {
     // What a task sees it was given by a node of this graph, which is among the readers.
     if (other->owningGraph() != node->owningGraph()) return true;
-    const bool before = other->node() != maker && !other->node()->isAfter(maker) && !is_in_branch(other->node(), maker);
+    const bool before = other->node() != maker && !other->node()->isAfter(maker) && !is_below(other->node(), maker);
     if (before || !other->node()->isBefore(node)) return true;  // another piece of memory, or read through `node`
     return std::all_of(other->uses().begin(), other->uses().end(), [&](const jit::Use& use) { return is_harmless(other, use); });
   });

@@ -208,11 +208,7 @@ bool is_part_of(const Norm& outer, jit::Node* node, const ParameterStore& store)
 }  // namespace
 
 bool Norm::is_made_by(const jit::Node* node) const {
-  return std::any_of(nodes.begin(), nodes.end(), [node](const jit::Node* own) {
-    const auto blocks = own->blocks();
-    return node == own || std::any_of(blocks.begin(), blocks.end(),
-                                      [node](const jit::Block* block) { return is_inside(node->owningBlock(), block); });
-  });
+  return std::any_of(nodes.begin(), nodes.end(), [node](const jit::Node* own) { return node == own || is_below(node, own); });
 }
 
 bool Norm::allows(std::optional<int64_t> rank) const {

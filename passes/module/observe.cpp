@@ -1,11 +1,9 @@
 #include "module/observe.h"
 
-#include <fmt/format.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
 
-#include <stdexcept>
+#include <exception>
 
-#include "bnfold/check.h"
 #include "graph/graph_walk.h"
 #include "module/trial_run.h"
 
@@ -46,14 +44,6 @@ void forget_rank(jit::Value* value) {
   if (type && type->dim() && !type->scalarType()) value->setType(c10::TensorType::get());
 }
 
-void require_runs(const jit::Module& module, const std::vector<c10::IValue>& inputs) {
-  try {
-    run_forward(module, inputs);
-  } catch (const std::runtime_error& error) {
-    throw InputError(fmt::format("the module can't run on the given input: {}", error.what()));
-  }
-}
-
 }  // namespace
 
 ObservedRanks::ObservedRanks(jit::Graph& graph, const jit::Module& module, const std::vector<c10::IValue>& inputs)
@@ -69,7 +59,7 @@ ObservedRanks::ObservedRanks(jit::Graph& graph, const jit::Module& module, const
       if (!type->dim()) const_cast<jit::Value*>(value)->setType(type->withDim(sizes.size()));
     }
   } catch (const std::exception&) {
-    require_runs(copy, inputs);
+    run_or_throw([&] { return run_forward(copy, inputs); }, input_error);
   }
 }
 

@@ -6,13 +6,11 @@
 #include <torch/csrc/jit/api/function_impl.h>
 #include <torch/csrc/jit/passes/inliner.h>
 
-#include <stdexcept>
 #include <unordered_set>
 
 #include "graph/graph_walk.h"
 #include "graph/memory.h"
 #include "module/value_copies.h"
-#include "report/sentence.h"
 
 namespace bnfold {
 
@@ -64,14 +62,14 @@ jit::Module copy_to_run(const jit::Module& module) {
   return copies.copy(module._ivalue()).toModule();
 }
 
-c10::IValue run_forward(const jit::Module& module, const std::vector<c10::IValue>& inputs) try {
+InputError input_error(const std::string& sentence) {
+  return InputError("the module can't run on the given input: " + sentence);
+}
+
+c10::IValue run_forward(const jit::Module& module, const std::vector<c10::IValue>& inputs) {
   const auto output = module.get_method("forward").run_async(arguments_to_run(module, inputs), {}, launch_here);
   output->waitAndThrow();
   return output->value();
-} catch (const c10::Error& error) {
-  throw std::runtime_error(first_sentence(error.what_without_backtrace()));
-} catch (const std::exception& error) {
-  throw std::runtime_error(first_sentence(error.what()));
 }
 
 std::vector<c10::IValue> arguments_to_run(const jit::Module& module, const std::vector<c10::IValue>& inputs) {

@@ -4,8 +4,13 @@
 #include <ATen/core/Generator.h>
 #include <torch/csrc/jit/api/module.h>
 
+#include <exception>
 #include <functional>
+#include <string>
 #include <vector>
+
+#include "bnfold/check.h"
+#include "report/sentence.h"
 
 namespace bnfold {
 
@@ -33,7 +38,20 @@ class RandomState {
 // meanwhile.
 torch::jit::Module copy_to_run(const torch::jit::Module& module);
 
-// What forward of `module` returns for `inputs`, which it gets copies of. Throws std::runtime_error, with a sentence, where it can't run on them.
+// What `run` returns. Where it fails, throws what `error_of` makes of the sentence that says why.
+template <typename Run, typename MakeError>
+auto run_or_throw(const Run& run, const MakeError& error_of) try {
+  return run();
+} catch (const c10::Error& error) {
+  throw error_of(first_sentence(error.what_without_backtrace()));
+} catch (const std::exception& error) {
+  throw error_of(first_sentence(error.what()));
+}
+
+// Of a module that can't run on what its caller gave.
+InputError input_error(const std::string& sentence);
+
+// What forward of `module` returns for `inputs`, which it gets copies of.
 c10::IValue run_forward(const torch::jit::Module& module, const std::vector<c10::IValue>& inputs);
 
 // What forward of `module` is called with, self left out: copies of `inputs`, and the default values of what they leave out.

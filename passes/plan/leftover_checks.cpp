@@ -107,7 +107,7 @@ std::vector<jit::Node*> nodes_of(jit::Block* block) {
 class LeftoverChecks {
  public:
   LeftoverChecks(jit::Graph& graph, const ParameterStore& store, Ranks& ranks, bool runs_checks)
-      : graph_(graph), store_(store), ranks_(ranks), runs_checks_(runs_checks) {}
+      : graph_(graph), store_(store), ranks_(ranks), runs_checks_(runs_checks), keeps_norms_(any_node(graph, is_normalizing)) {}
 
   void remove(const std::vector<jit::Node*>& nodes) const {
     for (jit::Node* node : nodes) {
@@ -139,7 +139,7 @@ class LeftoverChecks {
   // Whether a value may have another rank than in the example too, as the input of a BatchNorm1d: a check of the input would refuse it. A norm
   // that is left is there for the rank of the example, which another fold must know.
   bool lets_others_pass(const jit::Node* check, const Decision& decision, bool passing) const {
-    if (!runs_checks_ || decision.hinted().empty() || any_node(graph_, is_normalizing)) return false;
+    if (!runs_checks_ || keeps_norms_ || decision.hinted().empty()) return false;
     const int64_t own = ranks_.of(decision.hinted().front(), check->owningBlock())->number;
     for (const int64_t other : {1, 2, 3, 4, 5}) {
       if (other != own && Decision(store_, ranks_, check, other).outcome() == passing) return true;
@@ -166,6 +166,7 @@ class LeftoverChecks {
   const ParameterStore& store_;
   Ranks& ranks_;
   const bool runs_checks_;
+  const bool keeps_norms_;
 };
 
 }  // namespace
