@@ -101,7 +101,8 @@ const std::vector<OperatorRow>& operator_rows() {
       {{Shape::attention, Dtype::inexact, Storage::fresh, Order::unknown}, {"scaled_dot_product_attention"}},
       {{Shape::sequences, Dtype::inexact, Storage::fresh, Order::unknown}, {"_native_multi_head_attention"}},
       {{Shape::unknown, Dtype::unknown, Storage::fresh, Order::unknown},
-       {"bilinear", "cdist", "lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "lstm_cell", "gru_cell"}},
+       {"bilinear", "cdist", "lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "lstm_cell", "gru_cell",
+        "rnn_tanh_cell", "rnn_relu_cell"}},
       {{Shape::embedded, Dtype::same, Storage::fresh, Order::unknown}, {"embedding"}},
 
       // steps of oneDNN, with what stands behind a layer

@@ -417,15 +417,29 @@ class RankReader {
     classes_.narrow(member(first->first), std::min(first->second, second->second), std::max(first->second, second->second));
   }
 
+  // if dim(x) not in [1, 2]: raise, as GRUCell asks.
+  void read_listed_ranks(const jit::Node* condition) {
+    const bool is_negated = condition->kind() == jit::aten::__not__;
+    if (is_negated) condition = condition->input()->node();
+    if (condition->kind() != jit::aten::__contains__ || !raises(node_->blocks().at(is_negated ? 0 : 1))) return;
+    const auto listed = constant_ints(condition->input(0));
+    const jit::Node* dimension = condition->input(1)->node();
+    if (dimension->kind() != jit::aten::dim || !listed || listed->empty()) return;
+    const auto [least, most] = std::minmax_element(listed->begin(), listed->end());
+    classes_.narrow(member(dimension->input()), *least, *most);
+  }
+
   // if dim(x) != rank: raise, or assert dim(x) == rank.
   void read_check() {
     const jit::Node* condition = node_->input()->node();
     if (condition->kind() == jit::aten::eq && condition->input(0)->node()->kind() == jit::aten::dim)
       read_missing_batch(condition);
+    if (!checks_prove_) return;
     if (raises(node_->blocks().at(0))) read_two_ranks(condition);
+    read_listed_ranks(condition);
     const bool demands_rank = (condition->kind() == jit::aten::ne && raises(node_->blocks().at(0))) ||
                               (condition->kind() == jit::aten::eq && raises(node_->blocks().at(1)));
-    if (!demands_rank || !checks_prove_) return;
+    if (!demands_rank) return;
     const jit::Node* dimension = condition->input(0)->node();
     if (dimension->kind() == jit::aten::dim) prove(member(dimension->input()), constant_int(condition->input(1)));
   }

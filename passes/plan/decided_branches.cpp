@@ -14,10 +14,14 @@ namespace jit = torch::jit;
 
 namespace {
 
-// A check, which may be what proves the rank.
+// A check, which may be what proves the rank, or a part of one: if dim(x) != 2 and dim(x) != 3: raise.
 bool is_check(const jit::Node* condition) {
   const auto branches = condition->blocks();
-  return std::any_of(branches.begin(), branches.end(), [](const jit::Block* branch) { return raises(branch); });
+  if (std::any_of(branches.begin(), branches.end(), [](const jit::Block* branch) { return raises(branch); })) return true;
+  return std::any_of(condition->outputs().begin(), condition->outputs().end(), [](const jit::Value* result) {
+    return std::any_of(result->uses().begin(), result->uses().end(),
+                       [](const jit::Use& use) { return use.user->kind() == jit::prim::If && is_check(use.user); });
+  });
 }
 
 bool is_rank_condition(const jit::Node* node) {

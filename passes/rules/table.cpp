@@ -56,6 +56,7 @@ Answer pool_backward(const Site& site);
 Answer pool_forward(const Site& site);
 Answer rearrange_backward(const Site& site);
 Answer rearrange_forward(const Site& site);
+Answer recurrent_cell_forward(const Site& site);
 Answer recurrent_forward(const Site& site);
 Answer reduce_backward(const Site& site);
 Answer reduce_forward(const Site& site);
@@ -87,6 +88,10 @@ const std::vector<Rule>& rule_table() {
        {"aten::lstm.input", "aten::gru.input", "aten::rnn_tanh.input", "aten::rnn_relu.input"},
        nullptr,
        recurrent_forward},
+      {"recurrent_cell",
+       {"aten::lstm_cell", "aten::gru_cell", "aten::rnn_tanh_cell", "aten::rnn_relu_cell"},
+       nullptr,
+       recurrent_cell_forward},
       {"attention", {"aten::_native_multi_head_attention"}, attention_backward, attention_forward},
       {"norm", {"aten::batch_norm", "aten::instance_norm"}, norm_backward, norm_forward},
 

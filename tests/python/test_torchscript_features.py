@@ -936,6 +936,38 @@ class NormBeforeRecurrent(nn.Module):
         return self.recurrent(self.norm(y.transpose(1, 2)).transpose(1, 2))[0]
 
 
+class NormBeforeCell(nn.Module):
+    """The cell is given rows, or one row, and so its input has rank 2 where it comes from a norm."""
+
+    def __init__(self, kind: type):
+        super().__init__()
+        self.linear, self.norm, self.cell = nn.Linear(3, 6), nn.BatchNorm1d(6), kind(6, 5)
+
+    def forward(self, x):
+        return self.cell(self.norm(torch.tanh(self.linear(x))))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+@both_spellings
+def test_a_norm_before_a_recurrent_cell(spelling, kind):
+    inputs = (double(4, 3),)
+    model = prepared(NormBeforeCell(kind), inputs)
+    module = zoo.to_torchscript(model, inputs, spelling)
+    for one in (module, saved(module)):
+        result = bnfold.fold(one, inputs if spelling == "traced" else None)  # a scripted cell asks for the rank itself
+        assert_folded(result)
+        for other in (inputs[0], double(1, 3)):
+            assert_same(model(other), result.module(other))
+
+
+def test_checks_that_prove_a_rank_together_stay():
+    model = prepared(NormBeforeCell(nn.GRUCell), (double(4, 3),))
+    folded = bnfold.fold(torch.jit.script(model)).module
+    for other in (double(3), double(2, 6, 3)):
+        with pytest.raises(torch.jit.Error, match="expected 2D or 3D input|Expected input to be 1D or 2D|AssertionError"):
+            folded(other)
+
+
 class NormOfOneSequence(NormBeforeRecurrent):
     """Likewise, of rank 2, or of rank 3 and then along another dimension: which one it is no operator tells."""
 
