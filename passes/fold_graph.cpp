@@ -175,15 +175,20 @@ std::optional<int64_t> rank_of_static(const jit::Value* value, const ParameterSt
   return operand && operand->tensor.defined() ? std::optional<int64_t>(operand->tensor.dim()) : std::nullopt;
 }
 
+Ranks::StaticRank static_ranks_of(const ParameterStore& store) {
+  return [&store](const jit::Value* value) { return rank_of_static(value, store); };
+}
+
 Ranks ranks_in(const jit::Graph& graph, const FoldSettings& settings, const ParameterStore& store, bool checks_prove = true) {
-  const auto rank_of = [&store](const jit::Value* value) { return rank_of_static(value, store); };
-  return {graph, settings.input_ranks, rank_of, checks_prove, settings.types_prove_ranks};
+  return {graph, settings.input_ranks, static_ranks_of(store), checks_prove, settings.types_prove_ranks};
 }
 
 bool takes_branches(jit::Graph& graph, const FoldSettings& settings, ParameterStore& store) {
-  if (!has_rank_condition(graph) || find_norms(graph).empty()) return false;
+  if (find_norms(graph).empty()) return false;
   store.read_memory(graph);
-  return take_decided_branches(graph, ranks_in(graph, settings, store));
+  const Ranks::StaticRank static_rank = static_ranks_of(store);
+  if (!has_rank_condition(graph, static_rank)) return false;
+  return take_decided_branches(graph, ranks_in(graph, settings, store), static_rank);
 }
 
 // Returns whether the graph changed, and whether the limit was reached.

@@ -55,6 +55,26 @@ TEST(Check, RefusesMoreThanTheRoundingOfTheOriginal) {
   EXPECT_FALSE(compared("(x + 1e7) - 1e7", "x", at::rand({100}) + 0.5).passed);
 }
 
+// In double the product would be one of two dtypes.
+jit::Module with_narrow_weight(const at::Tensor& weight) {
+  Model model;
+  model.parameter("weight", weight.to(at::kBFloat16));
+  return model.forward("return torch.mm(x.to(15), self.weight).to(6)").module;
+}
+
+TEST(Check, AcceptsTheRoundingOfAModuleThatCastsItself) {
+  at::manual_seed(1);
+  const at::Tensor weight = at::randn({16, 8});
+  const auto off_by = [&](double part) {
+    const at::Tensor other = weight * (1 + part * (2 * at::rand_like(weight) - 1));
+    return check(with_narrow_weight(weight), with_narrow_weight(other), {{at::randn({4, 16})}});
+  };
+  const CheckResult result = off_by(0.004);
+  EXPECT_TRUE(result.passed);
+  EXPECT_GT(result.largest_error, tolerance(at::kFloat));
+  EXPECT_FALSE(off_by(0.1).passed);
+}
+
 TEST(Check, RefusesOtherRandomNumbers) {
   for (const std::string noise : {"0.1", "0.005"}) {
     EXPECT_FALSE(

@@ -24,8 +24,11 @@ bool is_check(const jit::Node* condition) {
   });
 }
 
-bool is_rank_condition(const jit::Node* node) {
-  return node->kind() == jit::prim::If && deciding_rank(node) && !is_check(node);
+// What it asks for, where an answer can be taken for granted: checks are of no account for the rank of a weight.
+std::optional<DecidingRank> rank_asked_for(const jit::Node* node, const Ranks::StaticRank& static_rank) {
+  const auto deciding = node->kind() == jit::prim::If ? deciding_rank(node) : std::nullopt;
+  if (!deciding || (is_check(node) && !static_rank(deciding->value))) return std::nullopt;
+  return deciding;
 }
 
 // Whether a branch that was taken makes this true or false, as it may make one value of a query and its key; nothing where it does not.
@@ -41,32 +44,34 @@ std::optional<bool> decision(const jit::Value* condition) {
 }
 
 // The branch that every run takes; null where that is not proven.
-jit::Block* taken_branch(jit::Node* condition, const Ranks& ranks) {
+jit::Block* taken_branch(jit::Node* condition, const Ranks& ranks, const Ranks::StaticRank& static_rank) {
   if (condition->kind() != jit::prim::If) return nullptr;
   if (const auto decided = decision(condition->input())) return condition->blocks().at(*decided ? 0 : 1);
-  if (!is_rank_condition(condition)) return nullptr;
-  const auto deciding = deciding_rank(condition);
-  const auto rank = ranks.of(deciding->value, condition->owningBlock());
-  if (!rank || rank->strength != Strength::proven) return nullptr;
-  const bool first = (rank->number == deciding->rank) == deciding->takes_first;
+  const auto deciding = rank_asked_for(condition, static_rank);
+  if (!deciding) return nullptr;
+  const auto known = ranks.of(deciding->value, condition->owningBlock());
+  const auto proven = known && known->strength == Strength::proven ? known->number : static_rank(deciding->value);
+  if (!proven) return nullptr;
+  const bool first = (*proven == deciding->rank) == deciding->takes_first;
   return condition->blocks().at(first ? 0 : 1);
 }
 
 }  // namespace
 
-bool has_rank_condition(const jit::Graph& graph) {
-  return any_node(graph, is_rank_condition);
+bool has_rank_condition(const jit::Graph& graph, const Ranks::StaticRank& static_rank) {
+  return any_node(graph, [&](const jit::Node* node) { return rank_asked_for(node, static_rank).has_value(); });
 }
 
-bool take_decided_branches(jit::Graph& graph, const Ranks& ranks) {
+bool take_decided_branches(jit::Graph& graph, const Ranks& ranks, const Ranks::StaticRank& static_rank) {
+  if (ranks.change_in_place()) return false;
   for (bool taken = false;; taken = true) {
     jit::Node* condition = nullptr;
     for_each_node(graph.block(), [&](jit::Node* node) {
-      if (condition == nullptr && taken_branch(node, ranks) != nullptr) condition = node;
+      if (condition == nullptr && taken_branch(node, ranks, static_rank) != nullptr) condition = node;
     });
     if (condition == nullptr) return taken;
     jit::Node* asks = condition->input()->node();
-    take_branch(condition, taken_branch(condition, ranks));
+    take_branch(condition, taken_branch(condition, ranks, static_rank));
     if (!asks->hasUses() && !asks->hasSideEffects()) asks->destroy();
   }
 }

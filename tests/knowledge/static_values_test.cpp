@@ -350,6 +350,14 @@ TEST_F(ComputedWeights, BecomeTheWeightOfTheirLayer) {
   EXPECT_EQ(state_names(result.module), (std::vector<std::string>{"conv.weight", "conv.bias"}));
 }
 
+// As F.interpolate asks for the rank of what it is given.
+TEST_F(ComputedWeights, AreFoldedBehindConditionsOnTheRankOfAWeight) {
+  const std::string asked = "if {}.dim() == 4:\n  v = w.flip(0)\nelse:\n  assert False";
+  expect_folded(normed("v", fmt::format(fmt::runtime(asked), "w")));
+  expect_folded(normed("v", fmt::format(fmt::runtime(asked), "w.flip(1)")));
+  expect_kept(normed("v", fmt::format(fmt::runtime(asked), "x")));
+}
+
 TEST_F(ComputedWeights, OfTheInputAreNone) {
   expect_kept(normed("w * x.mean()"));
   expect_kept(normed("w[[x.size(0) % 2, 1, 0, 2]]"));
