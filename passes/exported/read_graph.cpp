@@ -226,9 +226,15 @@ class Reader {
     return c10::AnyType::get();
   }
 
-  // With its rank alone: a fold changes no sizes, but no reader of the graph takes those of a type for proven.
+  // With its sizes, as far as they are numbers: a fold changes none.
   static c10::TypePtr tensor_type(const Json& meta) {
-    return c10::TensorType::create(c10::nullopt, c10::nullopt, c10::optional<size_t>(meta.at("sizes").size()), c10::nullopt);
+    std::vector<c10::optional<int64_t>> sizes;
+    for (const Json& size : meta.at("sizes")) {
+      const bool is_number = kind_of(size) == "as_int";
+      sizes.push_back(is_number ? c10::optional<int64_t>(content_of(size).get<int64_t>()) : c10::nullopt);
+    }
+    return c10::TensorType::create(c10::nullopt, c10::nullopt, c10::SymbolicShape(sizes),
+                                   c10::VaryingShape<c10::Stride>(sizes.size()), c10::nullopt);
   }
 
   void read(const Json& node, size_t number) {

@@ -21,6 +21,9 @@ class AskedRanks {
   // The rank of `value`, from the strongest knowledge there is.
   std::optional<int64_t> of(const torch::jit::Value* value) const;
 
+  // Whether the types of the values prove their ranks and sizes, as those of an exported program do.
+  bool are_in_types() const { return ranks_.are_in_types(); }
+
   // Whether `value` may have this rank: it is not known to have another.
   bool allow(const torch::jit::Value* value, int64_t rank) const;
 

@@ -19,6 +19,14 @@ namespace {
 // Sums and concatenations in a row, of which ResNet-1001 has 333. Each takes some 700 bytes of the stack, and a thread may have 512 KB.
 constexpr int kDeepest = 400;
 
+std::optional<int64_t> size_in_type(const jit::Value* value, int64_t dimension) {
+  const auto type = value->type()->cast<c10::TensorType>();
+  const auto rank = type ? type->sizes().size() : c10::nullopt;
+  if (!rank || dimension < 0 || dimension >= static_cast<int64_t>(*rank)) return std::nullopt;
+  const auto size = type->sizes()[static_cast<size_t>(dimension)];
+  return size ? std::optional<int64_t>(*size) : std::nullopt;
+}
+
 }  // namespace
 
 std::optional<int64_t> dimension_before(const jit::Node* node, int64_t dimension, std::optional<int64_t> rank) {
@@ -122,6 +130,7 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
       if (!tensor->defined() || dimension >= tensor->dim()) return std::nullopt;
       return tensor->size(dimension);
     }
+    if (const auto size = ranks_.are_in_types() ? size_in_type(value, dimension) : std::nullopt) return size;
     const jit::Node* node = value->node();
     if (node->kind() == jit::prim::ListUnpack) return of_piece(node->input()->node(), value->offset(), dimension);
     if (node->kind() == jit::aten::__getitem__) return of_piece(node->input(0)->node(), constant_int(node->input(1)), dimension);
@@ -153,6 +162,9 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
       }
       case Shape::padded:
         return of_padded(node, dimension);
+      case Shape::listed:
+      case Shape::expanded:
+        return of_listed(node, dimension);
       case Shape::selected: {
         const auto rank = ranks_.of(value);
         const auto selected = rank ? constant_dimension(node->namedInput("dim"), *rank + 1) : std::nullopt;
@@ -285,6 +297,10 @@ std::optional<int64_t> Extents::of_weight(const jit::Node* node, int64_t dimensi
     const auto right = shape(node->kind() == jit::aten::addmm ? 2 : 1);
     return dimension == 1 && right.size() == 2 ? std::optional<int64_t>(right[1]) : std::nullopt;
   }
+  if (kind == Shape::matrices) {
+    const size_t left = node->inputs().size() == 2 ? 0 : 1;
+    return of(node->input(dimension == 2 ? left + 1 : left), dimension);
+  }
   if (node->kind() == jit::aten::embedding) {
     const auto weight = shape(0);
     return weight.size() == 2 && ranks_.of(node->output()) == dimension + 1 ? std::optional<int64_t>(weight[1]) : std::nullopt;
@@ -359,6 +375,20 @@ std::optional<int64_t> Extents::of_padded(const jit::Node* node, int64_t dimensi
   const size_t place = 2 * static_cast<size_t>(*rank - 1 - dimension);
   if (!size || place + 1 >= amounts->size()) return size;
   return *size + amounts->at(place) + amounts->at(place + 1);
+}
+
+// The sizes that view, reshape and expand are given. -1 is what expand leaves.
+std::optional<int64_t> Extents::of_listed(const jit::Node* node, int64_t dimension) const {
+  const jit::Node* list = node->input(1)->node();
+  const auto numbers = constant_ints(node->input(1));
+  const bool is_made = list->kind() == jit::prim::ListConstruct;
+  const auto length = static_cast<int64_t>(numbers ? numbers->size() : is_made ? list->inputs().size() : 0);
+  if (dimension < 0 || dimension >= length) return std::nullopt;
+  const auto place = static_cast<size_t>(dimension);
+  const auto number = numbers ? std::optional<int64_t>(numbers->at(place)) : constant_int(list->input(place));
+  if (!number || *number >= 0) return number;
+  const auto rank = operator_of(node).shape == Shape::expanded ? ranks_.of(node->input(0)) : std::nullopt;
+  return rank && dimension >= length - *rank ? of(node->input(0), dimension - (length - *rank)) : std::nullopt;
 }
 
 // What slice or narrow take along the cut.

@@ -46,6 +46,7 @@ class Extents {
   std::optional<int64_t> dimension_before_squeeze(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_broadcast(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_padded(const torch::jit::Node* node, int64_t dimension) const;
+  std::optional<int64_t> of_listed(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_part(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_piece(const torch::jit::Node* node, std::optional<int64_t> place, int64_t dimension) const;
 

@@ -6,6 +6,7 @@
 
 #include "graph/constants.h"
 #include "graph/conv_geometry.h"
+#include "graph/operators.h"
 #include "knowledge/static_values.h"
 
 namespace bnfold {
@@ -106,8 +107,9 @@ std::string bias_name(const std::string& weight_name) {
   return weight_name == "weight" ? "bias" : weight_name + "_bias";
 }
 
-std::optional<StaticOperand> planned_operand(const Site& site, size_t input) {
-  auto operand = static_operand(site.known.store, site.node->input(input));
+namespace {
+
+std::optional<StaticOperand> as_planned(std::optional<StaticOperand> operand, const Site& site, size_t input) {
   for (const Edit& edit : site.planned) {
     const auto* set = std::get_if<SetInput>(&edit);
     if (operand && set != nullptr && set->node == site.node && set->input == input) operand->tensor = set->tensor;
@@ -115,8 +117,36 @@ std::optional<StaticOperand> planned_operand(const Site& site, size_t input) {
   return operand;
 }
 
+// Whether `value` is [N, I, O] for a matrix of these sizes.
+bool is_batch_of(const jit::Value* value, at::IntArrayRef matrix, const Knowledge& known) {
+  return known.ranks.of(value) == 3 && known.extents.of(value, 1) == matrix[0] && known.extents.of(value, 2) == matrix[1];
+}
+
+}  // namespace
+
+std::optional<StaticOperand> planned_operand(const Site& site, size_t input) {
+  return as_planned(static_operand(site.known.store, site.node->input(input)), site, input);
+}
+
+std::optional<StaticOperand> planned_repeated_matrix(const Site& site, size_t input) {
+  std::vector<jit::Node*> views;
+  jit::Node* view = site.node->input(input)->node();
+  while (is_one_of(view, {"view", "reshape"})) {
+    views.insert(views.begin(), view);
+    view = view->input(0)->node();
+  }
+  views.insert(views.begin(), view);
+  auto matrix = view->kind() == jit::aten::expand ? static_operand(site.known.store, view->input(0)) : std::nullopt;
+  if (!matrix || !matrix->tensor.defined() || matrix->tensor.dim() != 2) return std::nullopt;
+  const at::Tensor repeated = matrix->is_transposed() ? matrix->tensor.t() : matrix->tensor;
+  const auto repeats = [&](const jit::Node* node) { return is_batch_of(node->output(), repeated.sizes(), site.known); };
+  if (!std::all_of(views.begin(), views.end(), repeats)) return std::nullopt;
+  matrix->views.insert(matrix->views.end(), views.begin(), views.end());
+  return as_planned(matrix, site, input);
+}
+
 std::variant<Layer, Decline> read_layer(const Site& site, const KernelInputs& inputs) {
-  const auto weight = planned_operand(site, inputs.weight);
+  const auto weight = inputs.repeated ? planned_repeated_matrix(site, inputs.weight) : planned_operand(site, inputs.weight);
   if (!weight || !weight->tensor.defined()) {
     return Decline{Reason::weight_not_static, site.node, "the weight is computed or changed while the module runs"};
   }

@@ -23,6 +23,9 @@ std::optional<StaticOperand> static_operand(const ParameterStore& store, torch::
 // The static tensor that input `input` of the site's node is, as the plan so far makes it.
 std::optional<StaticOperand> planned_operand(const Site& site, size_t input);
 
+// The static matrix that input `input` of the site's node repeats for each element of a batch, as W.expand(N, I, O), as the plan so far makes it.
+std::optional<StaticOperand> planned_repeated_matrix(const Site& site, size_t input);
+
 // The name of a static value in its module: "weight" of "layer1.0.conv1.weight".
 std::string attribute_name(const ParameterStore& store, const torch::jit::Value* leaf);
 
@@ -35,6 +38,7 @@ struct KernelInputs {
   std::optional<size_t> bias;  // nothing where the operator has no such input: a shift is added behind it
   algebra::KernelLayout layout = algebra::KernelLayout::output_first;
   int64_t groups = 1;
+  bool repeated = false;  // whether the weight is a matrix that is repeated for each element of a batch
 };
 
 // The weights of a layer, and where they come from.

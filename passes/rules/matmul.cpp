@@ -6,7 +6,8 @@
 //
 // Formula     behind: W'[i, o] = scale[o] * W[i, o],   b'[o] = scale[o] * b[o] + shift[o]
 //             before: W'[i, o] = scale[i] * W[i, o],   b'[o] = b[o] + sum over i of W[i, o] * shift[i]
-//             Without a bias, b' is added behind the product if it is not 0. W may be the transpose of a parameter.
+//             Without a bias, b' is added behind the product if it is not 0. W may be the transpose of a parameter, and repeated for each
+//             element of a batch, bmm(x, W.expand(N, I, O)), as core ATen spells a linear layer of what is permuted.
 // Conditions  beta and alpha of addmm are 1                                operand_not_constant
 //             the right operand is a static matrix                         weight_not_static
 //             then those of absorb_into_outputs and absorb_into_inputs
@@ -31,6 +32,9 @@ std::variant<KernelInputs, Decline> kernel_inputs(const Site& site) {
       return Decline{Reason::operand_not_constant, node, "alpha or beta of addmm is not 1"};
     }
     return KernelInputs{2, 0, layout_of(planned_operand(site, 2))};
+  }
+  if (const auto repeated = planned_repeated_matrix(site, 1)) {
+    return KernelInputs{1, std::nullopt, layout_of(repeated), 1, /*repeated=*/true};
   }
   const auto right = planned_operand(site, 1);
   if (right && right->tensor.defined() && right->tensor.dim() != 2) {

@@ -83,7 +83,7 @@ const std::vector<Rule>& rule_table() {
        conv_backward,
        conv_forward},
       {"linear", {"aten::linear"}, linear_backward, linear_forward},
-      {"matmul", {"aten::addmm", "aten::mm", "aten::matmul"}, matmul_backward, matmul_forward},
+      {"matmul", {"aten::addmm", "aten::mm", "aten::bmm", "aten::matmul"}, matmul_backward, matmul_forward},
       {"recurrent",
        {"aten::lstm.input", "aten::gru.input", "aten::rnn_tanh.input", "aten::rnn_relu.input"},
        nullptr,

@@ -47,6 +47,26 @@ TEST_F(MatmulRule, AbsorbsIntoMatmulAndItsBias) {
   EXPECT_EQ(count_nodes(result.module, "aten::add"), 1);
 }
 
+TEST_F(MatmulRule, AbsorbsIntoAMatrixThatIsRepeatedForEachElementOfABatch) {
+  const std::string statistics =
+      ", self.norm.weight, self.norm.bias, self.norm.running_mean, self.norm.running_var, False, 0.1, 1e-5, True)";
+  const at::Tensor batch = at::randn({4, 7, 3}, at::kDouble);
+  const auto behind = [&](const std::string& right, at::IntArrayRef weight) {
+    Model model;
+    model.layer("linear", weight, 5).norm("norm", 5);
+    return model.forward("y = torch.bmm(x, " + right + ")\nreturn torch.batch_norm(y.reshape(-1, 5)" + statistics).module;
+  };
+  for (const char* right : {"self.linear.weight.t().expand(x.size(0), 3, 5)",
+                            "self.linear.weight.t().expand(x.size(0), -1, -1).view(x.size(0), 3, 5)"}) {
+    expect_folded(behind(right, {5, 3}), {batch}, "norm", "linear", with_rank(3));
+  }
+  expect_folded(behind("self.linear.weight.expand(x.size(0), 3, 5)", {3, 5}), {batch}, "norm", "linear", with_rank(3));
+  for (const char* other : {"self.linear.weight.t().expand(x.size(0), 5, 3).reshape(x.size(0), 3, 5)",
+                            "self.linear.weight[:1].expand(x.size(0), 3, 5)"}) {
+    expect_kept(behind(other, {3, 5}), {batch}, "norm", Reason::weight_not_static, "", with_rank(3));
+  }
+}
+
 TEST_F(MatmulRule, DeclinesAProductOfTwoComputedValues) {
   const Model model = product_then_norm("torch.matmul(x, torch.matmul(x.t(), self.linear.weight))", {4, 5});
   expect_kept(model.module, {x}, "norm", Reason::weight_not_static, "weight");
