@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "graph/constants.h"
+#include "graph/list_maker.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
 #include "knowledge/dtypes.h"
@@ -55,7 +56,8 @@ DtypeFact DtypeReader::of_root(const jit::Value* root) {
 
 DtypeFact DtypeReader::of(const jit::Node* node, Fact& fact) {
   if (node->kind() == jit::prim::ListUnpack) {
-    const jit::Node* list = node->input()->node();
+    const jit::Node* list = maker_of_list(node->input());
+    if (list == nullptr) return fact.dtype;
     const Shape shape = operator_of(list).shape;
     return shape == Shape::pieces || shape == Shape::unbound ? input(list) : fact.dtype;
   }
@@ -105,11 +107,11 @@ DtypeFact DtypeReader::of_cast(const jit::Node* node, DtypeFact otherwise) {
 }
 
 DtypeFact DtypeReader::of_list(const jit::Value* list, DtypeFact otherwise) const {
-  if (list->node()->kind() != jit::prim::ListConstruct || list->node()->inputs().empty()) return otherwise;
-  const auto parts = list->node()->inputs();
-  const DtypeFact first = facts_.of(parts[0]).dtype;
+  const auto parts = items_of_list(list);
+  if (!parts || parts->empty()) return otherwise;
+  const DtypeFact first = facts_.of(parts->front()).dtype;
   const bool alike =
-      std::all_of(parts.begin(), parts.end(), [&](const jit::Value* part) { return facts_.of(part).dtype == first; });
+      std::all_of(parts->begin(), parts->end(), [&](const jit::Value* part) { return facts_.of(part).dtype == first; });
   return alike ? first : otherwise;
 }
 

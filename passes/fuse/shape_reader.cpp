@@ -1,6 +1,7 @@
 #include "fuse/shape_reader.h"
 
 #include "graph/constants.h"
+#include "graph/list_maker.h"
 #include "graph/operator_table.h"
 #include "graph/reduction.h"
 
@@ -14,7 +15,10 @@ const SizeList& ShapeReader::input(const jit::Node* node, size_t place) const {
 
 SizeList ShapeReader::of(const jit::Value* output) {
   const jit::Node* node = output->node();
-  if (node->kind() == jit::prim::ListUnpack) return of_piece(node->input()->node(), output->offset());
+  if (node->kind() == jit::prim::ListUnpack) {
+    const jit::Node* split = maker_of_list(node->input());
+    return split == nullptr ? std::nullopt : of_piece(split, output->offset());
+  }
   if (node->kind() == jit::prim::NumToTensor) return SizeList(std::in_place);
   switch (operator_of(node).shape) {
     case Shape::same:
@@ -112,9 +116,8 @@ namespace {
 
 // The list of tensors that `node` reads, null where something could write into it.
 const jit::Node* parts_of(const jit::Node* node) {
-  const jit::Node* list = node->input(0)->node();
-  const bool known = list->kind() == jit::prim::ListConstruct && !list->inputs().empty() && is_only_read(list->output());
-  return known ? list : nullptr;
+  const auto items = items_of_list(node->input(0));
+  return items && !items->empty() ? node->input(0)->node() : nullptr;
 }
 
 }  // namespace

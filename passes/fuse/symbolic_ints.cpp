@@ -5,18 +5,13 @@
 #include <algorithm>
 
 #include "graph/constants.h"
+#include "graph/list_maker.h"
 #include "graph/operators.h"
 #include "knowledge/extents.h"
 
 namespace bnfold {
 
 namespace jit = torch::jit;
-
-bool is_only_read(const jit::Value* list) {
-  return std::all_of(list->uses().begin(), list->uses().end(), [list](const jit::Use& use) {
-    return use.user->kind() == jit::prim::ListUnpack || (use.user->kind().is_aten() && !writes_into(use.user, list));
-  });
-}
 
 std::string SymbolicInts::name_of(const jit::Value* value) {
   return fmt::format("value {}", numbered_.emplace(value, numbered_.size()).first->second);
@@ -110,7 +105,7 @@ SizeList SymbolicInts::list(const jit::Value* value) {
 
 SizeList SymbolicInts::list_made_by(const jit::Node* node) {
   if (node->outputs().size() != 1 || *node->output()->type() != *c10::ListType::ofInts()) return std::nullopt;
-  if (!is_only_read(node->output())) return std::nullopt;
+  if (maker_of_list(node->output()) == nullptr) return std::nullopt;
   switch (node->kind()) {
     case jit::prim::ListConstruct:
       return construct(node);

@@ -52,7 +52,4 @@ class SymbolicInts {
   std::unordered_map<const torch::jit::Value*, SizeId> numbers_;
 };
 
-// Whether nothing writes into a list, nor takes it where something could.
-bool is_only_read(const torch::jit::Value* list);
-
 }  // namespace bnfold

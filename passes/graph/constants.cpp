@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "graph/list_maker.h"
 #include "graph/operators.h"
 
 namespace bnfold {
@@ -72,9 +73,10 @@ std::optional<std::vector<int64_t>> constant_ints(const jit::Value* value) {
     if (constant->isInt()) return std::vector<int64_t>{constant->toInt()};
     return std::nullopt;
   }
-  if (value->node()->kind() != jit::prim::ListConstruct) return std::nullopt;
+  const auto items = items_of_list(value);
+  if (!items) return std::nullopt;
   std::vector<int64_t> numbers;
-  for (const jit::Value* element : value->node()->inputs()) {
+  for (const jit::Value* element : *items) {
     const auto number = constant_int(element);
     if (!number) return std::nullopt;
     numbers.push_back(*number);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "graph/constants.h"
+#include "graph/list_maker.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
 
@@ -95,7 +96,7 @@ class Walk {
           dtype = of_layer(node);
           break;
         case Dtype::parts:
-          dtype = of_all(node->input(0)->node()->inputs());
+          if (const auto parts = items_of_list(node->input(0))) dtype = of_all(*parts);
           break;
         case Dtype::chosen:
           floating = true;

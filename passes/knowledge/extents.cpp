@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "graph/constants.h"
+#include "graph/list_maker.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
 #include "knowledge/static_values.h"
@@ -132,8 +133,8 @@ std::optional<int64_t> Extents::computed(const jit::Value* value, int64_t dimens
     }
     if (const auto size = ranks_.are_in_types() ? size_in_type(value, dimension) : std::nullopt) return size;
     const jit::Node* node = value->node();
-    if (node->kind() == jit::prim::ListUnpack) return of_piece(node->input()->node(), value->offset(), dimension);
-    if (node->kind() == jit::aten::__getitem__) return of_piece(node->input(0)->node(), constant_int(node->input(1)), dimension);
+    if (node->kind() == jit::prim::ListUnpack) return of_piece(node->input(), value->offset(), dimension);
+    if (node->kind() == jit::aten::__getitem__) return of_piece(node->input(0), constant_int(node->input(1)), dimension);
     if (const auto size = of_weight(node, dimension)) return size;
     switch (operator_of(node).shape) {
       case Shape::concatenation:
@@ -315,11 +316,11 @@ std::optional<int64_t> Extents::of_weight(const jit::Node* node, int64_t dimensi
 }
 
 std::optional<int64_t> Extents::of_concatenation(const jit::Node* node, int64_t dimension) const {
-  const jit::Node* list = node->input(0)->node();
+  const auto parts = items_of_list(node->input(0));
   const auto joined = constant_dimension(node->input(1), ranks_.of(node->output()));
-  if (list->kind() != jit::prim::ListConstruct || !joined) return std::nullopt;
+  if (!parts || !joined) return std::nullopt;
   int64_t total = 0;
-  for (const jit::Value* part : list->inputs()) {
+  for (const jit::Value* part : *parts) {
     const auto size = of(part, dimension);
     if (size && *joined != dimension) return size;
     if (!size && *joined == dimension) return std::nullopt;
@@ -329,11 +330,11 @@ std::optional<int64_t> Extents::of_concatenation(const jit::Node* node, int64_t 
 }
 
 std::optional<int64_t> Extents::of_stack(const jit::Node* node, int64_t dimension) const {
-  const jit::Node* list = node->input(0)->node();
+  const auto parts = items_of_list(node->input(0));
   const auto stacked = constant_dimension(node->input(1), ranks_.of(node->output()));
-  if (list->kind() != jit::prim::ListConstruct || !stacked) return std::nullopt;
-  if (*stacked == dimension) return static_cast<int64_t>(list->inputs().size());
-  for (const jit::Value* part : list->inputs()) {
+  if (!parts || !stacked) return std::nullopt;
+  if (*stacked == dimension) return static_cast<int64_t>(parts->size());
+  for (const jit::Value* part : *parts) {
     if (const auto size = of(part, dimension > *stacked ? dimension - 1 : dimension)) return size;
   }
   return std::nullopt;
@@ -379,13 +380,12 @@ std::optional<int64_t> Extents::of_padded(const jit::Node* node, int64_t dimensi
 
 // The sizes that view, reshape and expand are given. -1 is what expand leaves.
 std::optional<int64_t> Extents::of_listed(const jit::Node* node, int64_t dimension) const {
-  const jit::Node* list = node->input(1)->node();
   const auto numbers = constant_ints(node->input(1));
-  const bool is_made = list->kind() == jit::prim::ListConstruct;
-  const auto length = static_cast<int64_t>(numbers ? numbers->size() : is_made ? list->inputs().size() : 0);
+  const auto items = items_of_list(node->input(1));
+  const auto length = static_cast<int64_t>(numbers ? numbers->size() : items ? items->size() : 0);
   if (dimension < 0 || dimension >= length) return std::nullopt;
   const auto place = static_cast<size_t>(dimension);
-  const auto number = numbers ? std::optional<int64_t>(numbers->at(place)) : constant_int(list->input(place));
+  const auto number = numbers ? std::optional<int64_t>(numbers->at(place)) : constant_int(items->at(place));
   if (!number || *number >= 0) return number;
   const auto rank = operator_of(node).shape == Shape::expanded ? ranks_.of(node->input(0)) : std::nullopt;
   return rank && dimension >= length - *rank ? of(node->input(0), dimension - (length - *rank)) : std::nullopt;
@@ -399,8 +399,9 @@ std::optional<int64_t> Extents::of_part(const jit::Node* node, int64_t dimension
 }
 
 // An element of the list that chunk, split or unbind return.
-std::optional<int64_t> Extents::of_piece(const jit::Node* node, std::optional<int64_t> place, int64_t dimension) const {
-  if (!makes_pieces(node)) return std::nullopt;
+std::optional<int64_t> Extents::of_piece(const jit::Value* pieces, std::optional<int64_t> place, int64_t dimension) const {
+  const jit::Node* node = maker_of_list(pieces);
+  if (node == nullptr || !makes_pieces(node)) return std::nullopt;
   const auto cut = constant_dimension(node->namedInput("dim"), ranks_.of(node->input(0)));
   if (!cut) return std::nullopt;
   if (operator_of(node).shape == Shape::unbound) return of(node->input(0), dimension + (dimension >= *cut ? 1 : 0));

@@ -48,7 +48,7 @@ class Extents {
   std::optional<int64_t> of_padded(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_listed(const torch::jit::Node* node, int64_t dimension) const;
   std::optional<int64_t> of_part(const torch::jit::Node* node, int64_t dimension) const;
-  std::optional<int64_t> of_piece(const torch::jit::Node* node, std::optional<int64_t> place, int64_t dimension) const;
+  std::optional<int64_t> of_piece(const torch::jit::Value* pieces, std::optional<int64_t> place, int64_t dimension) const;
 
   const ParameterStore& store_;
   const AskedRanks& ranks_;

@@ -8,6 +8,7 @@
 
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
+#include "graph/list_maker.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
 #include "graph/raise_if.h"
@@ -33,8 +34,8 @@ std::optional<int64_t> length(const jit::Value* list) {
     if (constant->isIntList()) return static_cast<int64_t>(constant->toIntVector().size());
     return std::nullopt;
   }
-  if (list->node()->kind() == jit::prim::ListConstruct) return static_cast<int64_t>(list->node()->inputs().size());
-  return std::nullopt;
+  const auto items = items_of_list(list);
+  return items ? std::optional<int64_t>(items->size()) : std::nullopt;
 }
 
 // One number, or a list of them; none where they are computed.
@@ -221,9 +222,9 @@ class RankReader {
   }
 
   void read_stacked() {
-    const jit::Node* list = node_->input(0)->node();
-    if (list->kind() != jit::prim::ListConstruct) return;
-    for (const jit::Value* part : list->inputs()) classes_.tie(member(part), output(), 1);
+    const auto parts = items_of_list(node_->input(0));
+    if (!parts) return;
+    for (const jit::Value* part : *parts) classes_.tie(member(part), output(), 1);
   }
 
   // A mask may have more dimensions.
@@ -333,10 +334,11 @@ class RankReader {
 
   // The sizes that view and reshape are given, maybe those of another value, as x.shape[:2]: a slice of a shorter list is shorter.
   void read_listed() {
-    const jit::Node* list = node_->input(1)->node();
-    const bool part = list->kind() == jit::aten::slice;
-    const jit::Node* whole = part ? list->input(0)->node() : list;
-    if (whole->kind() != jit::aten::size || whole->inputs().size() != 1) return prove(output(), length(node_->input(1)));
+    const jit::Node* list = maker_of_list(node_->input(1));
+    const bool part = list != nullptr && list->kind() == jit::aten::slice;
+    const jit::Node* whole = part ? maker_of_list(list->input(0)) : list;
+    if (whole == nullptr || whole->kind() != jit::aten::size || whole->inputs().size() != 1)
+      return prove(output(), length(node_->input(1)));
     if (!part) return classes_.tie(member(whole->input()), output());
     const auto end = is_left_out(list, "end") ? std::nullopt : constant_int(list->namedInput("end"));
     if (end && *end > 0) classes_.narrow(output(), 0, *end);
@@ -348,10 +350,10 @@ class RankReader {
 
   // A vector without elements joins values of any rank.
   void read_joined() {
-    const jit::Node* list = node_->input(0)->node();
-    if (list->kind() != jit::prim::ListConstruct) return;
+    const auto parts = items_of_list(node_->input(0));
+    if (!parts) return;
     RankClasses::Largest largest{{}, output(), 1, /*alike=*/true};
-    for (const jit::Value* part : list->inputs()) largest.sources.push_back({member(part)});
+    for (const jit::Value* part : *parts) largest.sources.push_back({member(part)});
     classes_.relate(std::move(largest));
   }
 
@@ -369,8 +371,8 @@ class RankReader {
   }
 
   void read_pieces() {
-    const jit::Node* cut = node_->input(0)->node();
-    const Shape shape = operator_of(cut).shape;
+    const jit::Node* cut = maker_of_list(node_->input(0));
+    const Shape shape = cut == nullptr ? Shape::unknown : operator_of(cut).shape;
     if (shape != Shape::pieces && shape != Shape::unbound) return;
     const int64_t difference = shape == Shape::unbound ? -1 : 0;
     for (const jit::Value* piece : node_->outputs()) classes_.tie(member(cut->input(0)), member(piece), difference);

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "graph/list_maker.h"
 #include "graph/operators.h"
 #include "knowledge/dtypes.h"
 
@@ -105,6 +106,7 @@ class Evaluation {
     }
     if (const auto constant = jit::toIValue(value)) return constant;
     if (--steps_ < 0 || store_.memory().may_be_written(value)) return std::nullopt;
+    if (value->type()->kind() == c10::TypeKind::ListType && maker_of_list(value) == nullptr) return std::nullopt;
     jit::Node* node = value->node();
     if (node->kind() == jit::prim::ListUnpack) return element(node->input(), value->offset());
     // The operands first: most values hang on an input of the graph, and that is cheaper to see than what an operator is.
@@ -136,7 +138,7 @@ class Evaluation {
 
   // The sizes of a view, of which the run computes one: the others tell it, as those of weight.view(1, x.size(1), 1, 1).
   std::optional<c10::IValue> sizes_with_one_open(jit::Value* list) {
-    if (list->node()->kind() != jit::prim::ListConstruct) return std::nullopt;
+    if (!items_of_list(list)) return std::nullopt;
     const c10::List<int64_t> sizes;
     bool is_open = false;
     for (jit::Value* element : list->node()->inputs()) {

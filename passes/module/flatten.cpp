@@ -9,14 +9,13 @@
 #include <torch/csrc/jit/passes/loop_unrolling.h>
 #include <torch/csrc/jit/passes/lower_tuples.h>
 #include <torch/csrc/jit/passes/peephole.h>
-#include <torch/csrc/jit/passes/remove_mutation.h>
 
 #include <algorithm>
 #include <unordered_set>
 
+#include "graph/changed_lists.h"
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
-#include "graph/growing_lists.h"
 #include "graph/module_places.h"
 #include "graph/operators.h"
 #include "graph/tuple_results.h"
@@ -183,20 +182,21 @@ void drop_methods_of_python(Program& program, const std::vector<std::string>& as
 
 // Takes the branches and loops that the constants decide, and lists and tuples that are only passed on.
 void simplify(std::shared_ptr<jit::Graph>& graph) {
-  bool changed = true;
+  bool spelled_out = false;
+  bool changed = false;
   do {
     jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
     const bool unrolled = jit::UnrollConstantLoops(graph);
     append_one_by_one(*graph);
-    if (contains(*graph, jit::aten::append)) jit::RemoveListMutation(graph);
-    if (unrolled) jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
+    if (contains(*graph, jit::prim::TupleConstruct)) {
+      split_tuple_results(*graph);
+      jit::LowerSimpleTuples(graph);
+    }
+    spelled_out = spell_out_changed_lists(*graph);
+    if (unrolled || spelled_out) jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
     changed = jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
-  } while (changed && any_node(*graph, [](const jit::Node* node) { return is_decided_branch(node) || is_counted_loop(node); }));
-  if (contains(*graph, jit::aten::append)) spell_out_growing_lists(*graph);
-  if (contains(*graph, jit::prim::TupleConstruct)) {
-    split_tuple_results(*graph);
-    jit::LowerSimpleTuples(graph);
-  }
+  } while (spelled_out ||
+           (changed && any_node(*graph, [](const jit::Node* node) { return is_decided_branch(node) || is_counted_loop(node); })));
   // A loop that does nothing is dead where its conditions, before it and at its end, are one constant; left empty it can't be written.
   if (contains(*graph, jit::prim::Loop)) jit::ConstantPooling(graph);
   jit::EliminateDeadCode(graph);

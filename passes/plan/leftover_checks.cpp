@@ -7,6 +7,7 @@
 
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
+#include "graph/list_maker.h"
 #include "graph/operators.h"
 #include "graph/raise_if.h"
 #include "graph/take_branch.h"
@@ -69,9 +70,9 @@ class Decision {
     if (const auto constant = constant_int(value)) return constant;
     if (const auto read = size_read(value)) return size(*read);
     const jit::Node* node = value->node();
-    const bool counts_sizes = node->kind() == jit::aten::len && node->input()->node()->kind() == jit::aten::size;
-    if (node->kind() != jit::aten::dim && !counts_sizes) return std::nullopt;
-    return rank(counts_sizes ? node->input()->node()->input(0) : node->input());
+    if (node->kind() == jit::aten::dim) return rank(node->input());
+    const jit::Node* sizes = node->kind() == jit::aten::len ? maker_of_list(node->input()) : nullptr;
+    return sizes != nullptr && sizes->kind() == jit::aten::size ? rank(sizes->input(0)) : std::nullopt;
   }
 
   std::optional<int64_t> rank(const jit::Value* tensor) {

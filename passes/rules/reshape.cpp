@@ -17,6 +17,7 @@
 #include <string_view>
 
 #include "graph/constants.h"
+#include "graph/list_maker.h"
 #include "graph/operators.h"
 #include "rules/rule.h"
 
@@ -132,7 +133,8 @@ class SizeReader {
       for (const int64_t number : *numbers) sizes.push_back({number});
       return sizes;
     }
-    const jit::Node* node = list->node();
+    const jit::Node* node = maker_of_list(list);
+    if (node == nullptr) return std::nullopt;
     if (node->kind() == jit::aten::size || node->kind() == jit::aten::slice) return sizes_of_another(node);
     if (node->kind() == jit::aten::add) {
       auto first = listed(node->input(0));
@@ -148,8 +150,8 @@ class SizeReader {
   // Those of x.shape or x.shape[:2].
   std::optional<Sizes> sizes_of_another(const jit::Node* list) {
     const bool part = list->kind() == jit::aten::slice;
-    const jit::Node* whole = part ? list->input(0)->node() : list;
-    if (whole->kind() != jit::aten::size || whole->inputs().size() != 1) return std::nullopt;
+    const jit::Node* whole = part ? maker_of_list(list->input(0)) : list;
+    if (whole == nullptr || whole->kind() != jit::aten::size || whole->inputs().size() != 1) return std::nullopt;
     const auto rank = known_.ranks.of(whole->input());
     if (!rank) return std::nullopt;
     const Sizes all = of_value(whole->input(), *rank);
@@ -360,9 +362,9 @@ std::optional<int64_t> rank_before(const Site& site) {
   if (!is_unflatten(site.node)) return site.known.ranks.of(site.node->input(0));
   const jit::Value* list = site.node->namedInput("sizes");
   const auto numbers = constant_ints(list);
-  const bool built = list->node()->kind() == jit::prim::ListConstruct;
-  if (!numbers && !built) return std::nullopt;
-  return site.affine.rank() + 1 - static_cast<int64_t>(numbers ? numbers->size() : list->node()->inputs().size());
+  const auto items = items_of_list(list);
+  if (!numbers && !items) return std::nullopt;
+  return site.affine.rank() + 1 - static_cast<int64_t>(numbers ? numbers->size() : items->size());
 }
 
 // A linear layer with as many outputs as the view takes for what begins with the channels may be called on a value of any rank.

@@ -33,13 +33,13 @@ class Concatenations : public Fused {
         c(0, "x"), c(1, read), c(2, read), c(3, read));
   }
 
-  // The same with a list to which each convolution appends, and `end` behind the last one.
-  static Model listed(const std::string& end = "") {
+  // The same with a list to which each convolution appends, `begin` behind the first one and `end` behind the last one.
+  static Model listed(const std::string& end = "", const std::string& begin = "") {
     const std::string read = "torch.relu(torch.cat(l, 1))";
     return dense(
-        fmt::format("l = [{}]\nl.append({})\nl.append({})\nl.append({})\nreturn torch.conv2d(torch.cat(l, 1), "
+        fmt::format("l = [{}]\n{}l.append({})\nl.append({})\nl.append({})\nreturn torch.conv2d(torch.cat(l, 1), "
                     "self.last.weight, self.last.bias){}",
-                    c(0, "x"), c(1, read), c(2, read), c(3, read), end));
+                    c(0, "x"), begin, c(1, read), c(2, read), c(3, read), end));
   }
 
   // A list of what conv0 makes, and of what conv1 makes of the item at that place.
@@ -161,8 +161,9 @@ TEST_F(Concatenations, KeepTheirOwnWhereNoStepMakesChannelsLast) {
   EXPECT_TRUE(optimized.forward({x.to(at::kDouble)}).toTensor().is_contiguous());
 }
 
-TEST_F(Concatenations, KeepAListThatIsReadElsewhere) {
-  EXPECT_EQ(concatenations(listed(" + float(len(l))")), 4);
+TEST_F(Concatenations, KeepAListThatAnotherOneHoldsAsItGrows) {
+  EXPECT_EQ(concatenations(listed(" + float(len(l))")), 0);
+  EXPECT_EQ(concatenations(listed(" + float(len(held[0]))", "held = [l]\n")), 4);
 }
 
 TEST_F(Concatenations, KeepAListThatGrowsInABranch) {
