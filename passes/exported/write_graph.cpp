@@ -16,6 +16,7 @@
 
 #include "bnfold/bnfold.h"
 #include "exported/targets.h"
+#include "graph/list_maker.h"
 #include "graph/module_places.h"
 #include "knowledge/static_values.h"
 
@@ -419,8 +420,8 @@ class Writer {
   // The values that `value` names, itself or the elements of a list.
   std::vector<std::string> names_in(const jit::Value* value) const {
     std::vector<std::string> names;
-    if (value->node()->kind() == jit::prim::ListConstruct) {
-      for (const jit::Value* element : value->node()->inputs()) {
+    if (const auto items = items_of_list(value)) {
+      for (const jit::Value* element : *items) {
         if (element->node()->kind() != jit::prim::Constant) names.push_back(name_of(element));
       }
     } else if (value->node()->kind() != jit::prim::Constant) {
@@ -438,10 +439,10 @@ class Writer {
 
   Json argument(const jit::Value* value) const {
     if (value->node()->kind() == jit::prim::Constant) return constant(value);
-    if (value->node()->kind() == jit::prim::ListConstruct) {
+    if (const auto items = items_of_list(value)) {
       Json list = Json::array();
       for (const std::string& name : names_in(value)) list.push_back(Json{{"name", name}});
-      if (list.size() != value->node()->inputs().size()) throw Error("the fold made a list that no exported program has");
+      if (list.size() != items->size()) throw Error("the fold made a list that no exported program has");
       return Json{{"as_tensors", list}};
     }
     return Json{{"as_tensor", {{"name", name_of(value)}}}};

@@ -19,6 +19,7 @@
 
 #include "graph/constants.h"
 #include "graph/graph_walk.h"
+#include "graph/list_maker.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
 
@@ -47,11 +48,9 @@ bool is_part(const jit::Value* part, const jit::Value* whole, const Facts& facts
 }
 
 bool can_share(const jit::Node* node, const Facts& facts, const Memory& memory) {
-  const bool concatenation =
-      operator_of(node).shape == Shape::concatenation && node->input(0)->node()->kind() == jit::prim::ListConstruct;
-  if (!concatenation || constant_int(node->input(1)) != 1 || !is_readable_as_view(node)) return false;
-  const auto parts = node->input(0)->node()->inputs();
-  return std::all_of(parts.begin(), parts.end(),
+  const auto parts = operator_of(node).shape == Shape::concatenation ? items_of_list(node->input(0)) : std::nullopt;
+  if (!parts || constant_int(node->input(1)) != 1 || !is_readable_as_view(node)) return false;
+  return std::all_of(parts->begin(), parts->end(),
                      [&](const jit::Value* part) { return is_part(part, node->output(), facts, memory); });
 }
 

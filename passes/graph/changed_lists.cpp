@@ -137,7 +137,7 @@ void spell_out(jit::Node* list, const std::vector<jit::Node*>& known) {
 
 bool adds_new_list(const jit::Node* node) {
   if (!is_one_of(node, {"add_", "extend"}) || node->input(0)->type()->kind() != c10::TypeKind::ListType) return false;
-  return node->input(1)->node()->kind() == jit::prim::ListConstruct && node->input(1)->uses().size() == 1;
+  return items_of_list(node->input(1)) && node->input(1)->uses().size() == 1;
 }
 
 }  // namespace

@@ -148,12 +148,18 @@ void decide_identities(jit::Graph& graph) {
   }
 }
 
-// One that does not train returns its input itself, and what is written into that is written into the input. EliminateDeadCode takes it for
-// a copy, and drops what nobody seems to read.
-void remove_idle_dropout(jit::Graph& graph) {
+// Whether it returns its input itself: dropout that does not train, and as_tensor that is asked for nothing else.
+bool is_idle(const jit::Node* node) {
+  if (is_dropout(node)) return constant_bool(node->namedInput("train")) == false;
+  return is_one_of(node, {"as_tensor"}) && is_tensor(node->input(0)) && is_left_out(node, "dtype") && is_left_out(node, "device");
+}
+
+// What is written into such an output is written into the input. EliminateDeadCode takes dropout for a copy, and drops what nobody seems to
+// read.
+void remove_idle_operators(jit::Graph& graph) {
   std::vector<jit::Node*> idle;
   for_each_node(graph.block(), [&idle](jit::Node* node) {
-    if (is_dropout(node) && constant_bool(node->namedInput("train")) == false) idle.push_back(node);
+    if (is_idle(node)) idle.push_back(node);
   });
   for (jit::Node* node : idle) {
     node->output()->replaceAllUsesWith(node->input(0));
@@ -223,7 +229,7 @@ Program flatten(const jit::Module& module, const Options& options) {
     }
     make_constants_of_fixed_values(program);
     for (Program::Method& method : program.methods) {
-      remove_idle_dropout(*method.graph);
+      remove_idle_operators(*method.graph);
       decide_identities(*method.graph);
       guard_hidden_writes(*method.graph);
       for (auto& forked : forked_graphs(*method.graph)) simplify(forked);

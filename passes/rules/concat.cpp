@@ -16,6 +16,7 @@
 #include <fmt/format.h>
 
 #include "graph/constants.h"
+#include "graph/list_maker.h"
 #include "rules/rule.h"
 
 namespace bnfold {
@@ -57,9 +58,16 @@ struct List {
   int64_t dimension;
 };
 
+// The values that it joins, in a list that is for it alone; none where that is made elsewhere.
+std::vector<jit::Value*> joined_values(const Site& site) {
+  jit::Value* list = site.node->input(0);
+  if (!items_of_list(list) || list->uses().size() != 1) return {};
+  return list->node()->inputs().vec();
+}
+
 std::variant<List, Decline> list_of(const Site& site) {
-  jit::Node* list = site.node->input(0)->node();
-  if (list->kind() != jit::prim::ListConstruct || site.node->input(0)->uses().size() != 1) {
+  const std::vector<jit::Value*> values = joined_values(site);
+  if (values.empty()) {
     return Decline{Reason::list_not_visible, site.node, "its list is built elsewhere"};
   }
   if (!constant_int(site.node->input(1))) {
@@ -69,7 +77,7 @@ std::variant<List, Decline> list_of(const Site& site) {
   if (!dimension) {
     return Decline{Reason::rank_unknown, site.node, fmt::format("its dimension does not fit rank {}", site.affine.rank())};
   }
-  return List{list->inputs().vec(), *dimension};
+  return List{values, *dimension};
 }
 
 std::variant<Parts, Decline> parts_of(const Site& site) {
@@ -89,10 +97,10 @@ bool is_constant_along_it(const Site& site) {
 }  // namespace
 
 Answer concat_backward(const Site& site) {
-  jit::Node* list = site.node->input(0)->node();
-  if (list->kind() == jit::prim::ListConstruct && site.node->input(0)->uses().size() == 1 && is_constant_along_it(site)) {
+  const std::vector<jit::Value*> values = joined_values(site);
+  if (!values.empty() && is_constant_along_it(site)) {
     Pass pass;
-    for (jit::Value* value : list->inputs()) pass.moves.push_back({value, site.affine, Way::backward});
+    for (jit::Value* value : values) pass.moves.push_back({value, site.affine, Way::backward});
     return pass;
   }
   const auto read = parts_of(site);

@@ -12,6 +12,7 @@
 // Backward    no rule: what leaves it is a product with a gate and a tanh.
 // Shapes      W_ih [G*H, I], b_ih [G*H], value [..., I].
 #include "graph/constants.h"
+#include "graph/list_maker.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
@@ -22,7 +23,7 @@ Answer recurrent_forward(const Site& site) {
   const jit::Node* node = site.node;
   if (site.place != 0) return Decline{Reason::weight_not_static, node, "the normalized value is its state or a weight"};
   jit::Value* list = site.node->namedInput("params");
-  if (list->node()->kind() != jit::prim::ListConstruct || list->uses().size() != 1) {
+  if (!items_of_list(list) || list->uses().size() != 1) {
     return Decline{Reason::list_not_visible, node, "its list of weights is built elsewhere"};
   }
   const auto has_biases = constant_bool(node->namedInput("has_biases"));

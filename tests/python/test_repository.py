@@ -220,6 +220,12 @@ def test_no_file_includes_one_of_a_higher_folder(path):
     assert [name for name in included if floor(name) > floor(str(path.relative_to(PASSES)))] == []
 
 
+def test_what_a_list_holds_is_asked_in_one_place():
+    """A list that is written out may be changed behind that, so whoever reads its items asks items_of_list."""
+    asks = re.compile(r"node\(\)->kind\(\) [!=]= jit::prim::ListConstruct")
+    assert [path.name for path in (ROOT / "passes").rglob("*.cpp") if asks.search(path.read_text())] == []
+
+
 def test_no_test_compares_floats_element_by_element():
     # Beside a large element the rounding error of a small one may be as large as that one: how large it is depends on the CPU.
     by_element = re.compile(r"\b(?:all|is|assert_)close\(|\bEXPECT_(?:FLOAT|DOUBLE)_EQ\(")

@@ -46,10 +46,16 @@ class IdentityForward : public IdentityRule {
 };
 
 TEST_F(IdentityForward, LetsTheAffinePass) {
-  for (const char* expression : {"torch.dropout(y, 0.5, False)", "torch.dropout_(y, 0.5, False)",
-                                 "torch.feature_dropout(y, 0.5, False)", "y.contiguous()", "y.clone()", "y.detach()"}) {
+  for (const char* expression :
+       {"torch.dropout(y, 0.5, False)", "torch.dropout_(y, 0.5, False)", "torch.feature_dropout(y, 0.5, False)", "y.contiguous()",
+        "y.clone()", "y.detach()", "torch.as_tensor(y)"}) {
     expect_folded(before_conv(expression).module, {x}, "norm", "conv");
   }
+}
+
+TEST_F(IdentityForward, DeclinesATensorThatIsAskedForInAnotherDtype) {
+  expect_stopped(before_conv("torch.as_tensor(y, dtype=6).to(7)").module, {x}, "norm", "forward", Reason::no_rule_for_operator,
+                 "as_tensor");
 }
 
 TEST_F(IdentityForward, DoesNoHarmToACopyThatIsWrittenInto) {
