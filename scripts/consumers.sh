@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up everything that is missing, then hands networks to each tool that takes TorchScript, before and after folding, and writes
+# Sets up everything that is missing, then hands networks to each tool that takes TorchScript or exported programs, before and after folding, and writes
 # docs/consumers.md: some hours on 2 cores. The tools go into an environment of their own, .venv-consumers. With options it only prints:
 # consumers.sh --help lists them; with --set-up alone it ends behind the installation.
 set -euo pipefail

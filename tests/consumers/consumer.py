@@ -1,10 +1,10 @@
-"""What the consumers share: what each of them says of itself, and how a TorchScript module becomes an exported program.
+"""What the consumers share: what each of them says of itself, and the exported program that is in a file or made of one.
 
 A consumer is a module of this folder with a constant CONSUMER and a function
 
     convert(path: Path, inputs: tuple[torch.Tensor, ...], folder: Path) -> Converted
 
-which takes a TorchScript file as a user would, and may raise whatever the tool raises.
+which takes a TorchScript file as a user would, and may raise whatever the tool raises. Where the consumer takes programs, the file may be a .pt2.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Consumer:
     package: str  #: on PyPI, for its version
     target: str  #: of bnfold.fold
     tolerance: float = 1e-4  #: of its result in float, relative to the largest value
+    takes_programs: bool = False  #: of torch.export
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +43,18 @@ def norms_in(module: torch.jit.ScriptModule) -> int:
     return len(graph.findAllNodes("aten::batch_norm"))
 
 
-def exported(path: Path, inputs: Inputs) -> torch.export.ExportedProgram:
-    """The exported program of a TorchScript file, in the operators that converters know."""
+def program_in(path: Path, inputs: Inputs) -> torch.export.ExportedProgram:
+    """The exported program in the file, or what PyTorch makes of TorchScript."""
     from torch._export.converter import TS2EPConverter
 
-    return TS2EPConverter(torch.jit.load(path), inputs, {}).convert().run_decompositions({})
+    if path.suffix == ".pt2":
+        return torch.export.load(path)
+    return TS2EPConverter(torch.jit.load(path), inputs, {}).convert()
+
+
+def decomposed(path: Path, inputs: Inputs) -> torch.export.ExportedProgram:
+    """Likewise, in the operators that converters know."""
+    return program_in(path, inputs).run_decompositions({})
 
 
 def norms_of_program(program: Any) -> int:

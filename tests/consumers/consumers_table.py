@@ -1,4 +1,4 @@
-"""Hands networks to the tools that take TorchScript, before and after folding, and prints what came of it: --help for the options."""
+"""Hands networks to the tools that take TorchScript and exported programs, before and after folding, and prints what came of it: --help for the options."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def outcome(name: str, make_file: Callable[[Path], Path], inputs: Inputs, expect
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            converted = module_of(name).convert(make_file(Path(folder, "network.pt")), inputs, Path(folder))
+            converted = module_of(name).convert(make_file(Path(folder, "network")), inputs, Path(folder))
             error = None if converted.run is None else relative_error(expected, converted.run().reshape(expected.shape))
         except Exception as failure:  # each tool raises its own; it is the outcome of this one file
             return Outcome(failure=tables.sentence(failure))
@@ -85,8 +85,9 @@ def outcome(name: str, make_file: Callable[[Path], Path], inputs: Inputs, expect
 
 def cases(name: str, network: str) -> Iterator[Case]:
     """Hands the network to the consumer in every form, in this process."""
-    target = consumer_of(name).target
-    for form in networks.forms_of(one := networks.subject(network)):
+    consumer = consumer_of(name)
+    target = consumer.target
+    for form in networks.forms_of(one := networks.subject(network), consumer.takes_programs):
         module, inputs = networks.module_of(one, form)
         before = outcome(name, lambda path: networks.save(module, path), inputs, one.output)
         after = outcome(name, lambda path: networks.save_folded(module, inputs, target, path), inputs, one.output)
@@ -163,7 +164,7 @@ def cell(of_it: Sequence[Case], tolerance: float) -> str:
 
 def complaints(found: Sequence[Case]) -> Iterator[str]:
     """What is said of each file that is not taken, once for the forms of a network of which the same is said."""
-    yield "| consumer | network | TorchScript | before | after |"
+    yield "| consumer | network | form | before | after |"
     yield "|---|---|---|---|---|"
     groups: dict[tuple[str, ...], list[str]] = {}
     for case in found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 import zoo
@@ -111,23 +112,28 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 class Form:
     """How a network becomes a file."""
 
-    spelling: zoo.Spelling
+    spelling: zoo.Spelling | Literal["exported"]
     channels_last: bool
 
     def __str__(self) -> str:
         return f"{self.spelling}, channels_last" if self.channels_last else self.spelling
 
 
-FORMS = tuple(Form(spelling, channels_last) for spelling in zoo.SPELLINGS for channels_last in (False, True))
+FORMS = (*(Form(spelling, channels_last) for spelling in zoo.SPELLINGS for channels_last in (False, True)), Form("exported", False))
+
+Module = torch.jit.ScriptModule | torch.export.ExportedProgram
 
 
-def forms_of(one: Subject) -> list[Form]:
+def forms_of(one: Subject, takes_programs: bool) -> list[Form]:
     """A signal of one dimension has one memory format."""
-    return [form for form in FORMS if not form.channels_last or one.inputs[0].dim() in CHANNELS_LAST]
+    formats = [form for form in FORMS if not form.channels_last or one.inputs[0].dim() in CHANNELS_LAST]
+    return [form for form in formats if takes_programs or form.spelling != "exported"]
 
 
-def module_of(one: Subject, form: Form) -> tuple[torch.jit.ScriptModule, Inputs]:
-    """TorchScript of the network, with the inputs in its memory format."""
+def module_of(one: Subject, form: Form) -> tuple[Module, Inputs]:
+    """The network as TorchScript or a program, with the inputs in its memory format."""
+    if form.spelling == "exported":
+        return torch.export.export(one.model, one.inputs), one.inputs
     if not form.channels_last:
         return zoo.to_torchscript(one.model, one.inputs, form.spelling), one.inputs
     layout = CHANNELS_LAST[one.inputs[0].dim()]
@@ -135,10 +141,18 @@ def module_of(one: Subject, form: Form) -> tuple[torch.jit.ScriptModule, Inputs]
     return zoo.to_torchscript(one.model.to(memory_format=layout), inputs, form.spelling), inputs
 
 
-def save(module: torch.jit.ScriptModule, path: Path) -> Path:
-    module.save(str(path))
+def save(module: Module, stem: Path) -> Path:
+    """Writes the file with the suffix of its format."""
+    if isinstance(module, torch.export.ExportedProgram):
+        path = stem.with_suffix(".pt2")
+        torch.export.save(module, path)
+    else:
+        path = stem.with_suffix(".pt")
+        module.save(str(path))
     return path
 
 
-def save_folded(module: torch.jit.ScriptModule, inputs: Inputs, target: str, path: Path) -> Path:
-    return save(bnfold.fold(module, example_inputs=inputs, target=target).module, path)
+def save_folded(module: Module, inputs: Inputs, target: str, stem: Path) -> Path:
+    if isinstance(module, torch.export.ExportedProgram):
+        return save(bnfold.fold(module, target=target).program, stem)
+    return save(bnfold.fold(module, example_inputs=inputs, target=target).module, stem)

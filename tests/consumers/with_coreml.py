@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from consumer import Consumer, Converted, Inputs, exported
+from consumer import Consumer, Converted, Inputs, decomposed
 
-CONSUMER = Consumer("Core ML, exported program", "coremltools", "coreml")
+CONSUMER = Consumer("Core ML, exported program", "coremltools", "coreml", takes_programs=True)
 
 
 def convert(path: Path, inputs: Inputs, folder: Path) -> Converted:
     import coremltools
 
-    return made(coremltools.convert(exported(path, inputs), convert_to="mlprogram", **options()))
+    return made(coremltools.convert(decomposed(path, inputs), convert_to="mlprogram", **options()))
 
 
 def options() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""OpenVINO, which reads TorchScript itself."""
+"""OpenVINO, which reads TorchScript and exported programs itself."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from consumer import Consumer, Converted, Inputs
 
-CONSUMER = Consumer("OpenVINO", "openvino", "openvino")
+CONSUMER = Consumer("OpenVINO", "openvino", "openvino", takes_programs=True)
 
 
 def convert(path: Path, inputs: Inputs, folder: Path) -> Converted:
     import openvino
 
-    model = openvino.convert_model(torch.jit.load(path), example_input=inputs)
+    module = torch.export.load(path) if path.suffix == ".pt2" else torch.jit.load(path)
+    model = openvino.convert_model(module, example_input=inputs)
     return compiled(model, inputs)
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 import with_onnxruntime
 from calibrate import calibrate, relative_error
-from consumer import exported, norms_in
+from consumer import decomposed, norms_in
 from consumers_table import Case, Outcome
 from torch import nn
 
@@ -35,9 +35,20 @@ def test_a_folded_file_is_taken(name, network, spelling, tmp_path):
     module, inputs = networks.module_of(one, networks.Form(spelling, channels_last=False))
     consumer = consumers_table.consumer_of(name)
     result = bnfold.fold(module, example_inputs=inputs, target=consumer.target)
-    converted = consumers_table.module_of(name).convert(networks.save(result.module, tmp_path / "folded.pt"), inputs, tmp_path)
+    converted = consumers_table.module_of(name).convert(networks.save(result.module, tmp_path / "folded"), inputs, tmp_path)
     assert relative_error(one.output, converted.run()) < consumer.tolerance
     assert converted.norms <= len(result.report.kept)
+
+
+@pytest.mark.parametrize("network", networks.OWN)
+def test_a_folded_program_is_taken(network, tmp_path):
+    pytest.importorskip("onnxscript")
+    one = networks.subject(network)
+    module, inputs = networks.module_of(one, networks.Form("exported", channels_last=False))
+    converted = consumers_table.module_of("onnx_dynamo").convert(
+        networks.save_folded(module, inputs, "onnxruntime", tmp_path / "folded"), inputs, tmp_path
+    )
+    assert relative_error(one.output, converted.run()) < 1e-4
 
 
 # ---- what is lost on the way
@@ -115,7 +126,7 @@ def test_what_bnfold_freezes_becomes_an_exported_program_whatever_its_constants_
     calibrate(model, (images,))
     for _ in range(2):  # names are counted on in one process
         bnfold.freeze(torch.jit.script(model)).save(str(tmp_path / "frozen.pt"))
-        program = exported(tmp_path / "frozen.pt", (images,))
+        program = decomposed(tmp_path / "frozen.pt", (images,))
         assert relative_error(model(images), program.module()(images)) < 1e-4
 
 
