@@ -214,66 +214,78 @@ std::map<std::string, Place> places_of(const Json& program) {
   return places;
 }
 
-using Contents = std::vector<std::pair<std::string, std::string_view>>;  // of new records
-
 std::string_view bytes_of(const at::Tensor& tensor) {
   return {static_cast<const char*>(tensor.data_ptr()), static_cast<size_t>(tensor.numel()) * tensor.element_size()};
 }
 
 }  // namespace
 
-void ExportedArchive::write(const ExportedProgram& program, const std::string& path) const {
-  const std::map<std::string, Place> before = places_of(Json::parse(*program_));
-  const std::map<std::string, Place> now = places_of(Json::parse(program.json));
-  std::set<std::string> replaced = {kModels + model_ + kEnding, weights_.record, constants_.record};
-  std::vector<std::pair<std::string, at::Tensor>> new_records;
-  std::vector<std::pair<std::string, std::string>> new_tables;
-  for (const Table* table : {&weights_, &constants_}) {
-    std::set<std::string> names;  // that are read, and were before
-    std::set<std::string> old_names;
-    Json entries = Json::object();
-    for (const auto& [name, entry] : table->entries.items()) {
-      const auto content = entry.at("path_name").get<std::string>();
-      old_names.insert(content);
-      const auto here = program.tensors.find(name);
-      const auto old = tensors_.find(name);
-      const bool is_gone = before.count(name) != 0 && now.count(name) == 0;
-      const bool is_new = here != program.tensors.end() && (old == tensors_.end() || !here->second.is_same(old->second));
-      if (is_gone) continue;
-      entries[name] = is_new ? Json() : entry;  // in its place
-      if (!is_new) names.insert(content);
-    }
-    for (const std::string& name : old_names) {
-      if (names.count(name) == 0) replaced.insert(table->folder + name);
-    }
-    size_t number = 0;
-    for (const auto& [name, place] : now) {
-      const bool is_here = place.is_constant == (table == &constants_);
-      const auto tensor = program.tensors.find(name);
-      if (!is_here || tensor == program.tensors.end() || (entries.contains(name) && !entries.at(name).is_null())) continue;
-      std::string content;
-      do content = fmt::format("{}{}", table->prefix, number++);
-      while (old_names.count(content) != 0);
-      new_records.emplace_back(table->folder + content, tensor->second);
-      entries[name] =
-          Json{{"path_name", content}, {"is_param", place.is_parameter}, {"use_pickle", false}, {"tensor_meta", place.meta}};
-    }
-    new_tables.emplace_back(table->record, Json{{"config", entries}}.dump());
+// In their order; what is not there yet has no entry, in its place.
+ExportedArchive::Json ExportedArchive::entries_kept(const Table& table, const ExportedProgram& program) const {
+  const auto before = places_of(Json::parse(*program_));
+  const auto now = places_of(Json::parse(program.json));
+  Json entries = Json::object();
+  for (const auto& [name, entry] : table.entries.items()) {
+    if (before.count(name) != 0 && now.count(name) == 0) continue;
+    const auto old = tensors_.find(name);
+    const auto here = program.tensors.find(name);
+    const bool is_new = here != program.tensors.end() && (old == tensors_.end() || !here->second.is_same(old->second));
+    entries[name] = is_new ? Json() : entry;
   }
+  return entries;
+}
 
+ExportedArchive::Changes ExportedArchive::changes_in(const Table& table, const ExportedProgram& program) const {
+  Json entries = entries_kept(table, program);
+  Changes changes;
+  changes.left_out.insert(table.record);
+  std::set<std::string> taken;
+  for (const auto& [_, entry] : table.entries.items()) {
+    taken.insert(entry.at("path_name").get<std::string>());
+    changes.left_out.insert(table.folder + entry.at("path_name").get<std::string>());
+  }
+  for (const auto& [_, entry] : entries.items()) {
+    if (!entry.is_null()) changes.left_out.erase(table.folder + entry.at("path_name").get<std::string>());
+  }
+  size_t number = 0;
+  for (const auto& [name, place] : places_of(Json::parse(program.json))) {
+    const auto tensor = program.tensors.find(name);
+    const bool is_kept = entries.contains(name) && !entries.at(name).is_null();
+    if (place.is_constant != (&table == &constants_) || tensor == program.tensors.end() || is_kept) continue;
+    std::string content;
+    do content = fmt::format("{}{}", table.prefix, number++);
+    while (taken.count(content) != 0);
+    changes.tensors.emplace_back(table.folder + content, tensor->second);
+    entries[name] =
+        Json{{"path_name", content}, {"is_param", place.is_parameter}, {"use_pickle", false}, {"tensor_meta", place.meta}};
+  }
+  changes.table = Json{{"config", entries}}.dump();
+  return changes;
+}
+
+void ExportedArchive::write(const ExportedProgram& program, const std::string& path) const {
+  const Changes weights = changes_in(weights_, program);
+  const Changes constants = changes_in(constants_, program);
+  const std::string model = kModels + model_ + kEnding;
+  const auto stays = [&](const std::string& name) {
+    return name != model && weights.left_out.count(name) == 0 && constants.left_out.count(name) == 0 && !is_made_by_writer(name);
+  };
   Replacement file(path);
   try {
     caffe2::serialize::PyTorchStreamWriter writer([&file](const void* data, size_t size) { return file.write(data, size); });
     writer.setMinVersion(6);
+    const auto write_record = [&writer](const std::string& name, std::string_view content) {
+      writer.writeRecord(name, content.data(), content.size());
+    };
     for (const auto& [name, content] : records_) {
-      if (replaced.count(name) == 0 && !is_made_by_writer(name)) writer.writeRecord(name, content->data(), content->size());
+      if (stays(name)) write_record(name, *content);
     }
-    for (const auto& [name, tensor] : new_records) {
-      const at::Tensor memory = tensor.cpu();
-      writer.writeRecord(name, bytes_of(memory).data(), bytes_of(memory).size());
+    for (const Changes* changes : {&weights, &constants}) {
+      for (const auto& [name, tensor] : changes->tensors) write_record(name, bytes_of(tensor.cpu()));
     }
-    for (const auto& [name, table] : new_tables) writer.writeRecord(name, table.data(), table.size());
-    writer.writeRecord(kModels + model_ + kEnding, program.json.data(), program.json.size());
+    write_record(weights_.record, weights.table);
+    write_record(constants_.record, constants.table);
+    write_record(model, program.json);
     writer.writeEndOfFile();
   } catch (const c10::Error& error) {
     fail<SaveError>(path, fmt::format("the program can't be serialized: {}", detail(error.what_without_backtrace())));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -39,6 +40,15 @@ class ExportedArchive {
     Json entries;        // by dotted name
   };
 
+  // What a file of another program has in the place of a table and of the records that belong to it.
+  struct Changes {
+    std::set<std::string> left_out;
+    std::vector<std::pair<std::string, at::Tensor>> tensors;  // by the names of their records
+    std::string table;
+  };
+
+  Json entries_kept(const Table& table, const ExportedProgram& program) const;
+  Changes changes_in(const Table& table, const ExportedProgram& program) const;
   const std::shared_ptr<const std::string>& record(const std::string& name) const;
   Table table(const std::string& folder, const std::string& kind, const std::string& prefix) const;
   void require_one_device() const;
