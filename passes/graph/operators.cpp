@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "graph/constants.h"
+#include "graph/graph_walk.h"
 #include "graph/list_maker.h"
 #include "graph/operator_table.h"
 
@@ -106,6 +107,12 @@ bool writes_into(const jit::Node* node, const jit::Value* value) {
     if (node->inputs()[i] == value && alias != nullptr && alias->isWrite()) return true;
   }
   return false;
+}
+
+bool changes_dimensions_in_place(const jit::Graph& graph) {
+  static const OperatorNames names = {"squeeze_",    "unsqueeze_", "resize_",   "resize_as_", "set_",
+                                      "as_strided_", "transpose_", "swapaxes_", "swapdims_",  "t_"};
+  return any_node(graph, [](const jit::Node* node) { return is_one_of(node, names); });
 }
 
 bool may_return_its_input(const jit::Node* node) {

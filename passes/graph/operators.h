@@ -56,6 +56,9 @@ std::optional<bool> pads_with_constant(const torch::jit::Node* node);
 // The node writes into the memory of `value`.
 bool writes_into(const torch::jit::Node* node, const torch::jit::Value* value);
 
+// Whether an operator adds, drops or reorders dimensions of a tensor in place.
+bool changes_dimensions_in_place(const torch::jit::Graph& graph);
+
 // The first output is, or may be, the memory of the first input.
 bool may_return_its_input(const torch::jit::Node* node);
 

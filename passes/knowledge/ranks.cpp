@@ -44,14 +44,6 @@ std::vector<int64_t> numbers(const jit::Value* value) {
   return constant_ints(value).value_or(std::vector<int64_t>());
 }
 
-bool changes_dimensions_in_place(const jit::Graph& graph) {
-  static const OperatorNames names = {"squeeze_",    "unsqueeze_", "resize_",   "resize_as_", "set_",
-                                      "as_strided_", "transpose_", "swapaxes_", "swapdims_",  "t_"};
-  bool found = false;
-  for_each_node(const_cast<jit::Graph&>(graph).block(), [&found](const jit::Node* node) { found |= is_one_of(node, names); });
-  return found;
-}
-
 }  // namespace
 
 // Reads what the nodes of a graph tell, each in the runs that reach its block.

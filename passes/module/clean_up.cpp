@@ -3,14 +3,17 @@
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 
 #include "graph/graph_walk.h"
+#include "module/convolution_ranks.h"
 #include "module/hidden_writes.h"
 
 namespace bnfold {
 
 namespace {
 
-// With the graph, not the block alone: only then is it seen that a norm that trains writes its statistics.
+// With the graph, not the block alone: only then is it seen that a norm that trains writes its statistics. A norm that is gone no longer
+// stands between a convolution and what asks for a rank.
 void drop_dead_code(const std::shared_ptr<torch::jit::Graph>& graph) {
+  ask_ranks_before_convolutions(*graph);
   guard_hidden_writes(*graph);
   torch::jit::EliminateDeadCode(graph);
   release_hidden_writes(*graph);

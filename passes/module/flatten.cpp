@@ -19,6 +19,7 @@
 #include "graph/module_places.h"
 #include "graph/operators.h"
 #include "graph/tuple_results.h"
+#include "module/convolution_ranks.h"
 #include "module/fixed_values.h"
 #include "module/hidden_writes.h"
 #include "report/sentence.h"
@@ -200,6 +201,7 @@ void simplify(std::shared_ptr<jit::Graph>& graph) {
     }
     spelled_out = spell_out_changed_lists(*graph);
     if (unrolled || spelled_out) jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
+    ask_ranks_before_convolutions(*graph);
     changed = jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
   } while (spelled_out ||
            (changed && any_node(*graph, [](const jit::Node* node) { return is_decided_branch(node) || is_counted_loop(node); })));

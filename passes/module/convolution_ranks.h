@@ -1,0 +1,14 @@
+// Ranks that LibTorch's own passes get wrong.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+namespace bnfold {
+
+// LibTorch's peephole pass, which its executor runs too, takes it that the result of conv2d has a batch, and makes a constant of its rank. A
+// convolution keeps the rank of its input, which is asked instead:
+//
+//   before   y = conv2d(x); dim(y)          after   y = conv2d(x); dim(x)
+void ask_ranks_before_convolutions(torch::jit::Graph& graph);
+
+}  // namespace bnfold
