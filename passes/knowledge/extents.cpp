@@ -289,10 +289,10 @@ std::optional<int64_t> Extents::of_weight(const jit::Node* node, int64_t dimensi
     const auto mean = shape(3);
     return dimension == 1 && mean.size() == 1 ? std::optional<int64_t>(mean[0]) : std::nullopt;
   }
-  if (kind == Shape::linear) {
+  if (kind == Shape::linear || kind == Shape::product) {
     const auto weight = shape(1);
-    const auto rank = ranks_.of(node->output());
-    return weight.size() == 2 && rank == dimension + 1 ? std::optional<int64_t>(weight[0]) : std::nullopt;
+    if (weight.size() != 2 || ranks_.of(node->output()) != dimension + 1) return std::nullopt;
+    return weight[kind == Shape::linear ? 0 : 1];
   }
   if (kind == Shape::matrix) {
     const auto right = shape(node->kind() == jit::aten::addmm ? 2 : 1);

@@ -160,8 +160,9 @@ bool is_normalized_by_its_own(jit::Value* value, const ParameterStore& store) {
 }
 
 // A norm has a scale for each channel, and its statistics are constants. One number for all values scales an output.
-bool is_of_a_norm(const algebra::Affine& affine, jit::Value* input, const ParameterStore& store) {
-  return affine.scale.numel() > 1 && !is_normalized_by_its_own(input, store);
+bool is_of_a_norm(const WrittenAffine& written, jit::Value* input, const ParameterStore& store) {
+  const bool is_whole = written.scales_channels && written.adds && written.affine.scale.numel() > 1;
+  return is_whole && !is_normalized_by_its_own(input, store);
 }
 
 // Whether `value` comes from the caller, in another dtype, range or order perhaps.
@@ -184,7 +185,7 @@ std::optional<Norm> read_constant_affine(jit::Node* product, const ParameterStor
             /*along_channels=*/false,
             written->dtype};
   const bool prepares_an_input = written->standardizes && is_of_the_caller(norm.input());
-  if (written->adds && !prepares_an_input && is_of_a_norm(written->affine, norm.input(), store)) norm.kind = Norm::batch_norm;
+  if (!prepares_an_input && is_of_a_norm(*written, norm.input(), store)) norm.kind = Norm::batch_norm;
   norm.content = finite_or_declined(written->affine, norm.node());
   return norm;
 }

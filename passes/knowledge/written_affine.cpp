@@ -212,19 +212,21 @@ std::optional<WrittenAffine> read_written_affine(jit::Node* product, const Param
   const auto end = std::find_if(steps.rbegin(), steps.rend(), matters).base();
 
   const Step* last = nullptr;
+  bool scales_channels = false;
   bool adds = false;
   std::vector<jit::Node*> nodes;
   algebra::Affine affine = begin->affine;
   for (auto step = begin; step != end; ++step) {
     if (step != begin) affine = algebra::composed(affine, step->affine);
     if (scales(*step)) last = &*step;
+    scales_channels |= step->factor && step->factor->value.numel() > 1;
     adds |= step->addend && step->addend->source && step->addend->has_dimensions();
     nodes.push_back(step->node);
   }
   const at::Tensor& model = row.model().defined() ? row.model() : own->factor->source->tensor;
   const std::vector<at::Tensor> both = at::broadcast_tensors({affine.scale.to(model.device()), affine.shift.to(model.device())});
   const bool standardizes = nodes.size() == 2 && begin->addend && !begin->factor;
-  return WrittenAffine{nodes, begin->place, last->factor->source->leaf, {both[0], both[1]}, model.scalar_type(),
+  return WrittenAffine{nodes, begin->place, last->factor->source->leaf, {both[0], both[1]}, model.scalar_type(), scales_channels,
                        adds,  standardizes};
 }
 

@@ -19,6 +19,7 @@ struct WrittenAffine {
   torch::jit::Value* leaf;               // a static tensor that the last product reads
   algebra::Affine affine;                // broadcasts against the input, and varies along one dimension at most
   at::ScalarType dtype;                  // of the static tensors
+  bool scales_channels;                  // whether there is a factor of several elements
   bool adds;                             // whether a static tensor with dimensions is added
   bool standardizes;                     // whether it is (x - mean) / deviation, and no more
 };

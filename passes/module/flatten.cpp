@@ -225,6 +225,8 @@ Program flatten(const jit::Module& module, const Options& options) {
       if (const auto method = module.find_method(name)) {
         program.methods.push_back({name, jit::toGraphFunction(method->function()).graph()->copy()});
         inline_calls(*program.methods.back().graph, module);
+        // As the executor does with the module that came in: what that decides of ranks behind convolutions, and no more.
+        jit::PeepholeOptimize(program.methods.back().graph, /*disable_shape_peepholes=*/true);
       } else {
         program.preserved_values.push_back(name);
       }

@@ -163,7 +163,7 @@ TEST_F(Concatenations, KeepTheirOwnWhereNoStepMakesChannelsLast) {
 
 TEST_F(Concatenations, KeepAListThatAnotherOneHoldsAsItGrows) {
   EXPECT_EQ(concatenations(listed(" + float(len(l))")), 0);
-  EXPECT_EQ(concatenations(listed(" + float(len(held[0]))", "held = [l]\n")), 4);
+  EXPECT_EQ(concatenations(listed(" + float(len(held[x.size(0) - 1]))", "held = [l, l]\n")), 4);
 }
 
 TEST_F(Concatenations, KeepAListThatGrowsInABranch) {

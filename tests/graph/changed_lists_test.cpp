@@ -50,7 +50,8 @@ TEST_F(ChangedLists, AreReadAsTheyAreThen) {
 
 TEST_F(ChangedLists, AreNotReadAsAnotherOneMayLeaveThem) {
   for (const char* statements :
-       {"l = [u, v]\nheld = [l]\nheld[0].reverse()\ny = l[0]", "l = [u, v]\nif x.size(0) > 0:\n  l.reverse()\ny = l[0]",
+       {"l = [u, v]\nheld = [l, l]\nheld[x.size(0) - 2].reverse()\ny = l[0]",
+        "l = [u, v]\nif x.size(0) > 0:\n  l.reverse()\ny = l[0]",
         "l = [u, v]\nfor i in range(x.size(0) - 1):\n  l.reverse()\ny = l[0]", "l = [v, u]\ny = l.pop(x.size(0) - 1)",
         "l = [u]\nl.append(v)\nfor i in range(x.size(0) - 1):\n  l.pop(0)\ny = l[0]"}) {
     expect_kept(statements);
@@ -61,13 +62,15 @@ TEST_F(ChangedLists, AreNotReadAsAnotherOneMayLeaveThem) {
 TEST_F(ChangedLists, TellNothingWhereSomethingMayChangeThem) {
   for (const char* statements :
        {"order = [0, 1, 2, 3]\nif x.size(0) > 1:\n  order[2] = 3\n  order[3] = 2\ny = u.permute(order)",
-        "order = [0, 1, 2, 3]\nheld = [order]\nheld[0][2] = 3\nheld[0][3] = 2\ny = u.permute(order)",
+        "order = [0, 1, 2, 3]\nheld = [order, order]\nheld[x.size(0) - 2][2] = 3\nheld[x.size(0) - 2][3] = 2\ny = "
+        "u.permute(order)",
         "order = [0]\nfor i in range(3):\n  order.append(i + 1)\nif x.size(0) > 1:\n  order[2] = 3\n  order[3] = 2\ny = "
         "u.permute(order)",
-        "sizes = [x.size(0), 4, 2, 10]\nheld = [sizes]\nheld[0][2] = 4\nheld[0][3] = 5\ny = u.view(sizes)",
-        "kernel = [1, 1]\nheld = [kernel]\nheld[0][0] = 2\ny = torch.max_pool2d(-u, kernel)",
-        "p = u.chunk(2, 1)\nheld = [p]\nheld[0].reverse()\ny = torch.cat([p[0], p[1]], 1)",
-        "p = u.split(2, 1)\nheld = [p]\nheld[0].reverse()\na, b = p\ny = torch.cat([a, b], 1)"}) {
+        "sizes = [x.size(0), 4, 2, 10]\nheld = [sizes, sizes]\nheld[x.size(0) - 2][2] = 4\nheld[x.size(0) - 2][3] = 5\ny = "
+        "u.view(sizes)",
+        "kernel = [1, 1]\nheld = [kernel, kernel]\nheld[x.size(0) - 2][0] = 2\ny = torch.max_pool2d(-u, kernel)",
+        "p = u.chunk(2, 1)\nheld = [p, p]\nheld[x.size(0) - 2].reverse()\ny = torch.cat([p[0], p[1]], 1)",
+        "p = u.split(2, 1)\nheld = [p, p]\nheld[x.size(0) - 2].reverse()\na, b = p\ny = torch.cat([a, b], 1)"}) {
     expect_kept(statements);
   }
 }

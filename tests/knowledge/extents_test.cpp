@@ -86,6 +86,12 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"torch.conv2d(x, self.conv.weight / number)", {unknown, unknown, unknown, unknown}},
                       Case{"torch.linear(y.permute([0, 2, 3, 1]), self.linear.weight)", {unknown, unknown, unknown, 7}},
                       Case{"torch.mm(y.view(-1, 4), self.linear.weight.t())", {unknown, 7}},
+                      Case{"torch.matmul(y.permute([0, 2, 3, 1]), self.linear.weight.t())", {unknown, unknown, unknown, 7}},
+                      Case{"torch.matmul(self.linear.weight, x.view([2, 4, -1]))", {unknown, unknown, unknown}},
+                      Case{"torch.bmm(x.flatten(2), y.view(number, -1, 5))", {unknown, 3, 5}},
+                      Case{"x.view([number, -1, 5])", {unknown, unknown, 5}},
+                      Case{"self.linear.weight.expand([number, -1, 4])", {unknown, 7, 4}},
+                      Case{"y.expand([number, -1, 2, 2])", {unknown, 4, 2, 2}},
                       Case{"torch.addmm(self.conv.bias, y.view(-1, 7), self.linear.weight)", {unknown, 4}},
                       Case{"torch.mm(self.linear.weight, x.view(4, -1))", {unknown, unknown}},
                       Case{"torch.max_pool2d(y, [2, 2])", {unknown, 4, unknown, unknown}}));

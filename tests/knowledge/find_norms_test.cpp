@@ -166,6 +166,12 @@ TEST_F(FindNorms, FindsNoNormInAnAffineOfAnOutput) {
 TEST_F(FindNorms, FindsNoNormInOneNumberForAllChannels) {
   EXPECT_EQ(with_affine_behind("torch.tanh(y)", {1}, x).report.kept.size(), 0U);
   EXPECT_EQ(with_affine_behind("torch.tanh(y)", {1, 1, 1}, x).report.kept.size(), 0U);
+  for (const char* scaled : {"(torch.tanh(y) + self.conv.bias.reshape([4, 1, 1])) * torch.tensor(0.5, dtype=7)",
+                             "(torch.tanh(y) + self.conv.bias.reshape([4, 1, 1])) * self.conv.bias[:1]"}) {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}, 4).forward("y = " + test::conv("conv", "x") + "\nreturn (" + scaled + ").sin()");
+    EXPECT_EQ(expect_unharmed(model.module, {x}).report.kept.size(), 0U) << scaled;
+  }
   const FoldResult result = with_affine_behind("y", {1}, x);
   EXPECT_EQ(result.report.scales.size(), 1U);
   EXPECT_EQ(count_nodes(result.module, "aten::mul"), 0);

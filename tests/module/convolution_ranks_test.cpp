@@ -3,27 +3,10 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/jit/ir/irparser.h>
 
-#include "bnfold/bnfold.h"
-#include "support/model.h"
-
 namespace bnfold::test {
 namespace {
 
 namespace jit = torch::jit;
-
-TEST(ConvolutionRanks, AreThoseOfWhatOneImageHas) {
-  Model model;
-  model.layer("conv", {4, 3, 1, 1}, 4).norm("norm", 4);
-  model.forward("y = " + conv("conv", "x") + "\nif y.dim() == 4:\n  y = " + batch_norm("norm", "y") + "\nreturn y, y.dim()");
-  jit::Module folded = fold(model.module).module;
-  for (const std::vector<int64_t>& sizes : {std::vector<int64_t>{3, 5, 5}, {2, 3, 5, 5}}) {
-    for (int run = 0; run < 3; ++run) {
-      const auto outputs = folded.forward({at::randn(sizes, at::kDouble)}).toTuple();
-      EXPECT_EQ(outputs->elements()[1].toInt(), static_cast<int64_t>(sizes.size()));
-      EXPECT_EQ(outputs->elements()[0].toTensor().dim(), static_cast<int64_t>(sizes.size()));
-    }
-  }
-}
 
 // What makes the value whose rank is asked in u = conv1d(x); v = conv1d(u), with `between` in front of it.
 std::string maker_of_asked(const std::string& between, const std::string& asked) {

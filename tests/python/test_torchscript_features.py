@@ -968,6 +968,30 @@ def test_checks_that_prove_a_rank_together_stay():
             folded(other)
 
 
+class ConvolutionOfABranch(nn.Module):
+    """Its condition stands between the convolution and the norm's own check of the rank, which TorchScript would take for 5 otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.other, self.norm, self.flag = nn.Conv3d(2, 2, 1), nn.Conv3d(2, 2, 1), nn.BatchNorm2d(4), False
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.flag:
+            y = self.other(y)
+        return self.norm(y)
+
+
+def test_a_convolution_of_volumes_without_a_batch_in_front_of_a_norm_of_images():
+    inputs = (double(2, 4, 6, 6),)
+    model = prepared(ConvolutionOfABranch(), inputs)
+    module = torch.jit.script(model)
+    for example_inputs in (None, inputs):
+        folded = bnfold.fold(module, example_inputs).module
+        for _ in range(2):
+            assert_same(model(*inputs), folded(*inputs))
+
+
 class NormOfOneSequence(NormBeforeRecurrent):
     """Likewise, of rank 2, or of rank 3 and then along another dimension: which one it is no operator tells."""
 
