@@ -88,7 +88,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"torch.mm(y.view(-1, 4), self.linear.weight.t())", {unknown, 7}},
                       Case{"torch.matmul(y.permute([0, 2, 3, 1]), self.linear.weight.t())", {unknown, unknown, unknown, 7}},
                       Case{"torch.matmul(self.linear.weight, x.view([2, 4, -1]))", {unknown, unknown, unknown}},
-                      Case{"torch.bmm(x.flatten(2), y.view(number, -1, 5))", {unknown, 3, 5}},
+                      Case{"torch.bmm(y.flatten(2), x.view([number, -1, 5]))", {unknown, 4, 5}},
                       Case{"x.view([number, -1, 5])", {unknown, unknown, 5}},
                       Case{"self.linear.weight.expand([number, -1, 4])", {unknown, 7, 4}},
                       Case{"y.expand([number, -1, 2, 2])", {unknown, 4, 2, 2}},
