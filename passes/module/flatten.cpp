@@ -189,9 +189,11 @@ void drop_methods_of_python(Program& program, const std::vector<std::string>& as
 
 // Takes the branches and loops that the constants decide, and lists and tuples that are only passed on.
 void simplify(std::shared_ptr<jit::Graph>& graph) {
+  const auto is_decided = [](const jit::Node* node) { return is_decided_branch(node) || is_counted_loop(node); };
   bool spelled_out = false;
-  bool changed = false;
+  size_t before = 0;
   do {
+    before = number_of_nodes(*graph);
     jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
     const bool unrolled = jit::UnrollConstantLoops(graph);
     append_one_by_one(*graph);
@@ -202,9 +204,8 @@ void simplify(std::shared_ptr<jit::Graph>& graph) {
     spelled_out = spell_out_changed_lists(*graph);
     if (unrolled || spelled_out) jit::ConstantPropagation(graph, /*ignore_custom_classes=*/true);
     ask_ranks_before_convolutions(*graph);
-    changed = jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
-  } while (spelled_out ||
-           (changed && any_node(*graph, [](const jit::Node* node) { return is_decided_branch(node) || is_counted_loop(node); })));
+    jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
+  } while (spelled_out || (number_of_nodes(*graph) != before && any_node(*graph, is_decided)));
   // A loop that does nothing is dead where its conditions, before it and at its end, are one constant; left empty it can't be written.
   if (contains(*graph, jit::prim::Loop)) jit::ConstantPooling(graph);
   jit::EliminateDeadCode(graph);
