@@ -3,8 +3,8 @@
 from .counting import Contents, contents, norm_share
 from .intervals import median_interval, ratio_interval
 from .machine import environment, version
-from .settings import TOLERANCES, Settings, require_evaluated
-from .timing import Latency, latency
+from .settings import TOLERANCES, Settings, require_evaluated, threads
+from .timing import Latency, in_turn, latency
 from .variants import NO_CUDA, TORCHSCRIPT, VARIANTS, WARM_UP_RUNS
 
 __all__ = [
@@ -18,10 +18,12 @@ __all__ = [
     "Settings",
     "contents",
     "environment",
+    "in_turn",
     "latency",
     "median_interval",
     "norm_share",
     "ratio_interval",
     "require_evaluated",
+    "threads",
     "version",
 ]

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -65,19 +65,24 @@ def latency(
 
         for_each(rows, warm_up)
         available = [row for row in rows if row.unavailable is None]
-        _run_rounds(available, runs, settings)
+        repeats = {row.variant: math.ceil(SHORTEST_MS / min(row.warm_up_ms)) for row in available}
+        milliseconds = in_turn({variant: runs[variant] for variant in repeats}, repeats, settings)
+        for row in available:
+            row.runs_ms = milliseconds[row.variant]
     _summarise(available)
     return rows
 
 
-def _run_rounds(rows: list[Latency], runs: dict[str, Run], settings: Settings) -> None:
-    repeats = {row.variant: math.ceil(SHORTEST_MS / min(row.warm_up_ms)) for row in rows}
-    order, generator = list(rows), random.Random(0)
+def in_turn(runs: Mapping[str, Run], repeats: Mapping[str, int], settings: Settings) -> dict[str, list[float]]:
+    """The milliseconds that each of ``runs`` takes in each round: they run in random order, each behind one that is not timed."""
+    milliseconds: dict[str, list[float]] = {name: [] for name in runs}
+    order, generator = list(runs), random.Random(0)
     for _ in range(settings.runs):
         generator.shuffle(order)
-        for row in order:
-            runs[row.variant]()
-            row.runs_ms.append(_milliseconds(runs[row.variant], repeats[row.variant], settings.device))
+        for name in order:
+            runs[name]()
+            milliseconds[name].append(_milliseconds(runs[name], repeats[name], settings.device))
+    return milliseconds
 
 
 def _summarise(rows: list[Latency]) -> None:

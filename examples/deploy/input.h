@@ -1,4 +1,4 @@
-// The input that both programs run on, so that their results can be compared.
+// The input that all programs run on, so that their results can be compared.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -1,4 +1,4 @@
-# Runs both programs of examples/deploy: the folded file must give LibTorch alone what the folded module gave.
+# Runs fold_and_run and run_plain: the folded file must give LibTorch alone what the folded module gave.
 function(run output)
   execute_process(COMMAND ${ARGN} OUTPUT_VARIABLE text RESULT_VARIABLE result COMMAND_ECHO STDOUT ECHO_OUTPUT_VARIABLE)
   if(NOT result EQUAL 0)

@@ -34,11 +34,22 @@ def blocks(document: str) -> list[Block]:
     return found
 
 
-def save_model(path: Path) -> None:
+def model() -> nn.Module:
     """The model that the documents speak of, for images of 3 channels."""
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
-    calibrate(model.eval(), (torch.randn(2, 3, 64, 64),))
-    torch.jit.script(model).save(str(path))
+    layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    result = nn.Sequential(*layers).eval()
+    calibrate(result, (torch.randn(2, 3, 64, 64),))
+    return result
+
+
+def save_model(path: Path) -> None:
+    torch.jit.script(model()).save(str(path))
+
+
+def save_program(path: Path) -> None:
+    """The same model, exported for any number of images."""
+    program = torch.export.export(model(), (torch.randn(2, 3, 64, 64),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    torch.export.save(program, path)
 
 
 def program(blocks: Iterable[Block]) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from tested import LIBRARY, PROGRAM
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = examples.blocks("howto.md")
-FOLDING, *HANDING_ON = (block for block in examples.blocks("consumers.md") if block.language == "python")
+FOLDING, FOLDING_PROGRAM, *HANDING_ON = (block for block in examples.blocks("consumers.md") if block.language == "python")
 
 
 def of(language: str) -> list:
@@ -48,7 +48,11 @@ def test_python_of_a_consumer(code, folder):
         pytest.importorskip(package)
     if "dynamo=True" in code:
         pytest.importorskip("onnxscript")
-    examples.run(FOLDING.code, folder)
+    if "folded.pt2" in code:
+        examples.save_program(folder / "model.pt2")
+        examples.run(FOLDING_PROGRAM.code, folder)
+    else:
+        examples.run(FOLDING.code, folder)
     examples.run(code, folder)
 
 
