@@ -66,13 +66,18 @@ def compile_program(program: torch.export.ExportedProgram, path: Path, freezing:
 
     def count(graph: torch.fx.Graph) -> None:
         nonlocal norms_left
-        norms_left += sum(map(_is_norm, graph.nodes))
+        norms_left += norms_in(graph)
 
     began = _processor_seconds()
     # With gradients on, AOTInductor ignores the option: findings/aotinductor_ignores_freezing.sh.
     with torch._inductor.config.patch(post_grad_custom_post_pass=count, freezing=freezing), torch.no_grad():
         torch._inductor.aoti_compile_and_package(program, package_path=str(path))
     return Compiled(path, norms_left, _processor_seconds() - began)
+
+
+def norms_in(graph: torch.fx.Graph) -> int:
+    """How many norms there are in a graph that AOTInductor makes code of."""
+    return sum(map(_is_norm, graph.nodes))
 
 
 def _is_norm(node: torch.fx.Node) -> bool:

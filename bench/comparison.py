@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import aotinductor
 import measuring
 import torch
 from torch import nn
@@ -119,6 +120,28 @@ def with_onnx_runtime(model: nn.Module, example: torch.Tensor) -> str:
     return STEP if any(node.op_type == "BatchNormalization" for node in nodes) else FOLDED
 
 
+class Counted(Exception):
+    """Stops AOTInductor before it makes code."""
+
+
+def with_aotinductor(model: nn.Module, example: torch.Tensor) -> str:
+    """With its option freezing, without which it folds none."""
+    norms: list[int] = []
+
+    def count(graph: torch.fx.Graph) -> None:
+        norms.append(aotinductor.norms_in(graph))
+        raise Counted
+
+    program = torch.export.export(model, (example,))
+    with torch._inductor.config.patch(post_grad_custom_post_pass=count, freezing=True), torch.no_grad():
+        try:
+            torch._inductor.aoti_compile_and_package(program)
+        except Exception:  # AOTInductor wraps what stops it
+            if not norms:
+                raise
+    return STEP if norms[0] else FOLDED
+
+
 def with_openvino(model: nn.Module, example: torch.Tensor) -> str:
     """OpenVINO names the layers that each kernel computes, but not which of them it computed before."""
     import openvino
@@ -132,6 +155,7 @@ def with_openvino(model: nn.Module, example: torch.Tensor) -> str:
 TOOLS: dict[str, tuple[str, Callable[[nn.Module, torch.Tensor], str]]] = {
     "bnfold": ("", with_bnfold),
     "torch.jit.freeze": ("torch", with_freeze),
+    "AOTInductor": ("torch", with_aotinductor),
     "ONNX Runtime": ("onnxruntime", with_onnx_runtime),
     "OpenVINO": ("openvino", with_openvino),
 }
