@@ -70,7 +70,7 @@ bool keeps_dtype(const jit::Node* node, const Facts& facts) {
   const jit::Value* first = node->input(0);
   const auto operands = node->inputs().slice(1);
   return std::all_of(operands.begin(), operands.end(), [&](const jit::Value* operand) {
-    if (operand->type()->kind() != c10::TypeKind::TensorType || facts.have_one_dtype(first, operand)) return true;
+    if (!may_be_tensor(operand) || facts.have_one_dtype(first, operand)) return true;
     const auto tensor = constant_tensor(operand);
     const bool has_no_dimensions = tensor && tensor->dim() == 0 && !tensor->is_complex();
     return has_no_dimensions && facts.is_inexact(first) && facts.rank_of(first).value_or(0) > 0;
@@ -80,9 +80,7 @@ bool keeps_dtype(const jit::Node* node, const Facts& facts) {
 // Whether another operand may make the result larger.
 bool needs_sizes(const jit::Node* node) {
   const auto operands = node->inputs().slice(1);
-  return functional_operator_of(node).shape == Shape::broadcast &&
-         std::any_of(operands.begin(), operands.end(),
-                     [](const jit::Value* operand) { return operand->type()->kind() == c10::TypeKind::TensorType; });
+  return functional_operator_of(node).shape == Shape::broadcast && std::any_of(operands.begin(), operands.end(), may_be_tensor);
 }
 
 // Replaces every node for which `name_for` has another name, in the order of the graph.

@@ -3,6 +3,7 @@
 #include "graph/constants.h"
 #include "graph/list_maker.h"
 #include "graph/operator_table.h"
+#include "graph/operators.h"
 #include "graph/reduction.h"
 
 namespace bnfold {
@@ -100,7 +101,7 @@ SizeList ShapeReader::of(const jit::Value* output) {
 SizeList ShapeReader::of_broadcast(const jit::Node* node) {
   SizeList result(std::in_place);
   for (const jit::Value* operand : node->inputs()) {
-    if (operand->type()->kind() != c10::TypeKind::TensorType) continue;
+    if (!may_be_tensor(operand)) continue;
     const SizeList& sizes = facts_.of(operand).sizes;
     if (!sizes) return std::nullopt;
     if (sizes->size() > result->size()) {

@@ -72,9 +72,8 @@ std::vector<jit::Node*> users_in_order(const jit::Node* list) {
 // Where `user` uses the list; nothing where it does so twice, or in a block of its own.
 std::optional<size_t> place_of_use(const jit::Node* user, const jit::Node* list) {
   const auto inputs = user->inputs();
-  const auto first = std::find(inputs.begin(), inputs.end(), list->output());
-  if (first == inputs.end() || std::count(inputs.begin(), inputs.end(), list->output()) != 1) return std::nullopt;
-  return static_cast<size_t>(first - inputs.begin());
+  if (std::count(inputs.begin(), inputs.end(), list->output()) != 1) return std::nullopt;
+  return static_cast<size_t>(std::find(inputs.begin(), inputs.end(), list->output()) - inputs.begin());
 }
 
 // The users in front of the first of which it is not known what it does.

@@ -43,12 +43,6 @@ bool has_memory(const jit::Value* value) {
   return !is_scalar(*value->type()) && !value->type()->is_module();
 }
 
-bool may_be_tensor(const jit::Value* value) {
-  const c10::TypeKind kind = value->type()->kind();
-  return kind == c10::TypeKind::TensorType ||
-         (kind == c10::TypeKind::OptionalType && value->type()->containedType(0)->kind() == c10::TypeKind::TensorType);
-}
-
 // A branch or another region of an exported program, named like this only where nothing in it writes: exported/read_graph.h.
 bool is_region(const jit::Node* node) {
   return std::string_view(node->kind().toQualString()).substr(0, 14) == "higher_order::";
@@ -423,7 +417,7 @@ bool is_dense(const jit::Value* value) {
     } else if (known.order == Order::kept && known.shape == Shape::broadcast) {
       for (const jit::Value* operand : node->inputs()) {
         const auto number = constant_tensor(operand);  // that a trace made a tensor of
-        if (is_tensor(operand) && (!number || number->dim() != 0)) pending.push_back(operand);
+        if (may_be_tensor(operand) && (!number || number->dim() != 0)) pending.push_back(operand);
       }
     } else if (known.order != Order::followed && known.order != Order::stated && !is_contiguous(one)) {
       return false;

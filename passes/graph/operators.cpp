@@ -33,6 +33,10 @@ bool is_tensor(const jit::Value* value) {
   return value->type()->kind() == c10::TypeKind::TensorType;
 }
 
+bool may_be_tensor(const jit::Value* value) {
+  return is_tensor(value) || *value->type() == *c10::OptionalType::ofTensor();
+}
+
 std::optional<ReadSize> size_read(const jit::Value* number) {
   const jit::Node* node = number->node();
   const auto read = [](const jit::Value* tensor, std::optional<int64_t> dimension) {
@@ -112,7 +116,7 @@ bool writes_into(const jit::Node* node, const jit::Value* value) {
 bool changes_dimensions_in_place(const jit::Graph& graph) {
   static const OperatorNames names = {"squeeze_",    "unsqueeze_", "resize_",   "resize_as_", "set_",
                                       "as_strided_", "transpose_", "swapaxes_", "swapdims_",  "t_"};
-  return any_node(graph, [](const jit::Node* node) { return is_one_of(node, names); });
+  return any_node(graph, [](const jit::Node* node) { return is_one_of(node, names) || has_argument(node, "out"); });
 }
 
 bool may_return_its_input(const jit::Node* node) {

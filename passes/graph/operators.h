@@ -16,6 +16,9 @@ bool is_one_of(const torch::jit::Node* node, const OperatorNames& names);
 
 bool is_tensor(const torch::jit::Value* value);
 
+// Whether the value is a tensor, or None in some runs and a tensor in others.
+bool may_be_tensor(const torch::jit::Value* value);
+
 // A size that the graph reads, of a dimension that may count from the end.
 struct ReadSize {
   const torch::jit::Value* tensor;
@@ -56,7 +59,7 @@ std::optional<bool> pads_with_constant(const torch::jit::Node* node);
 // The node writes into the memory of `value`.
 bool writes_into(const torch::jit::Node* node, const torch::jit::Value* value);
 
-// Whether an operator adds, drops or reorders dimensions of a tensor in place.
+// Whether an operator adds, drops or reorders dimensions of a tensor in place, or may give a tensor of the caller's other sizes, as with out=.
 bool changes_dimensions_in_place(const torch::jit::Graph& graph);
 
 // The first output is, or may be, the memory of the first input.

@@ -121,7 +121,7 @@ class Walk {
   std::optional<at::ScalarType> of_tensors(at::ArrayRef<const jit::Value*> operands) {
     std::vector<const jit::Value*> tensors;
     std::copy_if(operands.begin(), operands.end(), std::back_inserter(tensors), [this](const jit::Value* operand) {
-      if (operand->type()->kind() != c10::TypeKind::TensorType) return false;
+      if (!may_be_tensor(operand)) return false;
       const auto tensor = store_.read(operand);
       return !tensor || !tensor->defined() || tensor->dim() != 0 || tensor->is_complex();
     });

@@ -25,7 +25,8 @@ std::optional<int64_t> size_in_type(const jit::Value* value, int64_t dimension) 
   const auto rank = type ? type->sizes().size() : c10::nullopt;
   if (!rank || dimension < 0 || dimension >= static_cast<int64_t>(*rank)) return std::nullopt;
   const auto size = type->sizes()[static_cast<size_t>(dimension)];
-  return size ? std::optional<int64_t>(*size) : std::nullopt;
+  if (!size) return std::nullopt;
+  return *size;
 }
 
 }  // namespace

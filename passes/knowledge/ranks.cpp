@@ -285,7 +285,8 @@ class RankReader {
     const bool drops = !dimensions.empty() && std::all_of(dimensions.begin(), dimensions.end(), [this](int64_t dimension) {
       return has_one(node_->input(0), dimension);
     });
-    if (drops) classes_.tie(input(), output(), -static_cast<int64_t>(dimensions.size()));
+    // A number has no dimension to drop, and is reduced to one that keeps none.
+    if (drops) classes_.relate(RankClasses::Largest{{{input(), -static_cast<int64_t>(dimensions.size())}}, output()});
   }
 
   // "bij,ij->bj" makes two dimensions.
@@ -304,9 +305,11 @@ class RankReader {
   void read_broadcast() {
     RankClasses::Largest largest{{}, output()};
     for (const jit::Value* operand : node_->inputs()) {
-      if (!is_tensor(operand)) continue;
+      if (!may_be_tensor(operand)) continue;
       if (const auto rank = static_rank_(operand)) {
         largest.floor = std::max(largest.floor, *rank);
+      } else if (!is_tensor(operand)) {
+        return;
       } else {
         largest.sources.push_back({member(operand)});
       }
@@ -358,7 +361,7 @@ class RankReader {
     const bool one = constant_int(node_->namedInput("dim")).has_value();
     const auto dimensions = one ? std::optional<int64_t>(1) : length(node_->namedInput("dim"));
     if (is_left_out(node_, "dim") || dimensions == 0) return prove(output(), 0);
-    if (dimensions == 1) return classes_.relate({{{input(), -1}}, output()});  // a number can be reduced too
+    if (dimensions == 1) return classes_.relate(RankClasses::Largest{{{input(), -1}}, output()});  // a number can be reduced too
     if (dimensions) classes_.tie(input(), output(), -*dimensions);
   }
 

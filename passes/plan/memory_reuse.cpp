@@ -55,7 +55,7 @@ bool has_dimensions(const jit::Value* value) {
 
 // Whether the operand promotes no floating `value`: it has the same dtype, or is a number that a trace made a tensor of.
 bool promotes_nothing(const jit::Value* operand, const jit::Value* value, const ParameterStore& store) {
-  if (!is_tensor(operand)) return true;
+  if (!may_be_tensor(operand)) return true;
   const auto dtype = dtype_of(value, store);
   const auto tensor = store.read(operand);
   if (tensor && tensor->defined() && tensor->dim() == 0) {

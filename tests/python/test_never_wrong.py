@@ -823,3 +823,91 @@ class LinearOfTranspose(nn.Module):
 @both_spellings
 def test_linear_of_a_transposed_weight(spelling):
     assert_folded(folded(LinearOfTranspose(), (double(8, 6),), spelling))
+
+
+# ---- ranks and dtypes that an operand tells only where it is there
+
+
+class OptionalLimit(nn.Module):
+    """A limit of more dimensions adds them."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.norm, self.last = nn.Parameter(torch.randn(4, 4)), nn.BatchNorm1d(4), nn.Linear(4, 4)
+
+    def forward(self, x, limit: Optional[torch.Tensor] = None):
+        return self.last(self.norm(torch.clamp(torch.mm(x, self.weight), limit, None)))
+
+
+@pytest.mark.parametrize("door", [bnfold.freeze, lambda module: bnfold.fold(module).module])
+def test_an_optional_limit_of_another_rank(door):
+    model = prepared(OptionalLimit(), (double(4, 4), double(4, 4)))
+    module = door(torch.jit.script(model))
+    for limit in (double(4, 4), double(1, 4), double(2, 4, 4)):
+        x = double(4, 4)
+        try:
+            output = module(x, limit)
+        except torch.jit.Error as error:
+            assert "a batch norm was folded into this layer for inputs of rank" in str(error)
+        else:
+            assert relative_error(model(x, limit), output) < EXACT
+
+
+class OptionalLimitInPlace(nn.Module):
+    """A limit of a wider dtype widens nothing in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x, limit: Optional[torch.Tensor] = None):
+        return torch.sigmoid(self.conv(x)).clamp_(limit, None), self.norm(self.conv(x))
+
+
+def test_an_optional_limit_of_another_dtype():
+    model = prepared(OptionalLimitInPlace(), (image(), double(3, 1, 1))).float()
+    module = bnfold.fold(torch.jit.script(model)).module
+    x, limit = image().float(), double(3, 1, 1)
+    for given in (limit, limit.float()):
+        assert module(x, given)[0].dtype == model(x, given)[0].dtype
+
+
+class Resized(nn.Module):
+    """What is written into gets other dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        y = torch.empty([0], dtype=torch.double)
+        torch.exp(x, out=y)
+        z = self.norm(x)
+        if y.dim() == 4:
+            z = z * 2
+        return z
+
+
+class SqueezedNumber(nn.Module):
+    """A number keeps no dimension where it is reduced, and so there is none to drop."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        z = x.sum().mean(0, keepdim=True).squeeze(0)
+        y = self.norm(x)
+        if z.dim() == 0:
+            y = y * 2
+        return y
+
+
+@pytest.mark.parametrize("kind", [Resized, SqueezedNumber])
+@pytest.mark.parametrize("hinted", [False, True])
+def test_conditions_on_ranks_that_are_not_what_they_seem(kind, hinted):
+    inputs = (image(),)
+    model = prepared(kind(), inputs)
+    module = bnfold.fold(torch.jit.script(model), inputs if hinted else None).module
+    for x in (inputs[0], image()[:1]):
+        assert relative_error(model(x), module(x)) < EXACT
