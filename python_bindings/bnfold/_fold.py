@@ -116,7 +116,7 @@ def _checked(options: FoldOptions) -> dict[str, Any]:
     known = FoldOptions.__annotations__
     for name, value in options.items():
         if name not in known:
-            raise TypeError(f"there is no option '{name}'; the options are {', '.join(known)}")
+            raise TypeError(f"there is no option '{name}'; the options are example_inputs, map_location, {', '.join(known)}")
         if name == "fold_limit":
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"fold_limit must be a whole number, not {type(value).__name__}")

@@ -101,7 +101,7 @@ def test_wrong_example_inputs(value, module):
 
 
 def test_unknown_option(module):
-    with pytest.raises(TypeError, match="no option 'preserve'; the options are preserved_attributes, input_ranks"):
+    with pytest.raises(TypeError, match="no option 'preserve'; the options are example_inputs, map_location, preserved_attributes, input_ranks"):
         bnfold.fold(module, preserve=["forward"])
 
 
