@@ -184,11 +184,9 @@ Ranks ranks_in(const jit::Graph& graph, const FoldSettings& settings, const Para
 }
 
 bool takes_branches(jit::Graph& graph, const FoldSettings& settings, ParameterStore& store) {
-  if (find_norms(graph).empty()) return false;
+  if (!has_rank_condition(graph) || find_norms(graph).empty()) return false;
   store.read_memory(graph);
-  const Ranks::StaticRank static_rank = static_ranks_of(store);
-  if (!has_rank_condition(graph, static_rank)) return false;
-  return take_decided_branches(graph, ranks_in(graph, settings, store), static_rank);
+  return take_decided_branches(graph, ranks_in(graph, settings, store), static_ranks_of(store));
 }
 
 // Returns whether the graph changed, and whether the limit was reached.

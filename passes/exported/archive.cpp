@@ -189,19 +189,10 @@ void ExportedArchive::read_group(const Table& table, const std::string& name, co
   }
 }
 
-namespace {
-
-// The dotted names of what a program reads, with what it says of each.
-struct Place {
-  bool is_parameter;
-  bool is_constant;  // and no part of the state
-  Json meta;
-};
-
-std::map<std::string, Place> places_of(const Json& program) {
+ExportedArchive::Places ExportedArchive::places_of(const Json& program) {
   const Json& module = program.at("graph_module");
   const Json& specs = module.at("signature").at("input_specs");
-  std::map<std::string, Place> places;
+  Places places;
   for (size_t i = 0; i < specs.size(); ++i) {
     const std::string path = exported::path_of(specs[i]);
     if (path.empty()) continue;
@@ -214,6 +205,8 @@ std::map<std::string, Place> places_of(const Json& program) {
   return places;
 }
 
+namespace {
+
 std::string_view bytes_of(const at::Tensor& tensor) {
   return {static_cast<const char*>(tensor.data_ptr()), static_cast<size_t>(tensor.numel()) * tensor.element_size()};
 }
@@ -221,9 +214,8 @@ std::string_view bytes_of(const at::Tensor& tensor) {
 }  // namespace
 
 // In their order; what is not there yet has no entry, in its place.
-ExportedArchive::Json ExportedArchive::entries_kept(const Table& table, const ExportedProgram& program) const {
-  const auto before = places_of(Json::parse(*program_));
-  const auto now = places_of(Json::parse(program.json));
+ExportedArchive::Json ExportedArchive::entries_kept(const Table& table, const ExportedProgram& program, const Places& before,
+                                                    const Places& now) const {
   Json entries = Json::object();
   for (const auto& [name, entry] : table.entries.items()) {
     if (before.count(name) != 0 && now.count(name) == 0) continue;
@@ -235,8 +227,9 @@ ExportedArchive::Json ExportedArchive::entries_kept(const Table& table, const Ex
   return entries;
 }
 
-ExportedArchive::Changes ExportedArchive::changes_in(const Table& table, const ExportedProgram& program) const {
-  Json entries = entries_kept(table, program);
+ExportedArchive::Changes ExportedArchive::changes_in(const Table& table, const ExportedProgram& program, const Places& before,
+                                                     const Places& now) const {
+  Json entries = entries_kept(table, program, before, now);
   Changes changes;
   changes.left_out.insert(table.record);
   std::set<std::string> taken;
@@ -248,7 +241,7 @@ ExportedArchive::Changes ExportedArchive::changes_in(const Table& table, const E
     if (!entry.is_null()) changes.left_out.erase(table.folder + entry.at("path_name").get<std::string>());
   }
   size_t number = 0;
-  for (const auto& [name, place] : places_of(Json::parse(program.json))) {
+  for (const auto& [name, place] : now) {
     const auto tensor = program.tensors.find(name);
     const bool is_kept = entries.contains(name) && !entries.at(name).is_null();
     if (place.is_constant != (&table == &constants_) || tensor == program.tensors.end() || is_kept) continue;
@@ -264,8 +257,10 @@ ExportedArchive::Changes ExportedArchive::changes_in(const Table& table, const E
 }
 
 void ExportedArchive::write(const ExportedProgram& program, const std::string& path) const {
-  const Changes weights = changes_in(weights_, program);
-  const Changes constants = changes_in(constants_, program);
+  const Places before = places_of(Json::parse(*program_));
+  const Places now = places_of(Json::parse(program.json));
+  const Changes weights = changes_in(weights_, program, before, now);
+  const Changes constants = changes_in(constants_, program, before, now);
   const std::string model = kModels + model_ + kEnding;
   const auto stays = [&](const std::string& name) {
     return name != model && weights.left_out.count(name) == 0 && constants.left_out.count(name) == 0 && !is_made_by_writer(name);

@@ -2,6 +2,7 @@
 // constants lie in, and a table of each of these two kinds.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -47,8 +48,17 @@ class ExportedArchive {
     std::string table;
   };
 
-  Json entries_kept(const Table& table, const ExportedProgram& program) const;
-  Changes changes_in(const Table& table, const ExportedProgram& program) const;
+  // What a program says of what it reads, by dotted name.
+  struct Place {
+    bool is_parameter;
+    bool is_constant;  // and no part of the state
+    Json meta;
+  };
+  using Places = std::map<std::string, Place>;
+
+  static Places places_of(const Json& program);
+  Json entries_kept(const Table& table, const ExportedProgram& program, const Places& before, const Places& now) const;
+  Changes changes_in(const Table& table, const ExportedProgram& program, const Places& before, const Places& now) const;
   const std::shared_ptr<const std::string>& record(const std::string& name) const;
   Table table(const std::string& folder, const std::string& kind, const std::string& prefix) const;
   void require_one_device() const;

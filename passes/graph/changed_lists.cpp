@@ -1,7 +1,5 @@
 #include "graph/changed_lists.h"
 
-#include <torch/csrc/jit/ir/constants.h>
-
 #include <algorithm>
 #include <optional>
 #include <vector>

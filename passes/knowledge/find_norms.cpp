@@ -161,8 +161,7 @@ bool is_normalized_by_its_own(jit::Value* value, const ParameterStore& store) {
 
 // A norm has a scale for each channel, and its statistics are constants. One number for all values scales an output.
 bool is_of_a_norm(const WrittenAffine& written, jit::Value* input, const ParameterStore& store) {
-  const bool is_whole = written.scales_channels && written.adds && written.affine.scale.numel() > 1;
-  return is_whole && !is_normalized_by_its_own(input, store);
+  return written.scales_channels && written.adds && !is_normalized_by_its_own(input, store);
 }
 
 // Whether `value` comes from the caller, in another dtype, range or order perhaps.

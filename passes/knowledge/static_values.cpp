@@ -163,21 +163,20 @@ class Evaluation {
   int steps_ = most_steps;
 };
 
-// Whether the first operands lead to what a run is given, or further than an evaluation goes.
-bool hangs_on_an_input(const jit::Value* value) {
-  for (int steps = 0; steps < most_steps; ++steps) {
-    const jit::Node* node = value->node();
-    if (node->kind() == jit::prim::Param) return true;
-    if (node->inputs().empty() || node->kind() == jit::prim::GetAttr) return false;
-    value = node->input(0);
-  }
-  return true;
-}
-
 }  // namespace
 
+bool may_be_static(const jit::Value* value) {
+  for (int steps = 0; steps < most_steps; ++steps) {
+    const jit::Node* node = value->node();
+    if (node->kind() == jit::prim::Param) return false;
+    if (node->inputs().empty() || node->kind() == jit::prim::GetAttr) return true;
+    value = node->input(0);
+  }
+  return false;  // further than an evaluation goes
+}
+
 std::optional<StaticTensor> static_tensor(const ParameterStore& store, jit::Value* value) {
-  if (hangs_on_an_input(value)) return std::nullopt;
+  if (!may_be_static(value)) return std::nullopt;
   Evaluation evaluation(store);
   const auto result = evaluation.of(value);
   if (!result || !result->isTensor() || evaluation.leaf == nullptr) return std::nullopt;

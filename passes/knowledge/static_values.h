@@ -20,4 +20,7 @@ struct StaticTensor {
 // it is not, or where that takes more than 96 operators.
 std::optional<StaticTensor> static_tensor(const ParameterStore& store, torch::jit::Value* value);
 
+// Whether static_tensor may compute it: what begins with an input of the graph is no such value. This asks for no memory, and at once.
+bool may_be_static(const torch::jit::Value* value);
+
 }  // namespace bnfold

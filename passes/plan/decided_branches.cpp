@@ -7,6 +7,7 @@
 #include "graph/raise_if.h"
 #include "graph/take_branch.h"
 #include "knowledge/deciding_rank.h"
+#include "knowledge/static_values.h"
 
 namespace bnfold {
 
@@ -24,10 +25,10 @@ bool is_check(const jit::Node* condition) {
   });
 }
 
-// What it asks for, where an answer can be taken for granted: checks are of no account for the rank of a weight.
-std::optional<DecidingRank> rank_asked_for(const jit::Node* node, const Ranks::StaticRank& static_rank) {
+// What it asks for, where that may decide it: a check is decided by the rank of a weight alone.
+std::optional<DecidingRank> rank_asked_for(const jit::Node* node) {
   const auto deciding = node->kind() == jit::prim::If ? deciding_rank(node) : std::nullopt;
-  if (!deciding || (is_check(node) && !static_rank(deciding->value))) return std::nullopt;
+  if (!deciding || (is_check(node) && !may_be_static(deciding->value))) return std::nullopt;
   return deciding;
 }
 
@@ -47,10 +48,12 @@ std::optional<bool> decision(const jit::Value* condition) {
 jit::Block* taken_branch(jit::Node* condition, const Ranks& ranks, const Ranks::StaticRank& static_rank) {
   if (condition->kind() != jit::prim::If) return nullptr;
   if (const auto decided = decision(condition->input())) return condition->blocks().at(*decided ? 0 : 1);
-  const auto deciding = rank_asked_for(condition, static_rank);
+  const auto deciding = rank_asked_for(condition);
   if (!deciding) return nullptr;
+  auto proven = static_rank(deciding->value);
+  if (!proven && is_check(condition)) return nullptr;
   const auto known = ranks.of(deciding->value, condition->owningBlock());
-  const auto proven = known && known->strength == Strength::proven ? known->number : static_rank(deciding->value);
+  if (!proven && known && known->strength == Strength::proven) proven = known->number;
   if (!proven) return nullptr;
   const bool first = (*proven == deciding->rank) == deciding->takes_first;
   return condition->blocks().at(first ? 0 : 1);
@@ -58,8 +61,8 @@ jit::Block* taken_branch(jit::Node* condition, const Ranks& ranks, const Ranks::
 
 }  // namespace
 
-bool has_rank_condition(const jit::Graph& graph, const Ranks::StaticRank& static_rank) {
-  return any_node(graph, [&](const jit::Node* node) { return rank_asked_for(node, static_rank).has_value(); });
+bool has_rank_condition(const jit::Graph& graph) {
+  return any_node(graph, [](const jit::Node* node) { return rank_asked_for(node).has_value(); });
 }
 
 bool take_decided_branches(jit::Graph& graph, const Ranks& ranks, const Ranks::StaticRank& static_rank) {
