@@ -49,4 +49,10 @@ std::optional<at::ArrayRef<const jit::Value*>> items_of_list(const jit::Value* l
   return maker->inputs();
 }
 
+const jit::Value* tensor_of_sizes(const jit::Value* list) {
+  const jit::Node* maker = maker_of_list(list);
+  const bool is_all = maker != nullptr && maker->kind() == jit::aten::size && maker->inputs().size() == 1;
+  return is_all ? maker->input() : nullptr;
+}
+
 }  // namespace bnfold

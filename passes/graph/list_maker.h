@@ -16,4 +16,7 @@ const torch::jit::Node* maker_of_list(const torch::jit::Value* list);
 // The items of a list that is written out, likewise; nothing where it is made in another way.
 std::optional<at::ArrayRef<const torch::jit::Value*>> items_of_list(const torch::jit::Value* list);
 
+// The tensor of which `list` holds all sizes; null where that is not known.
+const torch::jit::Value* tensor_of_sizes(const torch::jit::Value* list);
+
 }  // namespace bnfold

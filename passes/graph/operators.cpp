@@ -45,10 +45,10 @@ std::optional<ReadSize> size_read(const jit::Value* number) {
   if (node->kind() == jit::aten::size && node->inputs().size() == 2) return read(node->input(0), constant_int(node->input(1)));
   if (node->kind() == jit::aten::len && is_tensor(node->input())) return read(node->input(), 0);
   if (node->kind() != jit::aten::__getitem__ && node->kind() != jit::prim::ListUnpack) return std::nullopt;
-  const jit::Node* sizes = maker_of_list(node->input(0));
-  if (sizes == nullptr || sizes->kind() != jit::aten::size || sizes->inputs().size() != 1) return std::nullopt;
+  const jit::Value* tensor = tensor_of_sizes(node->input(0));
+  if (tensor == nullptr) return std::nullopt;
   const bool unpacked = node->kind() == jit::prim::ListUnpack;
-  return read(sizes->input(0), unpacked ? static_cast<int64_t>(number->offset()) : constant_int(node->input(1)));
+  return read(tensor, unpacked ? static_cast<int64_t>(number->offset()) : constant_int(node->input(1)));
 }
 
 bool is_step(const jit::Node* node) {

@@ -331,10 +331,9 @@ class RankReader {
   void read_listed() {
     const jit::Node* list = maker_of_list(node_->input(1));
     const bool part = list != nullptr && list->kind() == jit::aten::slice;
-    const jit::Node* whole = part ? maker_of_list(list->input(0)) : list;
-    if (whole == nullptr || whole->kind() != jit::aten::size || whole->inputs().size() != 1)
-      return prove(output(), length(node_->input(1)));
-    if (!part) return classes_.tie(member(whole->input()), output());
+    const jit::Value* whole = tensor_of_sizes(part ? list->input(0) : node_->input(1));
+    if (whole == nullptr) return prove(output(), length(node_->input(1)));
+    if (!part) return classes_.tie(member(whole), output());
     const auto end = is_left_out(list, "end") ? std::nullopt : constant_int(list->namedInput("end"));
     if (end && *end > 0) classes_.narrow(output(), 0, *end);
   }

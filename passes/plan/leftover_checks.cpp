@@ -71,8 +71,8 @@ class Decision {
     if (const auto read = size_read(value)) return size(*read);
     const jit::Node* node = value->node();
     if (node->kind() == jit::aten::dim) return rank(node->input());
-    const jit::Node* sizes = node->kind() == jit::aten::len ? maker_of_list(node->input()) : nullptr;
-    return sizes != nullptr && sizes->kind() == jit::aten::size ? rank(sizes->input(0)) : std::nullopt;
+    const jit::Value* sized = node->kind() == jit::aten::len ? tensor_of_sizes(node->input()) : nullptr;
+    return sized == nullptr ? std::nullopt : rank(sized);
   }
 
   std::optional<int64_t> rank(const jit::Value* tensor) {

@@ -150,11 +150,10 @@ class SizeReader {
   // Those of x.shape or x.shape[:2].
   std::optional<Sizes> sizes_of_another(const jit::Node* list) {
     const bool part = list->kind() == jit::aten::slice;
-    const jit::Node* whole = part ? maker_of_list(list->input(0)) : list;
-    if (whole == nullptr || whole->kind() != jit::aten::size || whole->inputs().size() != 1) return std::nullopt;
-    const auto rank = known_.ranks.of(whole->input());
+    const jit::Value* whole = tensor_of_sizes(part ? list->input(0) : list->output());
+    const auto rank = whole == nullptr ? std::nullopt : known_.ranks.of(whole);
     if (!rank) return std::nullopt;
-    const Sizes all = of_value(whole->input(), *rank);
+    const Sizes all = of_value(whole, *rank);
     if (!part) return all;
     const auto bounds = slice_bounds(list);
     if (!bounds || constant_int(list->namedInput("step")) != 1) return std::nullopt;
