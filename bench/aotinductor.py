@@ -55,12 +55,6 @@ class Comparison:
     difference: float  #: the largest of the outputs, relative to the largest output
 
 
-def exported(model: torch.nn.Module, image: torch.Tensor) -> torch.export.ExportedProgram:
-    """The program of a network for any number of images of this size."""
-    images = torch.cat([image, image])  # torch.export takes a batch of 1 for a constant
-    return torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
-
-
 def compile_program(program: torch.export.ExportedProgram, path: Path, freezing: bool = False) -> Compiled:
     norms_left = 0
 
@@ -98,7 +92,7 @@ def compare(
     network: str, model: torch.nn.Module, image: torch.Tensor, settings: Settings, folder: Path, freezing: bool = False
 ) -> Comparison:
     """Compiles a network as it is and folded, and runs both on an image. Raises bnfold.Error where it can't be folded."""
-    program = exported(model, image)
+    program = models.exported(model, image)
     programs = {"original": program, "folded": bnfold.fold(program).program}
     compiled = {name: compile_program(one, folder / f"{network}_{name}.pt2", freezing) for name, one in programs.items()}
     packages = {name: torch._inductor.aoti_load_package(str(one.path)) for name, one in compiled.items()}
@@ -115,7 +109,7 @@ def compare(
 
 def warm_up(folder: Path) -> None:
     """What the first program compiles beside itself, as the headers that all include, must not count as its own."""
-    compile_program(exported(models.chain(1).eval(), torch.randn(1, 8, 8, 8)), folder / "warm_up.pt2")
+    compile_program(models.exported(models.chain(1).eval(), torch.randn(1, 8, 8, 8)), folder / "warm_up.pt2")
 
 
 def cells(comparison: Comparison) -> list[str]:

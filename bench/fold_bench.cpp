@@ -5,10 +5,14 @@
 
 #include <malloc.h>
 
+#include <filesystem>
 #include <fstream>
+#include <string>
 #include <unordered_set>
+#include <vector>
 
 #include "bnfold/bnfold.h"
+#include "bnfold/exported.h"
 #include "bnfold/files.h"
 #include "families.h"
 
@@ -20,15 +24,27 @@ namespace jit = torch::jit;
 // compilation unit.
 constexpr int64_t kIterations = 2;
 
-// Bytes of the tensors of `result` that do not lie in the storage of a tensor of `original`.
-int64_t new_bytes(const jit::Module& original, const jit::Module& result) {
+std::vector<at::Tensor> tensors_of(const jit::Module& module) {
+  std::vector<at::Tensor> tensors;
+  for (const at::Tensor& parameter : module.parameters()) tensors.push_back(parameter);
+  return tensors;
+}
+
+std::vector<at::Tensor> tensors_of(const bnfold::ExportedProgram& program) {
+  std::vector<at::Tensor> tensors;
+  for (const auto& [name, tensor] : program.tensors) tensors.push_back(tensor);
+  return tensors;
+}
+
+// Megabytes of the tensors of `result` that do not lie in the storage of a tensor of `original`.
+double new_mb(const std::vector<at::Tensor>& original, const std::vector<at::Tensor>& result) {
   std::unordered_set<const void*> shared;
-  for (const at::Tensor& tensor : original.parameters()) shared.insert(tensor.storage().unsafeGetStorageImpl());
-  int64_t bytes = 0;
-  for (const at::Tensor& tensor : result.parameters()) {
-    if (shared.count(tensor.storage().unsafeGetStorageImpl()) == 0) bytes += static_cast<int64_t>(tensor.nbytes());
+  for (const at::Tensor& tensor : original) shared.insert(tensor.storage().unsafeGetStorageImpl());
+  size_t bytes = 0;
+  for (const at::Tensor& tensor : result) {
+    if (shared.count(tensor.storage().unsafeGetStorageImpl()) == 0) bytes += tensor.nbytes();
   }
-  return bytes;
+  return static_cast<double>(bytes) / 1e6;
 }
 
 // A line of /proc/self/status in MB: VmRSS, the memory that the process has, or VmHWM, the most that it had.
@@ -69,8 +85,23 @@ void fold(benchmark::State& state, const std::string& path) {
   bnfold::FoldResult result{module, {}};
   state.counters["peak_MB"] = peak_mb([&] { result = bnfold::fold(module); });
   for (auto _ : state) benchmark::DoNotOptimize(bnfold::fold(module).module);
-  state.counters["new_MB"] = static_cast<double>(new_bytes(module, result.module)) / 1e6;
+  state.counters["new_MB"] = new_mb(tensors_of(module), tensors_of(result.module));
   count_norms(state, result.report.folded.size());
+}
+
+void fold_exported(benchmark::State& state, const std::string& path) {
+  const bnfold::ExportedProgram program = bnfold::load_exported(path);
+  bnfold::ExportedFoldResult result;
+  state.counters["peak_MB"] = peak_mb([&] { result = bnfold::fold(program); });
+  for (auto _ : state) benchmark::DoNotOptimize(bnfold::fold(program).program);
+  state.counters["new_MB"] = new_mb(tensors_of(program), tensors_of(result.program));
+  count_norms(state, result.report.folded.size());
+}
+
+void files_exported(benchmark::State& state, const std::string& path) {
+  const std::string out = std::filesystem::temp_directory_path() / "bnfold_bench.pt2";
+  for (auto _ : state) bnfold::save(bnfold::load_exported(path), out);
+  std::filesystem::remove(out);
 }
 
 void freeze(benchmark::State& state, const std::string& path) {
@@ -80,15 +111,21 @@ void freeze(benchmark::State& state, const std::string& path) {
   count_norms(state, bnfold::fold(module).report.folded.size());
 }
 
+void add(const std::string& name, void (*run)(benchmark::State&, const std::string&), const std::string& path) {
+  benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { run(state, path); })
+      ->Unit(benchmark::kMillisecond)
+      ->Iterations(kIterations);
+}
+
 }  // namespace
 
 void register_fold(const std::string& name, const std::string& path) {
-  const auto add = [&](const std::string& title, void (*run)(benchmark::State&, const std::string&)) {
-    benchmark::RegisterBenchmark((title + name).c_str(), [=](benchmark::State& state) { run(state, path); })
-        ->Unit(benchmark::kMillisecond)
-        ->Iterations(kIterations);
-  };
-  add("fold/", fold);
-  add("freeze/", freeze);
-  add("copy/", copy);
+  add("fold/" + name, fold, path);
+  add("freeze/" + name, freeze, path);
+  add("copy/" + name, copy, path);
+}
+
+void register_exported_fold(const std::string& name, const std::string& path) {
+  add("fold_exported/" + name, fold_exported, path);
+  add("files_exported/" + name, files_exported, path);
 }

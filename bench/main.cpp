@@ -17,11 +17,11 @@
 
 namespace {
 
-std::vector<std::filesystem::path> models_in(const std::filesystem::path& directory) {
+std::vector<std::filesystem::path> models_in(const std::filesystem::path& directory, const std::string& extension = ".pt") {
   std::vector<std::filesystem::path> paths;
   if (std::filesystem::is_directory(directory)) {
     for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-      if (entry.path().extension() == ".pt") paths.push_back(entry.path());
+      if (entry.path().extension() == extension) paths.push_back(entry.path());
     }
   }
   std::sort(paths.begin(), paths.end());
@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
     register_fold(path.stem(), path);
     register_latency(path.stem(), path);
   }
+  for (const auto& path : models_in(directory, ".pt2")) register_exported_fold(path.stem(), path);
   for (const auto& path : growth) register_fold("growth/" + path.stem().string(), path);
   register_bounds();
   benchmark::RunSpecifiedBenchmarks();

@@ -1,5 +1,5 @@
-"""Writes the models that bnfold_bench measures, scripted, with random weights: torchvision's and timm's architectures, and in growth/
-chains and dense blocks of 10 to 2,000 norms.
+"""Writes the models that bnfold_bench measures, with random weights: torchvision's and timm's architectures, scripted and exported, and in
+growth/, scripted, chains and dense blocks of 10 to 2,000 norms.
 
     .venv/bin/python bench/models.py build/models
 """
@@ -69,22 +69,36 @@ def dense(norms: int) -> torch.nn.Module:
     return torch.nn.Sequential(*itertools.chain(*parts))
 
 
+def exported(model: torch.nn.Module, image: torch.Tensor) -> torch.export.ExportedProgram:
+    """The program of a network for any number of images of this size."""
+    images = torch.cat([image, image])  # torch.export takes a batch of 1 for a constant
+    return torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+
+
+def save_scripted(model: torch.nn.Module, path: pathlib.Path) -> None:
+    torch.jit.script(model).save(str(path))
+
+
+def save_exported(model: torch.nn.Module, path: pathlib.Path) -> None:
+    torch.export.save(exported(model, torch.randn(1, 3, 224, 224)), path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=pathlib.Path)
     directory = parser.parse_args().directory
     warnings.simplefilter("ignore")  # TorchScript is deprecated, and says so for each model
     torch.manual_seed(0)
-    models = {name: partial(create, name, signed=False) for name in NAMES}
-    models |= {f"{name}_signed": partial(create, name, signed=True) for name in SIGNED}
-    models |= {f"growth/{make.__name__}_{norms}": partial(make, norms) for make in (chain, dense) for norms in GROWTH}
+    networks = {name: partial(create, name, signed=False) for name in NAMES}
+    networks |= {f"{name}_signed": partial(create, name, signed=True) for name in SIGNED}
+    growth = {f"growth/{make.__name__}_{norms}": partial(make, norms) for make in (chain, dense) for norms in GROWTH}
+    files = [(f"{name}.pt", make, save_scripted) for name, make in (networks | growth).items()]
+    files += [(f"{name}.pt2", make, save_exported) for name, make in networks.items()]
     (directory / "growth").mkdir(parents=True, exist_ok=True)
-    for name, make in models.items():
-        path = directory / f"{name}.pt"
-        if path.exists():
-            continue
-        torch.jit.script(make().eval()).save(str(path))
-        print(f"wrote {path}")
+    for name, make, save in files:
+        if not (directory / name).exists():
+            save(make().eval(), directory / name)
+            print(f"wrote {directory / name}")
 
 
 if __name__ == "__main__":

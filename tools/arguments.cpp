@@ -47,8 +47,12 @@ std::vector<std::string> targets() {
 }  // namespace
 
 void describe(CLI::App& app, Arguments& arguments) {
+  app.failure_message([](const CLI::App* /*app*/, const CLI::Error& error) {
+    return fmt::format("bnfold: {}; bnfold --help lists what there is\n", error.what());
+  });
   app.set_version_flag("--version", std::string("bnfold ") + BNFOLD_VERSION);
-  app.add_option("IN", arguments.in, "file to read: a TorchScript module in eval mode, or a program of torch.export, .pt2")->required();
+  app.add_option("IN", arguments.in, "file to read: a TorchScript module in eval mode, or a program of torch.export, .pt2")
+      ->required();
   app.add_option("OUT", arguments.out, "file to write, of the same format; written beside and renamed")->required();
   app.add_option("--input", arguments.input_texts,
                  "sizes of an argument of forward, and its dtype: 1,3,224,224 or 1,3,224,224:half; once for each")
@@ -113,9 +117,6 @@ void complete(Arguments& arguments) {
   }
   if (!arguments.device_text.empty()) arguments.device = device_from(arguments.device_text);
   arguments.target = *bnfold::target_named(arguments.target_text);
-  if ((arguments.check > 0 || arguments.bench > 0) && arguments.inputs.empty()) {
-    throw Failure(kUsage, "--check and --bench need to know what to run on; give --input, as in --input 1,3,224,224");
-  }
   require_no_module("--json", "report", arguments.json, arguments);
   require_no_module("--plot", "picture", arguments.plot, arguments);
   if (!arguments.plot.empty()) require_picture_format(arguments.plot);

@@ -195,6 +195,12 @@ void require_no_run(const Arguments& arguments) {
   require_none("--frozen", arguments.frozen, "compile OUT with AOTInductor instead");
 }
 
+void require_inputs(const Arguments& arguments) {
+  if ((arguments.check > 0 || arguments.bench > 0) && arguments.inputs.empty()) {
+    throw Failure(kUsage, "--check and --bench need to know what to run on; give --input, as in --input 1,3,224,224");
+  }
+}
+
 bool is_exported(const Arguments& arguments) {
   try {
     return bnfold::is_exported_file(arguments.in);
@@ -231,6 +237,7 @@ void run_exported(const Arguments& arguments) {
 
 void run(const Arguments& arguments) {
   if (is_exported(arguments)) return run_exported(arguments);
+  require_inputs(arguments);
   Progress progress;
   progress.show(fmt::format("loading {}", arguments.in));
   const Loaded in = loaded(arguments);

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import inspect
 import os
+import zipfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -42,7 +43,17 @@ def program_in(path: Union[str, os.PathLike[str]]) -> Optional[ExportedProgram]:
         with open(path, "rb") as file:
             return torch.export.load(file)
     except Exception as error:
-        raise LoadError(f"{os.fspath(path)}: torch.export can't load it: {_first_line(error)}") from error
+        if not torch.cuda.is_available() and _is_from_a_gpu(path):
+            why = "was exported on a GPU, and there is none; the program bnfold folds it without one"
+        else:
+            why = f"torch.export can't load it: {_first_line(error)}"
+        raise LoadError(f"{os.fsdecode(path)}: {why}") from error
+
+
+def _is_from_a_gpu(path: Union[str, os.PathLike[str]]) -> bool:
+    with zipfile.ZipFile(os.fsdecode(path)) as archive:
+        tables = [archive.read(name) for name in archive.namelist() if name.endswith("_config.json")]
+    return any(b'"cuda"' in table for table in tables)
 
 
 def fold_program(program: ExportedProgram, options: str) -> tuple[ExportedProgram, Report]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import zipfile
@@ -15,7 +16,17 @@ import torch
 import torchvision
 from calibrate import relative_error
 from cases import EXACT, double, prepared
-from test_files import DAMAGED, fold_damaged, outcomes_in_a_process, rewritten
+from test_files import (
+    DAMAGED,
+    NAMES,
+    claiming_huge_records,
+    fold_damaged,
+    outcomes_in_a_process,
+    public_directory,
+    rewritten,
+    without_gpu,
+    without_privileges,
+)
 from torch import nn
 from zoo import saved_and_loaded
 
@@ -606,7 +617,8 @@ def saved(model, tmp_path_factory) -> Path:
 def program_run(*arguments: object) -> subprocess.CompletedProcess[str]:
     from bnfold import _library
 
-    return subprocess.run([_library.program(), *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    texts = [argument if isinstance(argument, bytes) else str(argument) for argument in arguments]
+    return subprocess.run([_library.program(), *texts], capture_output=True, text=True, timeout=120)
 
 
 def test_a_file(saved, model):
@@ -644,7 +656,7 @@ def test_the_program_is_strict_and_knows_its_options(saved, tmp_path):
     out = tmp_path / "folded.pt2"
     done = program_run(saved, out, "--strict")
     assert (done.returncode, out.exists()) == (4, False), done.stderr
-    for option in (["--check", "1", "--input", "1,3,9,9"], ["--input", "1,3,9,9"], ["--frozen"], ["--preserve", "forward"], ["--device", "cpu"]):
+    for option in (["--check", "1"], ["--check", "1", "--input", "1,3,9,9"], ["--bench", "1"], ["--input", "1,3,9,9"], ["--frozen"], ["--preserve", "forward"], ["--device", "cpu"]):
         done = program_run(saved, out, *option)
         assert (done.returncode, out.exists()) == (2, False) and "is for TorchScript files" in done.stderr, done.stderr
 
@@ -718,6 +730,66 @@ def test_every_number_is_checked(saved, tmp_path):
     content[weight.header_offset + 200] ^= 1
     (tmp_path / "model.pt2").write_bytes(content)
     assert_refused(tmp_path / "model.pt2", DAMAGED)
+
+
+def test_a_program_that_was_packed_again(saved, model, tmp_path):
+    path = rewritten(saved, tmp_path / "model.pt2", lambda name, content: content, zipfile.ZIP_DEFLATED)
+    out = tmp_path / "folded.pt2"
+    assert program_run(path, out).returncode == 0
+    for program in (bnfold.fold(path).program, torch.export.load(out)):
+        assert_equal(model, program, double(2, 3, 9, 9))
+
+
+def test_a_newer_format(saved, tmp_path):
+    path = rewritten(saved, tmp_path / "model.pt2", lambda name, content: b"99" if name.endswith("/.data/version") else content)
+    assert_refused(path, "a newer PyTorch wrote it, in a format that this one can't read")
+
+
+def test_an_archive_that_claims_huge_records(saved, tmp_path):
+    (tmp_path / "model.pt2").write_bytes(claiming_huge_records(saved.read_bytes()))
+    assert_refused(tmp_path / "model.pt2", DAMAGED)
+
+
+@pytest.mark.parametrize("record, sentence", [("/models/model.json", "no program that torch.export wrote"), ("_weights_config.json", DAMAGED)])
+def test_a_record_that_unpacks_to_much_more(record, sentence, saved, tmp_path):
+    bomb = bytes(1 << 28)
+    path = rewritten(saved, tmp_path / "model.pt2", lambda name, content: bomb if record in name else content, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 1 << 20
+    assert_refused(path, sentence)
+
+
+@pytest.mark.parametrize("name", [name.replace(b".pt", b".pt2") for name in NAMES if len(name) < 255], ids=lambda name: repr(name[:12]))
+def test_names(name, saved, tmp_path):
+    path = os.fsencode(tmp_path) + b"/" + name
+    assert program_run(saved, path).returncode == 0
+    assert len(bnfold.fold(os.fsdecode(path)).report.kept) == 1
+
+
+def test_without_permission_to_read(saved, public_directory):
+    path = public_directory / "model.pt2"
+    path.write_bytes(saved.read_bytes())
+    path.chmod(0)
+    with without_privileges(), pytest.raises(bnfold.LoadError, match="no permission to read it"):
+        bnfold.fold(path)
+
+
+def test_a_folder_that_is_not_there(saved, tmp_path):
+    done = program_run(saved, tmp_path / "no" / "folded.pt2")
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1) and "No such file" in done.stderr
+
+
+@without_gpu
+def test_a_program_from_a_gpu(saved, tmp_path):
+    def moved(name: str, content: bytes) -> bytes:
+        return content.replace(b'"cpu", "index": null', b'"cuda", "index": 0') if name.endswith(".json") else content
+
+    path = rewritten(saved, tmp_path / "model.pt2", moved)
+    with pytest.raises(bnfold.LoadError, match="was exported on a GPU, and there is none; the program bnfold folds it without one"):
+        bnfold.fold(path)
+    assert program_run(path, tmp_path / "folded.pt2").returncode == 0
+    with zipfile.ZipFile(tmp_path / "folded.pt2") as archive:
+        (weights,) = [name for name in archive.namelist() if name.endswith("_weights_config.json")]
+        assert b'"cpu"' not in archive.read(weights) and b'"cuda"' in archive.read(weights)
 
 
 def load_damaged(path: str, seed: int, count: int) -> None:

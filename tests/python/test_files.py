@@ -286,13 +286,17 @@ def test_truncated_files(part, saved, tmp_path):
     assert_refused(tmp_path / "model.pt", DAMAGED)
 
 
-def test_an_archive_that_claims_huge_records(saved, tmp_path):
-    content = bytearray(saved.read_bytes())
+def claiming_huge_records(archive: bytes) -> bytes:
+    content = bytearray(archive)
     place = content.find(b"PK\1\2")
     while place >= 0:
         struct.pack_into("<II", content, place + 20, 0xFFFFFFF0, 0xFFFFFFF0)
         place = content.find(b"PK\1\2", place + 4)
-    (tmp_path / "model.pt").write_bytes(content)
+    return bytes(content)
+
+
+def test_an_archive_that_claims_huge_records(saved, tmp_path):
+    (tmp_path / "model.pt").write_bytes(claiming_huge_records(saved.read_bytes()))
     assert_refused(tmp_path / "model.pt", DAMAGED)
 
 
