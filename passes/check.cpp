@@ -27,14 +27,13 @@ constexpr uint64_t kSeed = 0;
 
 enum class Which { original, folded };
 
-Error folded_error(const std::string& sentence) {
-  return Error("the folded module can't run on an input that the original takes: " + sentence);
-}
-
 c10::IValue run(const jit::Module& module, const std::vector<c10::IValue>& inputs, Which which, uint64_t seed = kSeed) {
   const RandomState random;
   at::manual_seed(seed);
   const auto forward = [&] { return run_forward(module, inputs); };
+  const auto folded_error = [](const std::string& sentence) {
+    return Error("the folded module can't run on an input that the original takes: " + sentence);
+  };
   return which == Which::original ? run_or_throw(forward, input_error) : run_or_throw(forward, folded_error);
 }
 

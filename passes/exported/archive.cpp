@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 #include <stdexcept>
+#include <string_view>
 
 #include "exported/read_graph.h"
 #include "exported/targets.h"
@@ -24,8 +25,8 @@ using exported::Json;
 namespace {
 
 constexpr const char* kHowToSave = "save a program with torch.export.save(torch.export.export(model.eval(), inputs), path)";
-const std::string kModels = "models/";
-const std::string kEnding = ".json";
+constexpr std::string_view kModels = "models/";
+constexpr std::string_view kEnding = ".json";
 
 bool is_model(const std::string& record) {
   return record.rfind(kModels, 0) == 0 && record.size() > kModels.size() + kEnding.size() &&
@@ -193,11 +194,11 @@ ExportedArchive::Places ExportedArchive::places_of(const Json& program) {
   const Json& module = program.at("graph_module");
   const Json& specs = module.at("signature").at("input_specs");
   Places places;
-  for (size_t i = 0; i < specs.size(); ++i) {
-    const std::string path = exported::path_of(specs[i]);
+  for (const Json& read : specs) {
+    const std::string path = exported::path_of(read);
     if (path.empty()) continue;
-    const Json& spec = exported::content_of(specs[i]);
-    const std::string& kind = exported::kind_of(specs[i]);
+    const Json& spec = exported::content_of(read);
+    const std::string& kind = exported::kind_of(read);
     const bool is_constant = kind == "tensor_constant" || (kind == "buffer" && !spec.at("persistent").get<bool>());
     const Json& meta = module.at("graph").at("tensor_values").at(spec.at("arg").at("name").get<std::string>());
     places.emplace(path, Place{kind == "parameter", is_constant, meta});
@@ -261,7 +262,7 @@ void ExportedArchive::write(const ExportedProgram& program, const std::string& p
   const Places now = places_of(Json::parse(program.json));
   const Changes weights = changes_in(weights_, program, before, now);
   const Changes constants = changes_in(constants_, program, before, now);
-  const std::string model = kModels + model_ + kEnding;
+  const std::string model = fmt::format("{}{}{}", kModels, model_, kEnding);
   const auto stays = [&](const std::string& name) {
     return name != model && weights.left_out.count(name) == 0 && constants.left_out.count(name) == 0 && !is_made_by_writer(name);
   };

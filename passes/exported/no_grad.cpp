@@ -74,7 +74,7 @@ class Inliner {
     for (size_t i = 2; i < inputs.size(); ++i) inside[only_name(region.at("inputs")[i - 2])] = only_name(inputs[i].at("arg"));
     for (const char* table : kTables) {
       if (!region.contains(table)) continue;
-      for (auto& [name, value] : region.at(table).items()) {
+      for (const auto& [name, value] : region.at(table).items()) {
         if (inside.count(name) != 0) continue;
         graph_[table][inside[name] = unused(name)] = value;
       }

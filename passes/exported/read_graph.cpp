@@ -43,7 +43,7 @@ class Modules {
   }
 
  private:
-  jit::Module made(const std::string& name) const { return jit::Module("__torch__." + name, unit_, /*shouldMangle=*/true); }
+  jit::Module made(const std::string& name) const { return {"__torch__." + name, unit_, /*shouldMangle=*/true}; }
 
   std::optional<jit::Module> find_or_make(const std::string& path) {
     if (path.empty()) return root_;
@@ -52,7 +52,7 @@ class Modules {
     const auto [owner, name] = owner_and_name(path);
     auto parent = find_or_make(owner);
     if (!parent || name.empty() || parent->hasattr(name)) return std::nullopt;
-    const jit::Module module = made("Layer");
+    jit::Module module = made("Layer");
     parent->register_module(name, module);
     modules_.emplace(path, module);
     return module;
@@ -115,7 +115,7 @@ template <typename Element>
 std::optional<c10::IValue> list_of(const Json& elements) {
   c10::List<Element> list;
   for (const Json& element : elements) list.push_back(element.get<Element>());
-  return c10::IValue(list);
+  return c10::IValue(std::move(list));
 }
 
 using Paths = std::unordered_map<std::string, std::string>;  // dotted names by the names of values
@@ -444,7 +444,7 @@ class Reader {
         return value_of(input.at("arg"), schema != nullptr ? schema->type() : c10::AnyType::get(), schema);
     }
     const bool has_default = schema != nullptr && schema->default_value().has_value();
-    return has_default ? constant(*schema->default_value()) : nullptr;
+    return has_default ? constant(c10::IValue(*schema->default_value())) : nullptr;
   }
 
   jit::Value* constant(const std::optional<c10::IValue>& content) {

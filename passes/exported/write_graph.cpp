@@ -532,7 +532,7 @@ class Writer {
     for (const char* table : kTables) {
       if (!graph_.contains(table)) continue;
       Json left = Json::object();
-      for (auto& [name, value] : graph_.at(table).items()) {
+      for (const auto& [name, value] : graph_.at(table).items()) {
         if (defined.count(name) != 0) left[name] = std::move(value);
       }
       graph_.at(table) = std::move(left);

@@ -26,7 +26,8 @@ std::optional<int64_t> size_in_type(const jit::Value* value, int64_t dimension) 
   if (!rank || dimension < 0 || dimension >= static_cast<int64_t>(*rank)) return std::nullopt;
   const auto size = type->sizes()[static_cast<size_t>(dimension)];
   if (!size) return std::nullopt;
-  return *size;
+  const int64_t known = *size;
+  return known;
 }
 
 }  // namespace
@@ -61,17 +62,17 @@ std::pair<int64_t, int64_t> sliced_places(int64_t start, int64_t end, int64_t le
   return {bounded(start), std::max(bounded(start), bounded(end))};
 }
 
-std::optional<CutRange> range_of_cut(const jit::Node* node, int64_t size) {
-  if (node->kind() == jit::aten::slice) {
-    const auto bounds = slice_bounds(node);
-    if (!bounds || constant_int(node->namedInput("step")) != 1) return std::nullopt;
+std::optional<CutRange> range_of_cut(const jit::Node* cut, int64_t size) {
+  if (cut->kind() == jit::aten::slice) {
+    const auto bounds = slice_bounds(cut);
+    if (!bounds || constant_int(cut->namedInput("step")) != 1) return std::nullopt;
     const auto [first, last] = sliced_places(bounds->first, bounds->second, size);
     return last > first ? std::optional<CutRange>({first, last - first}) : std::nullopt;
   }
-  const bool selects = node->kind() == jit::aten::select;
-  auto start = constant_int(node->namedInput(selects ? "index" : "start"));
+  const bool selects = cut->kind() == jit::aten::select;
+  auto start = constant_int(cut->namedInput(selects ? "index" : "start"));
   if (start && *start < 0) *start += size;
-  const auto length = selects ? std::optional<int64_t>(1) : constant_int(node->namedInput("length"));
+  const auto length = selects ? std::optional<int64_t>(1) : constant_int(cut->namedInput("length"));
   if (!start || !length || *start < 0 || *length < 1 || *start + *length > size) return std::nullopt;
   return CutRange{*start, *length};
 }

@@ -201,7 +201,7 @@ bool RankClasses::conclude(const Largest& largest) {
     };
     bool wins = sources[i].least >= largest.floor;
     for (size_t other = 0; other < sources.size(); ++other) wins = wins && is_no_larger(other);
-    if (!wins && !(largest.alike && sources[i].least >= 2)) continue;
+    if (!wins && (!largest.alike || sources[i].least < 2)) continue;
     changed |= merge(largest.sources[i].member, largest.result, largest.sources[i].difference);
   }
   return changed;
@@ -224,7 +224,7 @@ bool RankClasses::conclude(const Product& product) {
   const auto second = facts(product.second).rank();
   if (!first || !second || first->number < 1 || second->number < 1) return false;
   const int64_t vectors = (first->number == 1 ? 1 : 0) + (second->number == 1 ? 1 : 0);
-  const int64_t rank = std::max<int64_t>(std::max(first->number, second->number), 2) - vectors;
+  const int64_t rank = std::max<int64_t>({first->number, second->number, 2}) - vectors;
   return learn_anew(product.result, {rank, std::max(first->strength, second->strength)});
 }
 

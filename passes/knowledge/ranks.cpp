@@ -458,8 +458,8 @@ std::optional<int64_t> batched_rank(const jit::Node* convolution) {
   return dimensions ? std::optional<int64_t>(*dimensions + 2) : std::nullopt;
 }
 
-Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>& hints, StaticRank static_rank, bool checks_prove,
-             bool types_prove)
+Ranks::Ranks(const jit::Graph& graph, const std::vector<std::optional<int64_t>>& hints, const StaticRank& static_rank,
+             bool checks_prove, bool types_prove)
     : hints_(hints), change_in_place_(changes_dimensions_in_place(graph)), types_prove_(types_prove) {
   if (change_in_place_) return;
   if (types_prove) read_types(graph);

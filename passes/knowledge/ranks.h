@@ -28,7 +28,7 @@ class Ranks {
   // `hints` are the ranks of the graph's inputs, self left out; a shorter list leaves the rest open.
   // Without `checks_prove` nothing is learned from what raises an error for another rank, as if x.dim() != 4: raise.
   // With `types_prove` the graph is that of an exported program: the ranks in the types of its values are those of every run.
-  Ranks(const torch::jit::Graph& graph, const std::vector<std::optional<int64_t>>& hints, StaticRank static_rank,
+  Ranks(const torch::jit::Graph& graph, const std::vector<std::optional<int64_t>>& hints, const StaticRank& static_rank,
         bool checks_prove = true, bool types_prove = false);
 
   // The rank of `value` in the runs that reach `block`, which is its own block or one inside: from the strongest knowledge there is.

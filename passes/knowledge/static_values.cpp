@@ -133,7 +133,7 @@ class Evaluation {
   std::optional<c10::IValue> of_same_kind(const jit::Value* value) const {
     const auto dtype = value->type()->kind() == c10::TypeKind::TensorType ? dtype_of(value, store_) : std::nullopt;
     if (!dtype || !store_.device()) return std::nullopt;
-    return c10::IValue(at::empty({0}, at::TensorOptions(*store_.device()).dtype(*dtype)));
+    return c10::IValue(at::empty({0}, at::device(*store_.device()).dtype(*dtype)));
   }
 
   // The sizes of a view, of which the run computes one: the others tell it, as those of weight.view(1, x.size(1), 1, 1).

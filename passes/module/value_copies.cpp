@@ -77,7 +77,7 @@ c10::IValue ValueCopies::copy_tuple(const c10::IValue& tuple) {
 
 c10::IValue ValueCopies::copy_list(const c10::IValue& list) {
   const c10::List<c10::IValue> elements = list.toList();
-  c10::impl::GenericList result(elements.elementType());
+  const c10::impl::GenericList result(elements.elementType());
   containers_.emplace(list, result);
   for (size_t i = 0; i < elements.size(); ++i) result.push_back(copy(elements.get(i)));
   return result;
@@ -85,7 +85,7 @@ c10::IValue ValueCopies::copy_list(const c10::IValue& list) {
 
 c10::IValue ValueCopies::copy_dict(const c10::IValue& dict) {
   const c10::Dict<c10::IValue, c10::IValue> entries = dict.toGenericDict();
-  c10::impl::GenericDict result(entries.keyType(), entries.valueType());
+  const c10::impl::GenericDict result(entries.keyType(), entries.valueType());
   containers_.emplace(dict, result);
   for (const auto& entry : entries) result.insert_or_assign(copy(entry.key()), copy(entry.value()));
   return result;
