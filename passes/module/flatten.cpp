@@ -9,6 +9,7 @@
 #include <torch/csrc/jit/passes/loop_unrolling.h>
 #include <torch/csrc/jit/passes/lower_tuples.h>
 #include <torch/csrc/jit/passes/peephole.h>
+#include <torch/csrc/jit/passes/peephole_alias_sensitive.h>
 
 #include <algorithm>
 #include <unordered_set>
@@ -227,7 +228,7 @@ Program flatten(const jit::Module& module, const Options& options) {
         program.methods.push_back({name, jit::toGraphFunction(method->function()).graph()->copy()});
         inline_calls(*program.methods.back().graph, module);
         // As the executor does with the module that came in: what that decides of ranks behind convolutions, and no more.
-        jit::PeepholeOptimize(program.methods.back().graph, /*disable_shape_peepholes=*/true);
+        jit::PeepholeOptimizeAliasSensitive(program.methods.back().graph, /*shape_peepholes=*/false);
       } else {
         program.preserved_values.push_back(name);
       }
