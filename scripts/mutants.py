@@ -28,11 +28,12 @@ DECLINES = r"return (Decline\{|\*?decline;|decline\(|refused\(|is_read_by\(|\{Re
 FAILS = r"fail<|fail_with\(|throw "
 KNOWS_NOTHING = r"return (std::nullopt|nullptr|false|true|\{\});"
 GUARDED = re.compile(rf"\s*\{{?\s*({DECLINES}|{FAILS}|{KNOWS_NOTHING})")
-TEST_BINARIES = (("tests/algebra_tests",), ("tests/rule_tests",), ("tests/pass_tests",), ("tests/fuse_tests",), ("bin/fuzz_graphs", "200"))
+TEST_BINARIES = (("tests/algebra_tests",), ("tests/rule_tests",), ("tests/pass_tests",), ("tests/fuse_tests",), ("tests/exported_tests",), ("bin/fuzz_graphs", "200"))
 # What a test in Python asks of a file of C++, which those in C++ can't.
 PYTHON_TESTS = {
     "passes/files/load.cpp": ("test_files.py", "test_faults.py"),
     "passes/files/save.cpp": ("test_faults.py", "test_files.py"),
+    "passes/exported": ("test_exported.py",),
     "passes/files/zip_checksums.cpp": ("test_files.py",),
     "tools": ("test_program.py", "test_faults.py", "test_files.py"),
     "python_bindings": ("test_errors.py", "test_result.py", "test_torchscript_features.py"),
@@ -57,12 +58,21 @@ def closing(text: str, opening: int) -> int:
     raise ValueError("a parenthesis does not close")
 
 
+def end_of_declaration(condition: str) -> int | None:
+    """Where the semicolon of `found = ...; found != end` is; those inside of a lambda are none."""
+    depth = 0
+    for place, character in enumerate(condition):
+        depth += {"(": 1, "{": 1, ")": -1, "}": -1}.get(character, 0)
+        if character == ";" and depth == 0:
+            return place
+    return None
+
+
 def switched(condition: str, number: int) -> str:
     """The condition, false where BNFOLD_MUTANT is its number."""
     holds = f"bnfold_holds({number})"
-    declaration, semicolon, rest = condition.rpartition(";")
-    if semicolon:
-        return f"{declaration}; ({rest.strip()}) && {holds}"
+    if (end := end_of_declaration(condition)) is not None:
+        return f"{condition[:end]}; ({condition[end + 1 :].strip()}) && {holds}"
     if declared := re.match(r"const auto\s*\*?\s*(\w+) = ", condition):
         return f"{condition}; {declared[1]} && {holds}"
     return f"({condition}) && {holds}"

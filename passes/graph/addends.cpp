@@ -21,7 +21,7 @@ std::vector<Addend> addends_of(jit::Value* value, double weight) {
     const jit::Node* node = addend.value->node();
     if (!only_reader(addend.value)) continue;
     if (!is_sum(node)) {
-      addends.push_back(addend);
+      if (!constant_number(addend.value)) addends.push_back(addend);
       continue;
     }
     for (const size_t place : {size_t{0}, size_t{1}}) {

@@ -16,7 +16,7 @@ struct Addend {
   double weight;
 };
 
-// All addends below `value`, which counts `weight` times, through sums that nobody else reads.
+// All tensors below `value`, which counts `weight` times, through sums that nobody else reads.
 std::vector<Addend> addends_of(torch::jit::Value* value, double weight);
 
 }  // namespace bnfold

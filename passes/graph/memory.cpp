@@ -382,9 +382,6 @@ bool is_in_loop_behind(const jit::Node* reader, const jit::Node* producer) {
   return false;
 }
 
-namespace {
-
-// Whether `value` is contiguous whatever the inputs of the graph are.
 bool is_contiguous(const jit::Value* value) {
   while (true) {
     const jit::Node* node = value->node();
@@ -399,8 +396,6 @@ bool is_contiguous(const jit::Value* value) {
     value = node->input(0);
   }
 }
-
-}  // namespace
 
 // A sum or product lies in the order of its operands, which is one of two, or for those that are broadcast one of these as well.
 bool is_dense(const jit::Value* value) {

@@ -92,6 +92,9 @@ bool is_only_reader(const torch::jit::Node* node, const torch::jit::Value* value
 // Whether `reader` runs in a loop that `producer` is not in: then each round reads the same memory, and one may write into it.
 bool is_in_loop_behind(const torch::jit::Node* reader, const torch::jit::Node* producer);
 
+// Whether `value` is contiguous whatever the inputs of the graph are.
+bool is_contiguous(const torch::jit::Value* value);
+
 // Whether `value` surely lies in memory in one of the orders that batch_norm makes.
 bool is_dense(const torch::jit::Value* value);
 

@@ -158,9 +158,9 @@ const std::vector<OperatorRow>& operator_rows() {
       {{Shape::same, Dtype::same, Storage::view, Order::derived}, {"channel_shuffle"}},
 
       // reductions
-      {{Shape::reduced, Dtype::averaged, Storage::fresh, Order::derived}, {"mean", "mean.dim"}},
-      {{Shape::reduced, Dtype::summed, Storage::fresh, Order::derived}, {"sum", "sum.dim_IntList"}},
-      {{Shape::reduced, Dtype::same, Storage::fresh, Order::derived}, {"amax", "amin"}},
+      {{Shape::reduced, Dtype::averaged, Storage::fresh, Order::contiguous}, {"mean", "mean.dim"}},
+      {{Shape::reduced, Dtype::summed, Storage::fresh, Order::contiguous}, {"sum", "sum.dim_IntList"}},
+      {{Shape::reduced, Dtype::same, Storage::fresh, Order::contiguous}, {"amax", "amin"}},
       {{Shape::reduced, Dtype::same, Storage::fresh, Order::unknown}, {"max.dim", "min.dim", "median.dim", "kthvalue"}},
       {{Shape::reduced, Dtype::unknown, Storage::fresh, Order::unknown},
        {"norm.ScalarOpt_dim", "linalg_vector_norm", "var", "var.dim", "var.correction", "std", "std.dim", "std.correction",

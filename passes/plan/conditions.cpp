@@ -42,6 +42,20 @@ bool sets(const std::vector<Edit>& edits, at::ScalarType dtype) {
   });
 }
 
+// Whether a view has the sizes that its input has, and so lies in memory as that does. One size may be unknown, as the others tell it.
+bool is_view_of_all(const jit::Node* view, const Knowledge& known) {
+  const auto rank = known.ranks.of(view->input(0));
+  if (!rank || known.ranks.of(view->output()) != rank) return false;
+  int64_t unknown = 0;
+  for (int64_t dimension = 0; dimension < *rank; ++dimension) {
+    const auto before = known.extents.of(view->input(0), dimension);
+    const auto after = known.extents.of(view->output(), dimension);
+    if (before && after && *before != *after) return false;
+    unknown += before && after ? 0 : 1;
+  }
+  return unknown <= 1;
+}
+
 }  // namespace
 
 std::optional<Decline> why_not_written(const jit::Value* value, const ParameterStore& store) {
@@ -80,8 +94,9 @@ std::optional<Decline> why_not_of_rank(const jit::Value* value, const algebra::A
                  fmt::format("a value of rank {} where {} was expected", *known.ranks.of(value), affine.rank())};
 }
 
-std::optional<Decline> why_not_viewed(const jit::Node* node, const Norm& norm) {
-  if (node->kind() != jit::aten::view || is_dense(norm.input())) return std::nullopt;
+std::optional<Decline> why_not_viewed(const jit::Node* node, const Norm& norm, const Knowledge& known) {
+  if (node->kind() != jit::aten::view || is_dense(norm.input()) || is_contiguous(node->input(0)) || is_view_of_all(node, known))
+    return std::nullopt;
   return Decline{Reason::memory_order_unknown, node, "a view of what may be permuted in memory"};
 }
 

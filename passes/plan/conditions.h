@@ -26,7 +26,7 @@ bool is_of_any_rank(const torch::jit::Value* value, const algebra::Affine& affin
 std::optional<Decline> why_not_of_rank(const torch::jit::Value* value, const algebra::Affine& affine, const Knowledge& known);
 
 // batch_norm makes a permuted or sliced input dense, as view needs it.
-std::optional<Decline> why_not_viewed(const torch::jit::Node* node, const Norm& norm);
+std::optional<Decline> why_not_viewed(const torch::jit::Node* node, const Norm& norm, const Knowledge& known);
 
 // The same norm of another part of a value, which goes along, is none that the affine meets elsewhere.
 std::optional<Decline> why_not_along(const std::vector<Edit>& edits, const Norm& norm);

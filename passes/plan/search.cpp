@@ -169,7 +169,7 @@ class Search {
       return Decline{Reason::value_in_container, use.user, "the normalized value is put into a list, tuple or dict"};
     }
     if (const auto decline = why_not_of_rank(step.value, step.affine, known_)) return decline;
-    if (const auto decline = why_not_viewed(node, norm_)) return decline;
+    if (const auto decline = why_not_viewed(node, norm_, known_)) return decline;
     const Rule* rule = rule_for(node);
     if (rule == nullptr || rule->forward == nullptr) {
       return Decline{Reason::no_rule_for_operator, node, fmt::format("before {}", node->kind().toQualString())};

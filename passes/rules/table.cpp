@@ -26,6 +26,7 @@ Answer concat_backward(const Site& site);
 Answer concat_forward(const Site& site);
 Answer conv_backward(const Site& site);
 Answer conv_forward(const Site& site);
+Answer expand_forward(const Site& site);
 Answer flatten_backward(const Site& site);
 Answer flatten_forward(const Site& site);
 Answer identity_backward(const Site& site);
@@ -158,6 +159,7 @@ const std::vector<Rule>& rule_table() {
        reshape_backward,
        reshape_forward},
       {"flatten", {"aten::flatten.using_ints"}, flatten_backward, flatten_forward},
+      {"expand", {"aten::expand", "aten::expand_as"}, nullptr, expand_forward},
       {"squeeze", {"aten::squeeze", "aten::squeeze.dim", "aten::squeeze.dims"}, squeeze_backward, squeeze_forward},
       {"squeeze", {"aten::unsqueeze"}, unsqueeze_backward, unsqueeze_forward},
       {"slice", {"aten::slice.Tensor", "aten::narrow", "aten::narrow.Tensor", "aten::select.int"}, slice_backward, slice_forward},

@@ -491,6 +491,29 @@ TEST_F(Planner, LooksIntoAViewBehindASum) {
   expect_folded(model.module, {x}, "norm", "linear");
 }
 
+TEST_F(Planner, LooksIntoAViewOfWhatIsLaidOutAnew) {
+  Model model;
+  model.layer("conv", {4, 3, 3, 3}, 4).layer("linear", {2, 4}, 2).norm("norm", 4);
+  model.forward(
+      fmt::format("u = {}\nu = u.transpose(2, 3) + torch.sigmoid(u)\ny = {}.mean([2, 3], True).view([x.size(0), 4])\n"
+                  "return torch.linear(y, self.linear.weight)",
+                  bnfold::test::conv("conv", "x"), batch_norm("norm", "u")));
+  expect_folded(model.module, {x}, "norm", "linear");
+}
+
+TEST_F(Planner, LooksIntoAViewThatChangesNoSize) {
+  const auto viewed = [](const std::string& view) {
+    Model model;
+    model.layer("conv", {4, 3, 3, 3}, 4).layer("linear", {2, 4}, 2).norm("norm", 4);
+    return model.forward(fmt::format(
+        "u = torch.adaptive_avg_pool2d({}, [4, 4])\nu = u.transpose(2, 3) + torch.sigmoid(u)\ny = {}.{}.transpose(1, -1)\n"
+        "return torch.linear(y, self.linear.weight)",
+        bnfold::test::conv("conv", "x"), batch_norm("norm", "u"), view));
+  };
+  expect_folded(viewed("view([x.size(0), 4, 4, 4])").module, {x}, "norm", "linear");
+  expect_stopped(viewed("view([x.size(0), 4, 16])").module, {x}, "norm", "forward", Reason::memory_order_unknown, "view");
+}
+
 TEST_F(Planner, DoesNotLookIntoAViewBehindASumOfPermutedValues) {
   Model model;
   model.layer("conv", {4, 3, 3, 3}, 4).layer("linear", {2, 4}, 2).norm("norm", 4);

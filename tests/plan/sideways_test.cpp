@@ -43,6 +43,10 @@ TEST_F(Sideways, GoesIntoTheConvolutionItIsAddedTo) {
   }
 }
 
+TEST_F(Sideways, PassesNumbersInTheSum) {
+  for (const char* sum : {"c + 0 + b", "0.5 + c + b", "b + (c - 2) * 1"}) expect_sideways(beside(std::string("return ") + sum));
+}
+
 TEST_F(Sideways, TakesSumsInPlace) {
   expect_sideways(beside("return b.add_(c)"));
   expect_sideways(beside("c += b\nreturn c"));
