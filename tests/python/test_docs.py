@@ -84,6 +84,13 @@ def test_every_link_leads_somewhere(pages, site):
     assert broken == []
 
 
+@pytest.mark.parametrize("page", ["models.md", "field.md"])
+def test_the_readme_has_the_totals_of_the_tables(page):
+    totals = re.findall(r"[\d,]+ of [\d,]+ norms folded", (examples.DOCS / page).read_text())
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert totals and all(total in readme for total in totals)
+
+
 def test_a_link_that_leads_nowhere_is_found(pages, site):
     page = site / "docs" / "index.html"
     assert leads_somewhere("reasons.html#weight_not_static", page, pages) and leads_somewhere("../README.html", page, pages)
