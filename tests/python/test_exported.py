@@ -560,6 +560,32 @@ class Named(nn.Module):
         return torch.maximum(self.norm(self.conv(y)), self.conv.bias_1)
 
 
+class ComputedWeight(nn.Module):
+    def __init__(self, weight: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.weight, self.gain, self.bias = (nn.Parameter(torch.randn(size)) for size in ((4, 3, 3, 3), (4, 1, 1, 1), (4,)))
+        self.compute, self.norm = weight, nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(torch.conv2d(x, self.compute(self.weight, self.gain), self.bias.to(x.dtype)))
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+@pytest.mark.parametrize(
+    "weight",
+    [
+        lambda weight, gain: weight.clone().view(4, 3, 3, 3),
+        lambda weight, gain: weight * gain / weight.flatten(1).norm(dim=1).view(4, 1, 1, 1),
+        lambda weight, gain: (weight - weight.mean([1, 2, 3], keepdim=True)) / (weight.var([1, 2, 3], keepdim=True) + 1e-5).sqrt(),
+        lambda weight, gain: torch.cat([weight[:2], weight[[3, 2]].flip(3)], 0),
+    ],
+    ids=["cloned", "weight norm", "standardized", "put together"],
+)
+def test_weights_that_are_computed(weight, decomposed):
+    result = fold(ComputedWeight(weight), double(2, 3, 7, 6), decomposed=decomposed)
+    assert [norm.name for norm in result.report.folded] == ["norm"]
+
+
 def test_names():
     result = fold(Named(), double(2, 3, 5, 5))
     assert_all_folded(result, 2)
