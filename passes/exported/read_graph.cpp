@@ -10,6 +10,7 @@
 
 #include "exported/no_grad.h"
 #include "exported/targets.h"
+#include "exported/unread.h"
 #include "graph/memory.h"
 #include "graph/module_places.h"
 
@@ -139,6 +140,7 @@ class Reader {
     for (const Json& output : graph_json_.at("outputs")) {
       for_each_name(output, [this](const Json& name) { graph_->registerOutput(value(name.get<std::string>())); });
     }
+    remove_unread(*graph_);
     result_.program.methods.push_back({"forward", graph_});
     return std::move(result_);
   }

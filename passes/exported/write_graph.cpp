@@ -16,6 +16,7 @@
 
 #include "bnfold/bnfold.h"
 #include "exported/targets.h"
+#include "exported/unread.h"
 #include "graph/list_maker.h"
 #include "graph/module_places.h"
 #include "knowledge/static_values.h"
@@ -109,8 +110,8 @@ class Writer {
         tensors_(tensors) {}
 
   Tensors run() {
-    note_names();
-    remove_unread();
+    for (const auto& [number, name] : read_.inputs) names_[number] = name;
+    remove_unread(read_.graph());
     write_inputs();
     Json nodes = Json::array();
     for (const jit::Node* node : read_.graph().nodes()) write(node, nodes);
@@ -134,43 +135,6 @@ class Writer {
   }
 
   const Json& json_of(const NodeRecord& record) const { return graph_.at("nodes")[record.number]; }
-
-  void note_names() {
-    for (const Json& node : graph_.at("nodes")) {
-      for (const Json& input : node.at("inputs")) note_read(input.at("arg"));
-    }
-    for (const Json& output : graph_.at("outputs")) note_read(output);
-    for (const auto& [number, name] : read_.inputs) names_[number] = name;
-  }
-
-  void note_read(const Json& argument) {
-    for_each_name(argument, [this](const Json& name) { was_read_.insert(name.get<std::string>()); });
-  }
-
-  // ---- what nobody reads any more
-
-  void remove_unread() {
-    std::vector<jit::Node*> all;
-    for (jit::Node* node : read_.graph().nodes()) all.push_back(node);
-    for (auto node = all.rbegin(); node != all.rend(); ++node) {
-      if (is_unread(*node)) (*node)->destroy();
-    }
-  }
-
-  bool is_unread(const jit::Node* node) const {
-    const auto outputs = node->outputs();
-    if (outputs.empty() ||
-        std::any_of(outputs.begin(), outputs.end(), [](const jit::Value* one) { return !one->uses().empty(); })) {
-      return false;
-    }
-    if (node->kind().is_prim()) return true;
-    const c10::FunctionSchema* schema = node->kind().is_aten() ? node->maybeSchema() : nullptr;
-    if (schema == nullptr || schema->is_mutable() || node->isNondeterministic()) return false;
-    const NodeRecord* record = record_of(node);
-    if (record == nullptr || functional_kind(record->kind) != functional_kind(node->kind())) return true;
-    return std::any_of(record->results.begin(), record->results.end(),
-                       [this](const std::string& result) { return was_read_.count(result) != 0; });
-  }
 
   // ---- inputs
 
@@ -548,7 +512,6 @@ class Writer {
   const Tensors& tensors_;
   Tensors result_;
   std::unordered_map<size_t, std::string> names_;     // of the values of the graph, by their numbers
-  std::unordered_set<std::string> was_read_;          // before the fold
   std::unordered_set<size_t> written_;                // nodes of the JSON, by their numbers
   std::unordered_map<std::string, size_t> place_of_;  // of a dotted name among the inputs
   std::map<std::string, Json> devices_;               // by dotted name

@@ -18,6 +18,7 @@ from torch import nn
 if not hasattr(torch._inductor, "aoti_load_package"):
     pytest.skip("this torch has no packages of AOTInductor", allow_module_level=True)
 import aotinductor
+import models
 
 IMAGE = (3, 9, 9)
 EXAMPLE = BUILD / "tests" / "package" / "deploy" / "run_aotinductor"  # built by ctest
@@ -51,7 +52,7 @@ def test_no_norm_of_a_folded_program_is_compiled(tmp_path):
 def test_the_example_in_cpp_runs_what_the_program_folded(tmp_path):
     if not EXAMPLE.is_file():
         pytest.skip(f"{EXAMPLE.name} is not built: ctest -R package does that, with a LibTorch that runs packages of AOTInductor")
-    program = aotinductor.exported(network(), torch.randn(1, *IMAGE))
+    program = models.exported(network(), torch.randn(1, *IMAGE))
     torch.export.save(program, tmp_path / "model.pt2")
 
     def run(*command: object) -> str:

@@ -194,6 +194,27 @@ def test_untouched_nodes_and_weights_stay():
     assert result.program._guards_code == program._guards_code
 
 
+class Unread(nn.Module):
+    def __init__(self, reads: bool) -> None:
+        super().__init__()
+        self.block, self.reads = conv_norm(), reads
+        self.other = nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.block[0](x)
+        other = self.other(torch.sigmoid(y))
+        return self.block[1](y) + (other if self.reads else 0)
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_what_nobody_reads_is_no_reader(decomposed):
+    result = fold(Unread(reads=False), double(2, 3, 7, 6), decomposed=decomposed)
+    assert [norm.name for norm in result.report.folded] == ["block.1"] and not result.report.kept
+    assert not any("sigmoid" in target for target in targets(result.program))
+    result = fold(Unread(reads=True), double(2, 3, 7, 6), decomposed=decomposed)
+    assert {(norm.name, norm.reason) for norm in result.report.kept} >= {("block.1", "value_has_other_readers")}
+
+
 def test_nothing_to_fold_changes_nothing():
     program = saved_and_loaded(exported(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (double(2, 3, 5, 5),)))
     result = bnfold.fold(program)

@@ -1,0 +1,12 @@
+// Nodes whose results nobody reads.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+namespace bnfold::exported {
+
+// Takes away the operators whose results nobody reads, and which do nothing else. A number that is read out of a tensor may name sizes, so
+// it stays.
+void remove_unread(torch::jit::Graph& graph);
+
+}  // namespace bnfold::exported
