@@ -3,19 +3,37 @@
 #include <algorithm>
 #include <vector>
 
+#include "graph/memory.h"
+#include "graph/operator_table.h"
+
 namespace bnfold::exported {
 
 namespace jit = torch::jit;
 
 namespace {
 
+bool is_read(const jit::Value* value) {
+  return !value->uses().empty();
+}
+
+// Whether it is new memory that its only reader alone can see, or was before others wrote into it in turn.
+bool is_seen_once(const jit::Value* value) {
+  for (; value->uses().size() == 1; value = value->node()->input(0)) {
+    const Operator& maker = operator_of(value->node());
+    if (!maker.in_place) return maker.storage == Storage::fresh;
+  }
+  return false;
+}
+
 bool is_unread(const jit::Node* node) {
   const auto outputs = node->outputs();
-  const auto is_read = [](const jit::Value* output) { return !output->uses().empty(); };
   if (outputs.empty() || std::any_of(outputs.begin(), outputs.end(), is_read)) return false;
   if (node->kind().is_prim()) return true;
   const c10::FunctionSchema* schema = node->kind().is_aten() ? node->maybeSchema() : nullptr;
-  if (schema == nullptr || schema->is_mutable() || node->isNondeterministic()) return false;
+  const auto trains = [node](const jit::Value* input) { return writes_statistics(node, input); };
+  const auto inputs = node->inputs();
+  if (schema == nullptr || node->isNondeterministic() || std::any_of(inputs.begin(), inputs.end(), trains)) return false;
+  if (schema->is_mutable()) return operator_of(node).in_place && is_seen_once(node->input(0));
   return node->kind() != jit::aten::item && node->kind() != jit::aten::_local_scalar_dense;
 }
 

@@ -73,7 +73,8 @@ bool is_read_at_once(const jit::Node* node) {
   return std::all_of(uses.begin(), uses.end(), [](const jit::Use& use) { return is_output(use) || is_fresh(use.user); });
 }
 
-// A norm that may train writes into its statistics, which no schema says.
+}  // namespace
+
 bool writes_statistics(const jit::Node* node, const jit::Value* value) {
   static const OperatorNames norms = {"batch_norm",       "native_batch_norm", "_batch_norm_impl_index",
                                       "cudnn_batch_norm", "instance_norm",     "batch_norm_update_stats"};
@@ -82,6 +83,8 @@ bool writes_statistics(const jit::Node* node, const jit::Value* value) {
   if (has_argument(node, training) && constant_bool(node->namedInput(training)) == false) return false;
   return value == node->namedInput("running_mean") || value == node->namedInput("running_var");
 }
+
+namespace {
 
 // What an attribute or a constant is made of: its storages, lists, dicts and objects; nothing where something can't be looked into.
 std::optional<std::vector<const void*>> parts_of(const c10::IValue& content) try {

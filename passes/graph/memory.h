@@ -92,6 +92,9 @@ bool is_only_reader(const torch::jit::Node* node, const torch::jit::Value* value
 // Whether `reader` runs in a loop that `producer` is not in: then each round reads the same memory, and one may write into it.
 bool is_in_loop_behind(const torch::jit::Node* reader, const torch::jit::Node* producer);
 
+// Whether `node` is a norm that may train, which writes into its statistics `value`: no schema says so.
+bool writes_statistics(const torch::jit::Node* node, const torch::jit::Value* value);
+
 // Whether `value` is contiguous whatever the inputs of the graph are.
 bool is_contiguous(const torch::jit::Value* value);
 

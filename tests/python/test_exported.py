@@ -194,6 +194,27 @@ def test_untouched_nodes_and_weights_stay():
     assert result.program._guards_code == program._guards_code
 
 
+class UnreadTraining(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.other = conv_norm(), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.block(x)
+        self.other(y)
+        return y
+
+
+def test_what_nobody_reads_and_trains_stays():
+    model, x = UnreadTraining().double().eval(), double(2, 3, 7, 6)
+    prepared(model, (x,))
+    model.other.train()
+    folded = bnfold.fold(torch.export.export(model, (x,))).program.module()
+    for _ in range(2):
+        assert relative_error(model(x), folded(x)) <= EXACT
+        assert torch.allclose(model.other.running_mean, folded.other.running_mean, atol=1e-12)
+
+
 class Unread(nn.Module):
     def __init__(self, reads: bool) -> None:
         super().__init__()
@@ -202,7 +223,7 @@ class Unread(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.block[0](x)
-        other = self.other(torch.sigmoid(y))
+        other = self.other(torch.sigmoid(y).mul_(2).relu_())
         return self.block[1](y) + (other if self.reads else 0)
 
 
