@@ -38,6 +38,7 @@ def test_a_network_is_measured():
     assert sum(measured.kept.values()) == 1 and measured.error < 1e-12 and not measured.failure
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch.export before 2.15
 def test_a_network_is_exported():
     with torch.no_grad():
         measurements = tables.measure_exports(small_network())
@@ -65,6 +66,7 @@ class NoBatch(OneBatch):
         return super().forward(x) if x.sum() > 0 else x
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch.export before 2.15
 @pytest.mark.parametrize(
     "model, exported",
     [(OneBatch, {"static": True, "dynamic": False, "decomposed": True}), (NoBatch, dict.fromkeys(tables.EXPORTED, False))],

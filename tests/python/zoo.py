@@ -271,7 +271,9 @@ def saved_and_loaded(program: torch.export.ExportedProgram) -> torch.export.Expo
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     buffer.seek(0)
-    return torch.export.load(buffer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export before 2.15 warns of the memory that it reads into
+        return torch.export.load(buffer)
 
 
 @functools.lru_cache(maxsize=None)
