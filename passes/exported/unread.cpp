@@ -5,6 +5,7 @@
 
 #include "graph/memory.h"
 #include "graph/operator_table.h"
+#include "graph/operators.h"
 
 namespace bnfold::exported {
 
@@ -25,6 +26,12 @@ bool is_seen_once(const jit::Value* value) {
   return false;
 }
 
+// Whether it says something of a program beside its result: a number out of a tensor may name sizes, and an assertion may fail.
+bool says_more(const jit::Node* node) {
+  return is_one_of(node, {"item", "_local_scalar_dense", "_functional_assert_async", "_functional_assert_scalar",
+                          "_functional_sym_constrain_range", "_functional_sym_constrain_range_for_size"});
+}
+
 bool is_unread(const jit::Node* node) {
   const auto outputs = node->outputs();
   if (outputs.empty() || std::any_of(outputs.begin(), outputs.end(), is_read)) return false;
@@ -34,7 +41,7 @@ bool is_unread(const jit::Node* node) {
   const auto inputs = node->inputs();
   if (schema == nullptr || node->isNondeterministic() || std::any_of(inputs.begin(), inputs.end(), trains)) return false;
   if (schema->is_mutable()) return operator_of(node).in_place && is_seen_once(node->input(0));
-  return node->kind() != jit::aten::item && node->kind() != jit::aten::_local_scalar_dense;
+  return !says_more(node);
 }
 
 }  // namespace

@@ -5,8 +5,7 @@
 
 namespace bnfold::exported {
 
-// Takes away the operators whose results nobody reads, and which do nothing else, or write into memory that nobody reads any more. A number that
-// is read out of a tensor may name sizes, so it stays.
+// Takes away the operators whose results nobody reads, and which do nothing else, or write into memory that nobody reads any more.
 void remove_unread(torch::jit::Graph& graph);
 
 }  // namespace bnfold::exported
