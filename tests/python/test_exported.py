@@ -223,7 +223,9 @@ class Unread(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.block[0](x)
-        other = self.other(torch.sigmoid(y).mul_(2).relu_())
+        gate = torch.sigmoid(y)
+        other = self.other(gate.mul_(2).relu_())
+        gate.add_(1)
         return self.block[1](y) + (other if self.reads else 0)
 
 
