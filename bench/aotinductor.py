@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import functools
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,6 @@ from pathlib import Path
 import measuring
 import models
 import torch
-from edit_costs import table
 from measuring import Settings
 from torch._inductor.utils import fresh_cache
 
@@ -98,10 +96,7 @@ def compare(
     packages = {name: torch._inductor.aoti_load_package(str(one.path)) for name, one in compiled.items()}
     runs = {name: functools.partial(package, image) for name, package in packages.items()}
     with torch.inference_mode():
-        for run in runs.values():
-            for _ in range(measuring.WARM_UP_RUNS):
-                run()
-        milliseconds = measuring.in_turn(runs, dict.fromkeys(runs, 1), settings)
+        milliseconds = measuring.warmed_up_in_turn(runs, settings)
         before, after = (runs[name]() for name in ("original", "folded"))
     difference = ((after - before).abs().max() / before.abs().max()).item()
     return Comparison(network, compiled["original"], compiled["folded"], milliseconds["original"], milliseconds["folded"], difference)
@@ -141,22 +136,12 @@ def measure(networks: list[str], size: int, settings: Settings, freezing: bool) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", default=NETWORKS, help="a name of torchvision or timm")
-    parser.add_argument("--size", metavar="PIXELS", type=int, default=224, help="height and width of the images (%(default)s)")
-    parser.add_argument("--threads", metavar="N", type=int, help="threads of an operator")
-    parser.add_argument("--runs", metavar="N", type=int, default=Settings.runs, help="timed runs of each package (%(default)s)")
+    measuring.add_options(parser, NETWORKS)
     parser.add_argument("--freezing", action="store_true", help="compile with the option freezing, which makes constants of the weights")
-    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table to FILE too")
     arguments = parser.parse_args()
-    rows = []
     settings = Settings(runs=arguments.runs, threads=arguments.threads)
-    for row in measure(arguments.networks, arguments.size, settings, arguments.freezing):
-        print("  ".join(row), file=sys.stderr, flush=True)
-        rows.append(row)
-    text = "\n".join(table(rows, HEADINGS, texts=1)) + "\n"
-    print(text, end="")
-    if arguments.markdown is not None:
-        arguments.markdown.write_text(text)
+    rows = measure(arguments.networks, arguments.size, settings, arguments.freezing)
+    measuring.print_table(rows, HEADINGS, arguments.markdown)
 
 
 if __name__ == "__main__":

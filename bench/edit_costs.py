@@ -255,13 +255,6 @@ def measure(runtime: str, network: str, channels: int, size: int, threads: int, 
 # ---- the tables
 
 
-def table(rows: Iterator[Sequence[str]], headings: Sequence[str], texts: int) -> Iterator[str]:
-    yield f"| {' | '.join(headings)} |"
-    yield f"|{'---|' * texts}{'--:|' * (len(headings) - texts)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-
-
 def cells(costs: Costs) -> list[str]:
     setting = [costs.network, str(costs.channels), f"{costs.size} x {costs.size}", str(costs.threads)]
     return [*setting, f"{costs.base:.0f}", f"{costs.added[NORM]:.0f}", *(f"{value:.2f}" for value in costs.ratios().values())]
@@ -292,8 +285,8 @@ def main() -> None:
         for network, (channels, size), threads in settings:
             costs[runtime].append(measure(runtime, network, channels, size, threads, arguments.rounds))
             print(cells(costs[runtime][-1]), flush=True)
-        print("\n".join(table(map(cells, costs[runtime]), headings, texts=1)), flush=True)
-    print("\n" + "\n".join(table(summary(costs), ["runtime", "norm", *STEPS], texts=1)))
+        print("\n".join(measuring.table(map(cells, costs[runtime]), headings, texts=1)), flush=True)
+    print("\n" + "\n".join(measuring.table(summary(costs), ["runtime", "norm", *STEPS], texts=1)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ import measuring
 import models
 import torch
 from aotinductor import compile_program
-from edit_costs import in_ncnn, table
+from edit_costs import in_ncnn
 from measuring import Run, Settings, Subject
 from torch._inductor.utils import fresh_cache
 from torch.export import ExportedProgram
@@ -104,10 +103,7 @@ def ratio(network: str, name: str, size: int, settings: Settings) -> str:
                 "original": runtime.prepare(original, Place(image, settings, Path(first))),
                 "folded": runtime.prepare(folded, Place(image, settings, Path(second))),
             }
-            for run in runs.values():
-                for _ in range(measuring.WARM_UP_RUNS):
-                    run()
-            milliseconds = measuring.in_turn(runs, dict.fromkeys(runs, 1), settings)
+            milliseconds = measuring.warmed_up_in_turn(runs, settings)
     except Exception as error:  # each runtime raises its own; it is what is said of this network
         return measuring.sentence(error)
     median, low, high = measuring.ratio_interval(milliseconds["folded"], milliseconds["original"])
@@ -123,23 +119,13 @@ def measure(networks: list[str], runtimes: list[str], size: int, settings: Setti
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", default=NETWORKS, help="a name of torchvision or timm")
+    measuring.add_options(parser, NETWORKS)
     parser.add_argument("--runtime", nargs="+", metavar="NAME", choices=RUNTIMES, default=list(RUNTIMES), help=", ".join(RUNTIMES))
-    parser.add_argument("--size", metavar="PIXELS", type=int, default=224, help="height and width of the images (%(default)s)")
-    parser.add_argument("--threads", metavar="N", type=int, help="threads of an operator")
-    parser.add_argument("--runs", metavar="N", type=int, default=Settings.runs, help="timed runs of each (%(default)s)")
-    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table to FILE too")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript's end is no news here
-    rows = []
     settings = Settings(runs=arguments.runs, threads=arguments.threads)
-    for row in measure(arguments.networks, arguments.runtime, arguments.size, settings):
-        print("  ".join(row), file=sys.stderr, flush=True)
-        rows.append(row)
-    text = "\n".join(table(rows, ["network", *arguments.runtime], texts=1)) + "\n"
-    print(text, end="")
-    if arguments.markdown is not None:
-        arguments.markdown.write_text(text)
+    rows = measure(arguments.networks, arguments.runtime, arguments.size, settings)
+    measuring.print_table(rows, ["network", *arguments.runtime], arguments.markdown)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,14 @@ def in_turn(runs: Mapping[str, Run], repeats: Mapping[str, int], settings: Setti
     return milliseconds
 
 
+def warmed_up_in_turn(runs: Mapping[str, Run], settings: Settings) -> dict[str, list[float]]:
+    """The same of runs that are long, once all are warmed up."""
+    for run in runs.values():
+        for _ in range(WARM_UP_RUNS):
+            run()
+    return in_turn(runs, dict.fromkeys(runs, 1), settings)
+
+
 def _summarise(rows: list[Latency]) -> None:
     frozen = next((row for row in rows if row.variant == "torch.jit.freeze"), None)
     for row in rows:
