@@ -491,36 +491,30 @@ TEST_F(Planner, LooksIntoAViewBehindASum) {
   expect_folded(model.module, {x}, "norm", "linear");
 }
 
-TEST_F(Planner, LooksIntoAViewOfWhatIsLaidOutAnew) {
+// The norm y of a sum that may lie in memory in any order, and a linear layer of `viewed`.
+Model with_view_behind_permuted_sum(const std::string& viewed, const std::string& summed = conv("conv", "x")) {
   Model model;
   model.layer("conv", {4, 3, 3, 3}, 4).layer("linear", {2, 4}, 2).norm("norm", 4);
-  model.forward(
-      fmt::format("u = {}\nu = u.transpose(2, 3) + torch.sigmoid(u)\ny = {}.mean([2, 3], True).view([x.size(0), 4])\n"
-                  "return torch.linear(y, self.linear.weight)",
-                  bnfold::test::conv("conv", "x"), batch_norm("norm", "u")));
+  return model.forward(
+      fmt::format("u = {}\nu = u.transpose(2, 3) + torch.sigmoid(u)\ny = {}\nreturn torch.linear({}, self.linear.weight)", summed,
+                  batch_norm("norm", "u"), viewed));
+}
+
+TEST_F(Planner, LooksIntoAViewOfWhatIsLaidOutAnew) {
+  const Model model = with_view_behind_permuted_sum("y.mean([2, 3], True).view([x.size(0), 4])");
   expect_folded(model.module, {x}, "norm", "linear");
 }
 
 TEST_F(Planner, LooksIntoAViewThatChangesNoSize) {
-  const auto viewed = [](const std::string& view) {
-    Model model;
-    model.layer("conv", {4, 3, 3, 3}, 4).layer("linear", {2, 4}, 2).norm("norm", 4);
-    return model.forward(fmt::format(
-        "u = torch.adaptive_avg_pool2d({}, [4, 4])\nu = u.transpose(2, 3) + torch.sigmoid(u)\ny = {}.{}.transpose(1, -1)\n"
-        "return torch.linear(y, self.linear.weight)",
-        bnfold::test::conv("conv", "x"), batch_norm("norm", "u"), view));
-  };
-  expect_folded(viewed("view([x.size(0), 4, 4, 4])").module, {x}, "norm", "linear");
-  expect_stopped(viewed("view([x.size(0), 4, 16])").module, {x}, "norm", "forward", Reason::memory_order_unknown, "view");
+  const std::string summed = fmt::format("torch.adaptive_avg_pool2d({}, [4, 4])", bnfold::test::conv("conv", "x"));
+  const Model same = with_view_behind_permuted_sum("y.view([x.size(0), 4, 4, 4]).transpose(1, -1)", summed);
+  expect_folded(same.module, {x}, "norm", "linear");
+  const Model other = with_view_behind_permuted_sum("y.view([x.size(0), 4, 16]).transpose(1, -1)", summed);
+  expect_stopped(other.module, {x}, "norm", "forward", Reason::memory_order_unknown, "view");
 }
 
 TEST_F(Planner, DoesNotLookIntoAViewBehindASumOfPermutedValues) {
-  Model model;
-  model.layer("conv", {4, 3, 3, 3}, 4).layer("linear", {2, 4}, 2).norm("norm", 4);
-  model.forward(
-      fmt::format("u = {}\nu = u.transpose(2, 3) + torch.sigmoid(u)\ny = torch.relu({})\n"
-                  "y = torch.adaptive_avg_pool2d(y, [1, 1]).view([x.size(0), 4])\nreturn torch.linear(y, self.linear.weight)",
-                  bnfold::test::conv("conv", "x"), batch_norm("norm", "u")));
+  const Model model = with_view_behind_permuted_sum("torch.adaptive_avg_pool2d(torch.relu(y), [1, 1]).view([x.size(0), 4])");
   expect_stopped(model.module, {x}, "norm", "forward", Reason::memory_order_unknown, "view");
 }
 
