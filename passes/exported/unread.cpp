@@ -48,7 +48,7 @@ bool is_unread(const jit::Node* node) {
   if (outputs.empty() || std::any_of(outputs.begin(), outputs.end(), is_read)) return false;
   if (node->kind().is_prim()) return true;
   const c10::FunctionSchema* schema = node->kind().is_aten() ? node->maybeSchema() : nullptr;
-  const auto trains = [node](const jit::Value* input) { return !input->mustBeNone() && writes_statistics(node, input); };
+  const auto trains = [node](const jit::Value* input) { return writes_statistics(node, input); };
   const auto inputs = node->inputs();
   if (schema == nullptr || node->isNondeterministic() || std::any_of(inputs.begin(), inputs.end(), trains)) return false;
   if (schema->is_mutable()) return operator_of(node).in_place && is_unseen(node, node->input(0));

@@ -81,7 +81,7 @@ bool writes_statistics(const jit::Node* node, const jit::Value* value) {
   if (!is_one_of(node, norms)) return false;
   const char* training = node->kind() == jit::aten::instance_norm ? "use_input_stats" : "training";
   if (has_argument(node, training) && constant_bool(node->namedInput(training)) == false) return false;
-  return value == node->namedInput("running_mean") || value == node->namedInput("running_var");
+  return !value->mustBeNone() && (value == node->namedInput("running_mean") || value == node->namedInput("running_var"));
 }
 
 namespace {
