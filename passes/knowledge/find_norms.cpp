@@ -124,10 +124,7 @@ Norm read_normalization(jit::Node* node, const ParameterStore& store) {
   const auto& tensors = std::get<algebra::NormParameters>(parameters);
   norm.dtype = (tensors.weight.defined() ? tensors.weight : tensors.mean).scalar_type();
   norm.content = finite_or_declined(algebra::of_norm(tensors), node);
-  // A weight that a fold made may have taken in a scale before the norm, and the statistics are those of the value that was there then.
-  if (store.added(node->namedInput("weight")->node()) == nullptr) {
-    norm.spread = Spread{tensors.mean.to(at::kDouble), tensors.variance.to(at::kDouble).sqrt()};
-  }
+  norm.spread = Spread{tensors.mean.to(at::kDouble), tensors.variance.to(at::kDouble).sqrt()};
   return norm;
 }
 

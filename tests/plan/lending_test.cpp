@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "support/expect.h"
@@ -39,8 +40,7 @@ class Lending : public ::testing::Test {
   }
 
   // The shift divided by the scale is `deviations` standard deviations.
-  static Model with_shift_of(double deviations) {
-    Model model = pre_activation();
+  static Model with_shift_of(double deviations, Model model = pre_activation()) {
     tensor_of(model, "weight").fill_(0.5);
     tensor_of(model, "running_mean").zero_();
     tensor_of(model, "running_var").fill_(1 - 1e-5);
@@ -194,22 +194,21 @@ TEST_F(Lending, DeclinesANormWithoutStatistics) {
   expect_stopped(model.module, {x}, "frozen", "shift backward, scale forward", Reason::value_has_other_readers);
 }
 
-// The first norm, of scale 1e3, goes into the layer before and gives the second one the inverse: then u is 1e3 times what the statistics
-// tell.
-TEST_F(Lending, DeclinesStatisticsOfWhatWasThereBeforeAnotherNormWasFolded) {
-  const auto with = [](const std::string& first) {
-    Model model = layers();
-    const torch::jit::Module norm = model.module.attr("norm2").toModule();
-    norm.attr("weight").toTensor().fill_(1e3);
-    for (const char* name : {"bias", "running_mean"}) norm.attr(name).toTensor().zero_();
-    const std::string second = conv("conv1", "torch.relu(" + batch_norm("norm", "u") + ")", 1);
-    return model.forward(fmt::format("u = {}\nv = torch.sigmoid({})\nw = {}\nreturn {} * v", conv("stem", "x", 1), first, second,
-                                     conv("conv3", "u + w")));
-  };
-  EXPECT_EQ(expect_unharmed(with("x.sum()").module, {x}).report.kept.size(), 0U);
-  const FoldResult result = expect_unharmed(with(batch_norm("norm2", "u")).module, {x});
-  ASSERT_EQ(result.report.kept.size(), 1U);
-  EXPECT_EQ(result.report.kept[0].name, "norm");
+// The first norm goes into the second one, whose statistics are then those of what it reads now.
+TEST_F(Lending, KnowsHowFarTheInputSpreadsBehindANormThatWentIn) {
+  const at::Tensor input = at::randn({2, 5, 6, 5}, at::kDouble);
+  for (const double scale : {1e-3, -2.0, 1e3}) {
+    for (const double deviations : {7.9, -7.9, 8.1, -8.1}) {
+      Model model = with_shift_of(deviations, layers());
+      const torch::jit::Module first = model.module.attr("norm2").toModule();
+      first.attr("weight").toTensor().fill_(scale);
+      model.parameter("added", at::randn({5, 1, 1}, at::kDouble));
+      model.forward(fmt::format("u = {}\nreturn {}", batch_norm("norm2", "x + self.added"),
+                                conv("conv3", "u + " + conv("conv1", batch_norm("norm", "u"), 1))));
+      const FoldResult result = expect_unharmed(model.module, {input});
+      EXPECT_EQ(result.report.kept.empty(), std::abs(deviations) < 8) << scale << ", " << deviations;
+    }
+  }
 }
 
 }  // namespace

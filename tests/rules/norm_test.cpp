@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "support/close.h"
 #include "support/expect.h"
 #include "support/model.h"
 
@@ -54,6 +55,34 @@ TEST_F(NormRule, TakesANormBeforeItWhereNothingElseDoes) {
       fmt::format("y = {}\nz = torch.max_pool2d(y, [2, 2])\nreturn {}", batch_norm("first", "x"), batch_norm("second", "z")));
   model.module.attr("first").toModule().attr("weight").toTensor().abs_();
   expect_folded(model.module, {x}, "first", "second", with_rank(4));
+}
+
+TEST_F(NormRule, MakesItsStatisticsThoseOfWhatItReadsNow) {
+  Model model = two_norms(
+      fmt::format("y = {}\nz = torch.max_pool2d(y, [2, 2])\nreturn {}", batch_norm("first", "x"), batch_norm("second", "z")));
+  const auto first = [&model](const char* name) { return model.module.attr("first").toModule().attr(name).toTensor(); };
+  const auto second = [&model](const char* name) { return model.module.attr("second").toModule().attr(name).toTensor(); };
+  first("weight").abs_().select(0, 1).zero_();
+  const at::Tensor scale = first("weight") / (first("running_var") + 1e-5).sqrt();
+  const at::Tensor shift = first("bias") - first("running_mean") * scale;
+  const FoldResult result = expect_unharmed(model.module, {x}, with_rank(4));
+  const auto folded = [&result](const char* name) { return result.module.attr("second").toModule().attr(name).toTensor(); };
+  const at::Tensor mean = ((second("running_mean") - shift) / scale).masked_fill(scale.eq(0), 0);
+  const at::Tensor variance = (second("running_var") / scale.square()).masked_fill(scale.eq(0), 0);
+  EXPECT_LE(relative_error(mean, folded("running_mean")), 1e-12);
+  EXPECT_LE(relative_error(variance, folded("running_var")), 1e-12);
+}
+
+TEST_F(NormRule, DeclinesADeviationOfZero) {
+  for (const char* epsilon : {"1e-05", "0.0"}) {
+    Model model = two_norms(
+        fmt::format("y = {}\nz = torch.max_pool2d(y, [2, 2])\nreturn torch.batch_norm(z, self.second.weight, self.second.bias, "
+                    "self.second.running_mean, self.second.running_var, False, 0.1, {}, True)",
+                    batch_norm("first", "x"), epsilon));
+    model.module.attr("first").toModule().attr("weight").toTensor().abs_().select(0, 1).zero_();
+    const FoldResult result = expect_unharmed(model.module, {x}, with_rank(4));
+    EXPECT_EQ(result.report.folded.size(), std::string(epsilon) == "0.0" ? 0U : 1U);
+  }
 }
 
 TEST_F(NormRule, GoesOnIntoTheLayerBehindBoth) {
