@@ -135,7 +135,7 @@ std::optional<Decline> why_not_bounded(const std::vector<Edit>& edits, const Nor
 std::optional<Decline> why_not_in_dtype(const std::vector<Edit>& edits, const Norm& norm, const Knowledge& known,
                                         bool reads_forward) {
   const auto input_dtype = dtype_of(norm.input(), known.store);
-  const bool told_by_layers = !reads_forward && std::none_of(edits.begin(), edits.end(), is_of_a_norm);
+  const bool told_by_layers = !edits.empty() && !reads_forward && std::none_of(edits.begin(), edits.end(), is_of_a_norm);
   if (!norm.along_channels && !told_by_layers && input_dtype != norm.dtype) {
     return Decline{Reason::dtypes_differ, norm.node(), "nothing tells whether its input has the dtype of its constants"};
   }

@@ -641,6 +641,32 @@ def test_a_float_norm_behind_narrow_weights(weight_dtype):
     assert relative_error(reference(narrow.double()), result.module(narrow)) < 3e-2
 
 
+class NarrowedAgain(nn.Module):
+    """A constant scale behind a layer in half, of which nothing but the dtype is read, and its value where `is_read`."""
+
+    def __init__(self, constants: torch.dtype, is_read: bool):
+        super().__init__()
+        self.layer, self.is_read = nn.Linear(6, 6).half(), is_read
+        self.register_buffer("scale", torch.rand(1, 6, dtype=constants) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer(x)
+        scaled = x * self.scale
+        return x + scaled if self.is_read else torch.zeros_like(scaled) + x.to(scaled.dtype)
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+@pytest.mark.parametrize("constants", [torch.float32, torch.float16])
+def test_a_dtype_that_only_the_constants_make(constants, is_read):
+    model, inputs = NarrowedAgain(constants, is_read).eval(), (torch.randn(2, 6).half(),)
+    module, program = bnfold.fold(torch.jit.script(model)), bnfold.fold(torch.export.export(model, inputs))
+    for run in (module.module, program.program.module()):
+        assert run(*inputs).dtype == model(*inputs).dtype
+        assert relative_error(model(*inputs), run(*inputs)) < 1e-2
+    keeps_dtype = constants == torch.float16
+    assert len(program.report.scales) == (keeps_dtype and not is_read)
+
+
 def test_a_double_norm_behind_float_weights_does_not_run_and_is_kept():
     model = conv_and_norm().eval()
     model[1].double()
