@@ -41,6 +41,7 @@ class Applier {
       jit::Node* copy = graph->createClone(view, [](jit::Value* input) { return input; });
       copy->replaceInput(0, value);
       value = copy->insertBefore(edit.node)->output();
+      ranks_.adopt(value, view->output());
     }
     edit.node->replaceInput(edit.input, value);
   }
@@ -74,6 +75,7 @@ class Applier {
       if (tensor == nullptr) continue;
       value = insert(graph, kind, {value, tensor}, c10::TensorType::get());
       value->node()->copyMetadata(edit.node);
+      ranks_.adopt(value, edit.node->output(0));
     }
     replace(edit.node, value);
   }

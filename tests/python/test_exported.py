@@ -569,22 +569,24 @@ def test_rows_of_a_product_of_matrices(mixes, decomposed):
 class PermutedRows(nn.Module):
     """Core ATen makes a batch of products with one matrix of a linear layer whose input is permuted."""
 
-    def __init__(self, bias: bool):
+    def __init__(self, bias: bool, norm_before: bool):
         super().__init__()
+        self.before = nn.BatchNorm1d(3) if norm_before else nn.Identity()
         self.linear, self.norm = nn.Linear(3, 6, bias=bias), nn.BatchNorm1d(6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.linear(x.flatten(2).transpose(1, 2))
+        y = self.linear(self.before(x.flatten(2)).transpose(1, 2))
         return self.norm(y.flatten(0, 1)).reshape_as(y)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("norm_before", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_linear_layer_of_a_permuted_value(bias, dynamic):
-    model, x = PermutedRows(bias), double(2, 3, 4, 5)
+def test_a_linear_layer_of_a_permuted_value(bias, norm_before, dynamic):
+    model, x = PermutedRows(bias, norm_before), double(2, 3, 4, 5)
     assert "aten.bmm.default" in targets(exported(model, (x,), dynamic, decomposed=True))
     result = fold(model, x, dynamic=dynamic, decomposed=True)
-    assert_all_folded(result)
+    assert_all_folded(result, 1 + norm_before)
     for batch in (1, 5) if dynamic else ():
         assert_equal(model, result.program, double(batch, 3, 4, 5))
 
