@@ -22,11 +22,11 @@ from pathlib import Path
 
 import measuring
 import torch
+from measuring import Run
 from torch import nn
 
 BLOCKS = 6
 WIDTH = 16  # channels between the convolutions of a block, and that a dense block adds; few, so that the steps are much of the time
-Run = Callable[[], object]
 
 # ---- the networks
 
@@ -143,30 +143,8 @@ SIZES = ((64, 56), (128, 28), (256, 28), (512, 14), (1024, 14))  # channels, and
 # ---- the runtimes
 
 
-def in_libtorch(model: nn.Module, image: torch.Tensor, folder: Path, threads: int) -> Run:
-    frozen = torch.jit.freeze(torch.jit.script(model))
-    return functools.partial(frozen, image)
-
-
-def in_onnx_runtime(model: nn.Module, image: torch.Tensor, folder: Path, threads: int) -> Run:
-    import onnxruntime
-
-    torch.onnx.export(model, (image,), str(folder / "model.onnx"), dynamo=False)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Else its threads spin for a while after a run, and slow down the variant behind it.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    return functools.partial(session.run, None, {session.get_inputs()[0].name: image.numpy()})
-
-
-def in_openvino(model: nn.Module, image: torch.Tensor, folder: Path, threads: int) -> Run:
-    import openvino
-
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.Core().compile_model(openvino.convert_model(model, example_input=image), "CPU", options).create_infer_request()
-    request.set_input_tensor(openvino.Tensor(image.numpy(), shared_memory=True))
-    return request.infer
+def in_variant(variant: str, model: nn.Module, image: torch.Tensor, folder: Path, threads: int) -> Run:
+    return measuring.prepared(measuring.Subject(model, image, measuring.Settings(threads=threads)), variant)
 
 
 def in_ncnn(model: nn.Module, image: torch.Tensor, folder: Path, threads: int) -> Run:
@@ -189,9 +167,9 @@ def in_ncnn(model: nn.Module, image: torch.Tensor, folder: Path, threads: int) -
 
 
 RUNTIMES = {
-    "libtorch": ("torch", in_libtorch),
-    "onnxruntime": ("onnxruntime", in_onnx_runtime),
-    "openvino": ("openvino", in_openvino),
+    "libtorch": ("torch", functools.partial(in_variant, "torch.jit.freeze")),
+    "onnxruntime": ("onnxruntime", functools.partial(in_variant, "ONNX Runtime")),
+    "openvino": ("openvino", functools.partial(in_variant, "OpenVINO")),
     "ncnn": ("ncnn", in_ncnn),
 }
 
