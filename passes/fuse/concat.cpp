@@ -22,6 +22,7 @@
 #include "graph/list_maker.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
+#include "graph/order_in_memory.h"
 
 namespace bnfold {
 

@@ -11,6 +11,7 @@
 #include "graph/memory.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
+#include "graph/order_in_memory.h"
 
 namespace bnfold {
 

@@ -385,66 +385,6 @@ bool is_in_loop_behind(const jit::Node* reader, const jit::Node* producer) {
   return false;
 }
 
-bool is_contiguous(const jit::Value* value) {
-  while (true) {
-    const jit::Node* node = value->node();
-    const Operator& known = operator_of(node);
-    if (known.order == Order::contiguous) return true;
-    if (node->kind() == jit::aten::contiguous)
-      return constant_int(node->input(1)) == static_cast<int64_t>(at::MemoryFormat::Contiguous);
-    const bool elementwise = known.order == Order::kept && known.shape == Shape::same;
-    const bool regroups = known.shape == Shape::flattened || known.shape == Shape::listed || known.shape == Shape::unsqueezed ||
-                          known.shape == Shape::squeezed;
-    if (!elementwise && !regroups) return false;
-    value = node->input(0);
-  }
-}
-
-// A sum or product lies in the order of its operands, which is one of two, or for those that are broadcast one of these as well.
-bool is_dense(const jit::Value* value) {
-  std::vector<const jit::Value*> pending = {value};
-  std::unordered_set<const jit::Value*> seen;
-  while (!pending.empty()) {
-    const jit::Value* one = pending.back();
-    pending.pop_back();
-    if (!seen.insert(one).second) continue;
-    const jit::Node* node = one->node();
-    const Operator& known = operator_of(node);
-    if (known.order == Order::kept && known.shape == Shape::same) {
-      pending.push_back(node->input(0));
-    } else if (known.order == Order::kept && known.shape == Shape::broadcast) {
-      for (const jit::Value* operand : node->inputs()) {
-        const auto number = constant_tensor(operand);  // that a trace made a tensor of
-        if (may_be_tensor(operand) && (!number || number->dim() != 0)) pending.push_back(operand);
-      }
-    } else if (known.order != Order::followed && known.order != Order::stated && !is_contiguous(one)) {
-      return false;
-    }
-  }
-  return true;
-}
-
-bool is_part(const jit::Value* value) {
-  const jit::Node* node = value->node();
-  while (true) {
-    const Shape shape = operator_of(node).shape;
-    const bool is_piece = node->kind() == jit::prim::ListUnpack || node->kind() == jit::aten::__getitem__;
-    if (shape == Shape::cut || shape == Shape::selected || is_piece) return true;
-    if (operator_of(node).storage != Storage::view) return false;
-    node = node->input(0)->node();
-  }
-}
-
-bool is_order_visible(const jit::Value* value) {
-  const auto sees = [](const jit::Use& use) {
-    const jit::Node* node = use.user->kind() == jit::prim::ListConstruct ? only_concatenation(use.user) : use.user;
-    if (node == nullptr) return true;
-    const bool copies = node->kind() == jit::aten::contiguous || operator_of(node).storage == Storage::fresh;
-    return !copies && !reads_metadata_only(use);
-  };
-  return std::any_of(value->uses().begin(), value->uses().end(), sees);
-}
-
 jit::Node* only_concatenation(const jit::Node* list) {
   jit::Node* concatenation = nullptr;
   for (const jit::Use& use : list->output()->uses()) {

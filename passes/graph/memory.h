@@ -95,18 +95,6 @@ bool is_in_loop_behind(const torch::jit::Node* reader, const torch::jit::Node* p
 // Whether `node` is a norm that may train, which writes into its statistics `value`: no schema says so.
 bool writes_statistics(const torch::jit::Node* node, const torch::jit::Value* value);
 
-// Whether `value` is contiguous whatever the inputs of the graph are.
-bool is_contiguous(const torch::jit::Value* value);
-
-// Whether `value` surely lies in memory in one of the orders that batch_norm makes.
-bool is_dense(const torch::jit::Value* value);
-
-// Whether `value` may be a part of larger memory, with gaps: what overwrites it makes nothing dense.
-bool is_part(const torch::jit::Value* value);
-
-// Whether somebody may see in which order, and how densely, `value` lies in memory: its readers make new memory, of the same order, where not.
-bool is_order_visible(const torch::jit::Value* value);
-
 // The concatenation, or stack, that is the only reader of the list which `list` makes, null where there is none.
 torch::jit::Node* only_concatenation(const torch::jit::Node* list);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "graph/memory.h"
+#include "graph/order_in_memory.h"
 #include "graph/swapped_channels.h"
 #include "knowledge/dtypes.h"
 #include "knowledge/extents.h"

@@ -3,23 +3,29 @@
 #include <algorithm>
 
 #include "graph/graph_walk.h"
+#include "graph/order_in_memory.h"
 
 namespace bnfold {
 
 namespace jit = torch::jit;
 
-DimensionOrder composed(const DimensionOrder& inner, DimensionOrder outer) {
-  if (outer.size() != inner.size()) return outer.empty() ? inner : outer;
-  for (int64_t& dimension : outer) dimension = inner.at(dimension);
-  return outer;
+namespace {
+
+// [N, H, W, C], seen as [N, C, H, W]
+bool is_channels_last(const DimensionOrder& order) {
+  const size_t rank = order.size();
+  return (rank == 4 || rank == 5) && order[0] == 0 && order[1] == static_cast<int64_t>(rank) - 1 &&
+         std::is_sorted(order.begin() + 2, order.end());
 }
 
-Layout layout_behind_view(const Norm& norm, const std::optional<DimensionOrder>& order) {
-  if (norm.keeps_order() || !order || std::is_sorted(order->begin(), order->end())) return Layout::same;
-  const int64_t rank = static_cast<int64_t>(order->size());
-  const bool channels_last = (rank == 4 || rank == 5) && order->at(0) == 0 && order->at(1) == rank - 1 &&
-                             std::is_sorted(order->begin() + 2, order->end());
-  return channels_last ? Layout::same : Layout::contiguous;
+}  // namespace
+
+std::variant<Layout, Decline> layout_of_input(const Norm& norm, std::optional<int64_t> rank) {
+  if (norm.keeps_order()) return Layout::same;
+  const auto found = order_in_memory(norm.input(), rank);
+  if (found) return found->order.empty() || is_channels_last(found->order) ? Layout::same : Layout::contiguous;
+  if (rank != 4 && rank != 5) return Layout::contiguous;
+  return Decline{Reason::memory_order_unknown, norm.node(), "its input may be permuted in memory, or not"};
 }
 
 Layout layout_behind_cut(const Norm& norm, int64_t rank) {

@@ -10,7 +10,7 @@
 
 #include <cstdint>
 #include <optional>
-#include <vector>
+#include <variant>
 
 #include "knowledge/find_norms.h"
 
@@ -23,15 +23,10 @@ enum class Layout {
   contiguous,  // contiguous memory
 };
 
-// Dimension i of the view is dimension order[i] of the value; empty where the value is no permuted view.
-using DimensionOrder = std::vector<int64_t>;
-
-// The order of a view that is permuted by `inner` first and by `outer` then.
-DimensionOrder composed(const DimensionOrder& inner, DimensionOrder outer);
-
-// Of a permuted view: what is written out keeps the order, and batch_norm gives its output the memory format that its input suggests, channels_last for a contiguous [N, H, W, C] that
-// was permuted to [N, C, H, W], contiguous for every other order.
-Layout layout_behind_view(const Norm& norm, const std::optional<DimensionOrder>& order);
+// Where the norm's input, of `rank` dimensions, is permuted: what is written out keeps the order, and batch_norm gives its output the memory format that its
+// input suggests, channels_last for a contiguous [N, H, W, C] that was permuted to [N, C, H, W], contiguous for every other order. Declines where the input
+// may be either.
+std::variant<Layout, Decline> layout_of_input(const Norm& norm, std::optional<int64_t> rank);
 
 // Of a part of the memory: a dense tensor is made of it, by batch_norm in the order that it has where that has four or five dimensions.
 Layout layout_behind_cut(const Norm& norm, int64_t rank);

@@ -12,6 +12,7 @@
 #include "graph/memory.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
+#include "graph/order_in_memory.h"
 #include "knowledge/dtypes.h"
 
 namespace bnfold {

@@ -11,6 +11,7 @@
 //             strides are equal, dilations too where both kernels have more than one tap
 //             both make the same sizes of every input: 2 * padding - dilation * (size - 1) is the same
 //             groups, dtype and device are the same, and nothing writes into x between the two
+// The sum has the order in memory of its first addend, which a weight in channels_last decides: W' lies as the weight of that one does.
 // Shapes      W and V [O, I/groups, ...], b and c [O].
 #include "plan/parallel_convs.h"
 
@@ -24,6 +25,7 @@
 #include "graph/graph_walk.h"
 #include "graph/memory.h"
 #include "graph/operators.h"
+#include "graph/order_in_memory.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
@@ -105,7 +107,10 @@ std::optional<Merge> plan_merge(jit::Node* sum, const ParameterStore& store) {
   if (swapped && !fits_into(*first, *second)) return std::nullopt;
   const Conv& large = swapped ? *second : *first;
   const Conv& small = swapped ? *first : *second;
-  const auto kernel = algebra::sum_of_kernels(large.kernel(), swapped ? *weight : 1, small.kernel(), swapped ? 1 : *weight);
+  auto kernel = algebra::sum_of_kernels(large.kernel(), swapped ? *weight : 1, small.kernel(), swapped ? 1 : *weight);
+  if (!is_channels_last(first->node->input(0), store)) {
+    kernel.weight = kernel.weight.contiguous(first->weight.tensor.suggest_memory_format());
+  }
   if (algebra::left_range(large.weight.tensor, kernel.weight) ||
       (kernel.bias.defined() && algebra::left_range(large.bias.tensor, kernel.bias))) {
     return std::nullopt;

@@ -105,6 +105,18 @@ std::variant<Plan, Decline> checked(const Subject& subject, Plan found, Directio
   return found;
 }
 
+// What a layer made in the place of the norm lies as the norm's input does.
+void give_layout(Attempted& attempted, const Subject& subject) {
+  auto* found = std::get_if<Plan>(&attempted.outcome);
+  if (found == nullptr) return;
+  const auto layout = layout_of_input(subject.norm, subject.rank_known ? std::optional(subject.affine.rank()) : std::nullopt);
+  if (const auto* decline = std::get_if<Decline>(&layout)) {
+    attempted.outcome = *decline;
+  } else {
+    found->layout = std::max(found->layout, std::get<Layout>(layout));
+  }
+}
+
 struct Tried {
   std::variant<Plan, Decline> outcome;
   std::vector<const jit::Node*> passed;
@@ -114,6 +126,7 @@ Tried try_turns(const Subject& subject, const Strategy& strategy, bool rescales,
   const Asked asked(subject.norm, subject.store, subject.ranks, rescales);
   Attempted attempted = search(subject.norm, asked.known, rescales, strategy.backward, strategy.forward, turns);
   turns = attempted.turns;
+  if (strategy.backward) give_layout(attempted, subject);
   if (const auto* stopped = std::get_if<Decline>(&attempted.outcome)) return {*stopped, attempted.passed};
   if (!subject.rank_known) {
     if (auto decline = why_not_of_unknown_rank(attempted.passed, strategy.direction)) return {*decline, attempted.passed};

@@ -7,6 +7,7 @@
 
 #include "graph/operator_table.h"
 #include "graph/operators.h"
+#include "graph/order_in_memory.h"
 #include "plan/conditions.h"
 #include "plan/layout.h"
 #include "plan/readers.h"
@@ -28,7 +29,7 @@ class Search {
   // Whether `backward`, wanted behind the norm's input, and `forward`, missing in its output, can all be absorbed.
   std::optional<Decline> run(const std::optional<algebra::Affine>& backward, const std::optional<algebra::Affine>& forward) {
     if (backward) norm_rank_ = backward->rank();
-    if (backward) want(norm_.input(), *backward, {norm_.node(), norm_.input_place}, DimensionOrder(), /*is_viewed=*/true);
+    if (backward) want(norm_.input(), *backward, {norm_.node(), norm_.input_place}, /*is_viewed=*/true);
     if (forward) miss(norm_.node()->output(0), *forward);
     while (!wanted_.empty() || !missing_.empty()) {
       const auto decline = wanted_.empty() ? go_on(take_first(missing_)) : go_back(take_last(wanted_));
@@ -48,19 +49,16 @@ class Search {
   std::optional<Decline> otherwise() const { return otherwise_; }
 
  private:
-  void want(jit::Value* value, const algebra::Affine& affine, const jit::Use& reader, const std::optional<DimensionOrder>& order,
-            bool is_viewed) {
+  void want(jit::Value* value, const algebra::Affine& affine, const jit::Use& reader, bool is_viewed) {
     const auto same = std::find_if(wanted_.begin(), wanted_.end(), [&](const Wanted& other) {
-      const bool alike = !other.order || !order || other.order == order;  // to one of them its order does not matter
-      return other.value == value && alike && algebra::is_same(other.affine, affine);
+      return other.value == value && algebra::is_same(other.affine, affine);
     });
     if (same != wanted_.end()) {
-      if (!same->order) same->order = order;
       same->readers.push_back(reader);
       same->is_viewed |= is_viewed;
       return;
     }
-    wanted_.push_back({value, affine, {reader}, order, is_viewed});
+    wanted_.push_back({value, affine, {reader}, is_viewed});
   }
 
   // What is missing in a value was told for the value as it was. Scales may come in any order.
@@ -99,24 +97,16 @@ class Search {
         rule->backward({producer, step.value->offset(), step.affine, norm_.dtype, norm_.along_channels, known_, plan_.edits});
     if (const auto* decline = std::get_if<Decline>(&answer)) return *decline;
     if (const auto* absorb = std::get_if<Absorb>(&answer)) {
-      lay_out(layout_behind_view(norm_, step.order));
       take(*absorb);
       return std::nullopt;
     }
     const Pass& pass = way_of(answer);
-    std::optional<DimensionOrder> order = step.order;
-    if (order && !pass.order.empty()) order = composed(pass.order, *order);
-    const bool is_copied = producer->kind() != jit::prim::If;
-    if (order && pass.moves.size() != 1 && is_copied) {
-      lay_out(layout_behind_view(norm_, order));
-      order = std::nullopt;
+    if (step.is_viewed && pass.cuts && is_order_visible(norm_.node()->output(0))) {
+      plan_.layout = std::max(plan_.layout, layout_behind_cut(norm_, norm_rank_));
     }
-    if (step.is_viewed && pass.cuts && is_order_visible(norm_.node()->output(0))) lay_out(layout_behind_cut(norm_, norm_rank_));
     const bool is_viewed = step.is_viewed && operator_of(producer).storage != Storage::fresh;
-    return take(pass, {producer, step.value->offset()}, Way::backward, order, is_viewed);
+    return take(pass, {producer, step.value->offset()}, Way::backward, is_viewed);
   }
-
-  void lay_out(Layout layout) { plan_.layout = std::max(plan_.layout, layout); }
 
   // The other readers of a value that is to become affine(value) lack the inverse of that. A scale can always be taken back. Subtracting a
   // shift that is large beside the value leaves rounding errors in its place, and only of its own input does the norm tell how large it is.
@@ -181,7 +171,7 @@ class Search {
       take(*absorb);
       return std::nullopt;
     }
-    return take(way_of(answer), {node, use.offset}, Way::forward, std::nullopt, /*is_viewed=*/false);
+    return take(way_of(answer), {node, use.offset}, Way::forward, /*is_viewed=*/false);
   }
 
   const Pass& way_of(const Answer& answer) {
@@ -197,8 +187,7 @@ class Search {
     if (std::find(plan_.into.begin(), plan_.into.end(), absorb.into) == plan_.into.end()) plan_.into.push_back(absorb.into);
   }
 
-  std::optional<Decline> take(const Pass& pass, const jit::Use& passed, Way way, const std::optional<DimensionOrder>& order,
-                              bool is_viewed) {
+  std::optional<Decline> take(const Pass& pass, const jit::Use& passed, Way way, bool is_viewed) {
     jit::Node* node = passed.user;
     passed_.push_back(node);
     if (!pass.edits.empty() && !edited_.insert(node).second) {
@@ -212,7 +201,7 @@ class Search {
         continue;
       }
       if (way == Way::forward) stretch_ = std::max(stretch_, algebra::stretch(move.affine));
-      want(move.value, move.affine, passed, order, is_viewed);
+      want(move.value, move.affine, passed, is_viewed);
     }
     return std::nullopt;
   }

@@ -3,11 +3,9 @@
 
 #include <torch/csrc/jit/ir/ir.h>
 
-#include <optional>
 #include <vector>
 
 #include "algebra/affine.h"
-#include "plan/layout.h"
 
 namespace bnfold {
 
@@ -16,7 +14,6 @@ struct Wanted {
   torch::jit::Value* value;
   algebra::Affine affine;
   std::vector<torch::jit::Use> readers;  // that want it; of a branch, which output of it
-  std::optional<DimensionOrder> order;   // of the norm's input as a view of the value; nothing behind a copy
   bool is_viewed = false;                // whether the norm's input may be the memory of the value
 };
 

@@ -50,8 +50,7 @@ struct Absorb {
 struct Pass {
   std::vector<Move> moves;
   std::vector<Edit> edits = {};
-  std::vector<int64_t> order = {};  // that of permute, where the output is a permuted view
-  bool cuts = false;                // whether the output is a part of the input's memory, which is not dense
+  bool cuts = false;  // whether the output is a part of the input's memory, which is not dense
 };
 
 // The operator can hand the affine on in several ways, the one to try first in front. The planner takes the first that leads to a fold.

@@ -22,6 +22,7 @@
 #include "graph/memory.h"
 #include "graph/operator_table.h"
 #include "graph/operators.h"
+#include "graph/order_in_memory.h"
 #include "knowledge/extents.h"
 #include "knowledge/find_norms.h"
 #include "rules/rule.h"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 ROOT = Path(__file__).resolve().parents[2]
 DTYPES = (torch.float32, torch.float64, torch.int32, torch.int64, torch.bool)
+ORDER_DTYPES = (torch.float32, torch.int64)
 SAMPLES = 8  # of each operator and dtype
 
 
@@ -63,7 +65,7 @@ def test_every_row_names_an_operator_that_writes_nothing_unless_it_says_so(row):
     assert bool(written) == row.in_place
 
 
-def samples(row: Row):
+def samples(row: Row, dtypes: tuple[torch.dtype, ...] = DTYPES):
     try:
         from torch.testing._internal.common_methods_invocations import op_db
     except ImportError:
@@ -74,7 +76,7 @@ def samples(row: Row):
     for info in op_db:
         if name not in (info.name.rpartition(".")[2], info.aten_name):
             continue
-        for dtype in DTYPES:
+        for dtype in dtypes:
             if dtype not in info.dtypes:
                 continue
             with warnings.catch_warnings():
@@ -183,6 +185,50 @@ def test_every_row_holds_on_the_samples_of_pytorch(row):
     if overload_of(row) is None:
         pytest.skip("this torch does not have it")
     require_that_it_holds(row)
+
+
+def relaid(value: Any, shape: torch.Size, order: tuple[int, ...]) -> Any:
+    """The tensors of that shape, with dimension order[i] in place i of memory."""
+    inverse = [order.index(dimension) for dimension in range(len(order))]
+
+    def relay(leaf: Any) -> Any:
+        lies_otherwise = isinstance(leaf, torch.Tensor) and leaf.shape == shape
+        return leaf.detach().permute(order).clone(memory_format=torch.contiguous_format).permute(inverse) if lies_otherwise else leaf
+
+    return pytree.tree_map(relay, value)
+
+
+def is_in_a_memory_format(value: torch.Tensor) -> bool:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return value.is_contiguous() or (value.dim() in formats and value.is_contiguous(memory_format=formats[value.dim()]))
+
+
+def require_that_its_order_holds(row: Row) -> None:
+    operator = overload_of(row)
+    for arguments, keywords in samples(row, ORDER_DTYPES):
+        found = tensors((arguments, keywords))
+        if keywords.get("memory_format") is not None or any(tensor.layout != torch.strided for tensor in found):
+            continue
+        shape = found[0].shape if found else ()
+        orders = list(itertools.permutations(range(len(shape)))) if 2 <= len(shape) <= 4 else []
+        for order in orders:
+            arguments, keywords = relaid((arguments, keywords), shape, order)
+            try:
+                output = tensors(operator(*arguments, **keywords))[0]
+            except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError):
+                continue  # a sample of another overload
+            said = f"{row} on {arguments} {keywords} in the order {order}"
+            assert row.order != "contiguous" or output.is_contiguous(), said
+            assert row.order != "followed" or is_in_a_memory_format(output), said
+            same = row.shape in ("same", "broadcast") and all(tensor.shape in (shape, ()) for tensor in found)
+            assert row.order != "kept" or not same or output.permute(order).is_contiguous(), said
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if not row.in_place], ids=lambda row: row.overload)
+def test_the_order_in_memory_of_every_row_holds_whatever_that_of_its_input_is(row):
+    if overload_of(row) is None:
+        pytest.skip("this torch does not have it")
+    require_that_its_order_holds(row)
 
 
 WRONG_ROWS = (

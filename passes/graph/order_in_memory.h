@@ -1,0 +1,50 @@
+// In which order the dimensions of a value lie in memory, and how densely.
+//
+//   conv2d, pooling, batch_norm      contiguous or in channels_last, as the input suggests; a weight in channels_last makes that of every input
+//   relu, x * 2, u + v               as the input, or the operands, where these are dense
+//   permute, transpose               the input's order, permuted
+//   mean, linear, contiguous()       contiguous
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "graph/parameter_store.h"
+
+namespace bnfold {
+
+// Dimension i of a value is dimension order[i] of one that is contiguous or in channels_last; empty for such a one itself.
+using DimensionOrder = std::vector<int64_t>;
+
+struct OrderInMemory {
+  DimensionOrder order;
+  bool
+      proven;  // and it is dense; else something that it is made of comes from outside, and counts as contiguous or in channels_last
+};
+
+// That of `value`, which has `rank` dimensions; nothing where operands of a sum lie in several orders, or nothing tells how one is permuted.
+std::optional<OrderInMemory> order_in_memory(const torch::jit::Value* value, std::optional<int64_t> rank);
+
+// Whether `value` is contiguous whatever the inputs of the graph are.
+bool is_contiguous(const torch::jit::Value* value);
+
+// Whether `value` surely lies in memory in one of the orders that batch_norm makes.
+bool is_dense(const torch::jit::Value* value);
+
+// Whether `value` is in channels_last whatever the inputs of the graph are.
+bool is_channels_last(const torch::jit::Value* value, const ParameterStore& store);
+
+// Whether `value` lies in memory as batch_norm would write out `input`: a convolution of it, or of what is elementwise in
+// it, does where its weight is not in channels_last, and so does all where both are.
+bool lies_as_normalized(const torch::jit::Value* value, const torch::jit::Value* input, const ParameterStore& store);
+
+// Whether `value` may be a part of larger memory, with gaps: what overwrites it makes nothing dense.
+bool is_part(const torch::jit::Value* value);
+
+// Whether somebody may see in which order, and how densely, `value` lies in memory: its readers make new memory, of the same order, where not.
+bool is_order_visible(const torch::jit::Value* value);
+
+}  // namespace bnfold
