@@ -107,7 +107,8 @@ void rename(jit::Graph& graph, Facts& facts, const NameFor& name_for) {
 
 void use_new_memory(jit::Graph& graph, Facts& facts) {
   rename(graph, facts, [&facts](const jit::Node* node) {
-    const bool overwrites = operator_of(node).in_place && functional_operator_of(node).storage == Storage::fresh;
+    const Operator& functional = functional_operator_of(node);
+    const bool overwrites = operator_of(node).in_place && functional.storage == Storage::fresh && functional.order == Order::kept;
     if (!overwrites || !keeps_dtype(node, facts)) return std::string();
     return is_new(node->input(0)) && is_only_reader(node, node->input(0)) ? functional_name(node) : std::string();
   });
@@ -116,7 +117,8 @@ void use_new_memory(jit::Graph& graph, Facts& facts) {
 void reuse_memory(jit::Graph& graph, Facts& facts) {
   rename(graph, facts, [&facts](const jit::Node* node) {
     const Operator& known = operator_of(node);
-    const bool makes_like = known.storage == Storage::fresh && (known.shape == Shape::same || known.shape == Shape::broadcast);
+    const bool makes_like = known.storage == Storage::fresh && known.order == Order::kept &&
+                            (known.shape == Shape::same || known.shape == Shape::broadcast);
     if (!makes_like || !is_new(node->input(0)) || !is_only_reader(node, node->input(0))) return std::string();
     if (is_part(node->input(0)) && is_order_visible(node->output())) return std::string();
     if (!facts.have_one_dtype(node->input(0), node->output())) return std::string();

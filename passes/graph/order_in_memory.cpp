@@ -110,9 +110,10 @@ class OrderReader {
       return true;
     }
     if (operator_of(node).storage != Storage::unknown && !lays_out(node) && !node->inputs().empty()) {
-      // Of what is permuted it may be a view, or a copy in whatever order.
+      // Of what is permuted it may be a view, or a copy in whatever order; so may it where three dimensions are made of an image in channels_last.
       const auto inner = OrderReader(std::nullopt).read(node->input(0));
       if (!inner || !inner->order.empty()) return false;
+      if (rank_ == 3 && operator_of(node).storage == Storage::view && !is_contiguous(value)) return false;
     }
     proven_ = proven_ && (lays_out(node) || is_contiguous(value));
     return end_at(order);

@@ -18,6 +18,7 @@ from ._errors import Error, LoadError, raised_as
 from ._library import ops
 from ._modules import plain_mode, without_deprecation_warnings
 from ._report import Report
+from ._written import written_tensors
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -108,14 +109,17 @@ def outputs_of(program: ExportedProgram, arguments: tuple[Any, ...]) -> torch.ji
 @contextlib.contextmanager
 def _restored(program: ExportedProgram) -> Iterator[None]:
     """What a run writes, as a norm that trains or a counter, is taken back: the module of a program has its tensors."""
-    tensors = [value for value in {**program.constants, **program.state_dict}.values() if _is_plain(value)]
-    before = [(value, value.clone()) for value in tensors if not isinstance(value, torch.nn.Parameter)]
+    written = written_tensors(program)
+    tensors = {name: value for name, value in {**program.constants, **program.state_dict}.items() if _is_plain(value)}
+    before = [
+        (value, value.detach().clone()) for name, value in tensors.items() if name in written or not isinstance(value, torch.nn.Parameter)
+    ]
     try:
         yield
     finally:
         for value, content in before:
             if not torch.equal(value, content):
-                value.copy_(content)
+                value.detach().copy_(content)
 
 
 def _is_plain(value: Any) -> bool:
@@ -126,7 +130,7 @@ def _is_plain(value: Any) -> bool:
 def _state_of(serialized: Any, program: ExportedProgram, folded: dict[str, torch.Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state and the constants of the folded program; what did not change is what it was."""
     old = {**program.constants, **program.state_dict}
-    copies = _copies_of_buffers(program, old)
+    copies = _copies_of_what_is_written(program, old)
     was_read = {spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
     state = {name: value for name, value in program.state_dict.items() if name not in was_read}
     constants = {name: value for name, value in program.constants.items() if name not in was_read or not isinstance(value, torch.Tensor)}
@@ -146,12 +150,17 @@ def _state_of(serialized: Any, program: ExportedProgram, folded: dict[str, torch
     return dict(sorted(state.items(), key=lambda item: order.get(item[0], len(order)))), constants
 
 
-def _copies_of_buffers(program: ExportedProgram, old: dict[str, Any]) -> dict[str, Any]:
-    """Both programs may write them. Those that lie in one memory do so afterwards; what lies in the memory of a parameter stays there."""
-    parameters = {old[name].untyped_storage().data_ptr() for name in program.graph_signature.parameters if _is_plain(old[name])}
-    buffers = {name: old[name] for name in program.graph_signature.buffers if _is_plain(old[name])}
-    own = {name: value for name, value in buffers.items() if value.untyped_storage().data_ptr() not in parameters}
-    return copy.deepcopy(own)
+def _copies_of_what_is_written(program: ExportedProgram, old: dict[str, Any]) -> dict[str, Any]:
+    """Buffers, and what else a run writes, which both programs may do. What lies in one memory does so afterwards, and what lies in the memory of a parameter
+    that nobody writes stays there."""
+    written = written_tensors(program)
+    plain = {name: value for name, value in old.items() if _is_plain(value)}
+    parameters = {name for name in program.graph_signature.parameters if name in plain}
+    storage = {name: value.untyped_storage().data_ptr() for name, value in plain.items()}
+    changing = {storage[name] for name in written if name in plain}
+    fixed = {storage[name] for name in parameters} - changing
+    chosen = [name for name in plain if storage[name] in changing or (name in program.graph_signature.buffers and storage[name] not in fixed)]
+    return copy.deepcopy({name: plain[name] for name in chosen})
 
 
 def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:

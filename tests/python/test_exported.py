@@ -340,6 +340,46 @@ def test_written_memory_has_one_content(shares, decomposed):
     assert_kept(result, "norm_parameters_not_static") if shares else assert_all_folded(result)
 
 
+WRITES: dict[str, Callable[[torch.Tensor], object]] = {
+    "in place": lambda value: value.mul_(1.5),
+    "through a view": lambda value: value.view(4)[:2].fill_(2.0),
+    "through a list": lambda value: value.chunk(2)[1].neg_(),
+    "not": lambda value: value.mul(1.5),
+}
+
+
+class Written(nn.Module):
+    """A parameter and a constant that is no buffer, both read behind the norm."""
+
+    def __init__(self, what: str, write: Callable[[torch.Tensor], object]):
+        super().__init__()
+        self.conv, self.norm, self.what, self.write = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), what, write
+        self.parameter, self.constant = nn.Parameter(double(4, 1, 1)), double(4, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.write(getattr(self, self.what))
+        return self.norm(self.conv(x)).sigmoid() * self.parameter + self.constant
+
+
+@pytest.mark.parametrize("what", ["parameter", "constant"])
+@pytest.mark.parametrize("how", WRITES)
+def test_a_run_of_the_folded_program_writes_its_own(how, what):
+    model, x = Written(what, WRITES[how]).double().eval(), double(2, 3, 5, 5)
+    with torch.no_grad():
+        program = torch.export.export(model, (x,))
+        tensors = {**program.state_dict, **program.constants}
+        before = {name: value.clone() for name, value in tensors.items()}
+        result = bnfold.fold(program, x)
+        folded = result.program.module()
+        outputs = [folded(x) for _ in range(3)]
+        assert all(torch.equal(value, before[name]) for name, value in tensors.items())
+        original = program.module()
+        assert all(relative_error(original(x), output) <= EXACT for output in outputs)
+    assert result.check.passed
+    is_shared = {**result.program.state_dict, **result.program.constants}[what].data_ptr() == tensors[what].data_ptr()
+    assert is_shared == (how == "not")
+
+
 class Tied(nn.Module):
     """One weight of two layers, whose norms differ."""
 

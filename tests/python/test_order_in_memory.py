@@ -173,6 +173,53 @@ def test_parallel_convolutions_of_two_formats(in_channels_last, first_in_channel
     assert_in_order(model, run, *inputs)
 
 
+# The operators that make new memory in the place of the first four lay it out as contiguous.
+OVERWRITES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "masked_fill_": lambda y: y.masked_fill_(y > 0, 1.0),
+    "cumsum_": lambda y: y.cumsum_(1),
+    "tril_": lambda y: y.tril_(),
+    "triu_": lambda y: y.triu_(),
+    "relu_": lambda y: y.relu_(),
+    "add_": lambda y: y.add_(y.sigmoid()),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("in_channels_last", [False, True])
+@pytest.mark.parametrize("overwrite", OVERWRITES)
+def test_what_overwrites_a_norms_output_keeps_its_order(overwrite, in_channels_last, form):
+    inputs = (double(2, 4, 6, 6),)
+    model = prepared(Written(lambda parts, x: OVERWRITES[overwrite](parts["norm"](parts["conv"](x)))), inputs)
+    if in_channels_last:
+        inputs = (inputs[0].contiguous(memory_format=torch.channels_last),)
+    run, report = folds_of(model, inputs, form)
+    assert report.kept == ()
+    assert_in_order(model, run, *inputs)
+    frozen = bnfold.freeze(torch.jit.trace(model, inputs))
+    assert_in_order(model, frozen, *inputs)
+
+
+TOKENS: dict[str, Step] = {
+    "flattened": lambda parts, x: parts["signal_norm"](parts["conv"](x).flatten(2)),
+    "reshaped": lambda parts, x: parts["signal_norm"](parts["conv"](x).reshape(x.shape[0], 4, -1)),
+    "cut and squeezed": lambda parts, x: parts["signal_norm"](parts["conv"](x)[..., :1].squeeze(3)),
+    "averaged": lambda parts, x: parts["signal_norm"](parts["conv"](x).mean(3)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("in_channels_last", [False, True])
+@pytest.mark.parametrize("what", TOKENS)
+def test_what_an_image_becomes_for_a_norm_of_three_dimensions(what, in_channels_last, form):
+    inputs = (double(2, 4, 6, 6),)
+    model = prepared(Written(TOKENS[what]), inputs)
+    if in_channels_last:
+        inputs = (inputs[0].contiguous(memory_format=torch.channels_last),)
+    run, report = folds_of(model, inputs, form)
+    assert report.kept == ()
+    assert_in_order(model, run, *inputs)
+
+
 class OfTwo(Written):
     def forward(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         y = self.parts["norm"](x) + (self.parts["other"](other) + self.parts["conv"](x))
