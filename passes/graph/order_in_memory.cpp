@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <set>
+#include <tuple>
 #include <unordered_set>
-#include <utility>
 
 #include "graph/constants.h"
 #include "graph/conv_geometry.h"
@@ -84,49 +84,66 @@ bool lays_out(const jit::Node* node) {
   return order == Order::contiguous || order == Order::followed || order == Order::stated;
 }
 
+// The rank that is known, or that the dimensions of permute tell.
+std::optional<int64_t> rank_of_permutation(const jit::Node* node, std::optional<int64_t> known) {
+  if (known || node->kind() != jit::aten::permute) return known;
+  const auto dimensions = constant_ints(node->input(1));
+  return dimensions ? std::optional<int64_t>(dimensions->size()) : std::nullopt;
+}
+
 // Goes up from a value to those that something lays out, and notes how they are permuted on the way down.
 class OrderReader {
  public:
   explicit OrderReader(std::optional<int64_t> rank) : rank_(rank) {}
 
   std::optional<OrderInMemory> read(const jit::Value* value) {
-    pending_ = {{value, {}}};
+    pending_ = {{value, {}, /*is_seen_otherwise=*/false}};
     while (!pending_.empty()) {
-      const auto [one, order] = pending_.back();
+      const Part part = pending_.back();
       pending_.pop_back();
-      if (seen_.emplace(one, order).second && !go_up(one, order)) return std::nullopt;
+      if (seen_.insert(part).second && !go_up(part)) return std::nullopt;
     }
     return OrderInMemory{found_.value_or(DimensionOrder()), proven_};
   }
 
  private:
-  bool go_up(const jit::Value* value, const DimensionOrder& order) {
-    const jit::Node* node = value->node();
-    if (permutes(node)) return go_through(node, order);
-    const auto sources = followed_by(value);
+  // A value, how the one that was asked for is a permuted view of it, and whether that has other sizes: then what is permuted may be a view
+  // or a copy in whatever order, and nothing above may be.
+  struct Part {
+    const jit::Value* value;
+    DimensionOrder order;
+    bool is_seen_otherwise;
+
+    bool operator<(const Part& other) const {
+      return std::tie(value, order, is_seen_otherwise) < std::tie(other.value, other.order, other.is_seen_otherwise);
+    }
+  };
+
+  bool go_up(const Part& part) {
+    const jit::Node* node = part.value->node();
+    if (permutes(node)) return go_through(part);
+    const auto sources = followed_by(part.value);
+    for (const jit::Value* source : sources) pending_.push_back({source, part.order, part.is_seen_otherwise});
     if (!sources.empty()) {
       proven_ = proven_ && keeps_density(node);
-      for (const jit::Value* source : sources) pending_.emplace_back(source, order);
       return true;
     }
-    if (operator_of(node).storage != Storage::unknown && !lays_out(node) && !node->inputs().empty()) {
-      // Of what is permuted it may be a view, or a copy in whatever order; so may it where three dimensions are made of an image in channels_last.
-      const auto inner = OrderReader(std::nullopt).read(node->input(0));
-      if (!inner || !inner->order.empty()) return false;
-      if (rank_ == 3 && operator_of(node).storage == Storage::view && !is_contiguous(value)) return false;
-    }
-    proven_ = proven_ && (lays_out(node) || is_contiguous(value));
-    return end_at(order);
+    const bool is_laid_out = lays_out(node) || is_contiguous(part.value);
+    const bool rearranges = operator_of(node).storage != Storage::unknown && !is_laid_out && !node->inputs().empty();
+    if (rearranges) pending_.push_back({node->input(0), {}, /*is_seen_otherwise=*/true});
+    proven_ = proven_ && is_laid_out;
+    if (part.is_seen_otherwise) return part.order.empty();
+    // Three dimensions that are made of an image in channels_last have its channels last.
+    if (rearranges && rank_ == 3 && operator_of(node).storage == Storage::view) return false;
+    return end_at(part.order);
   }
 
-  bool go_through(const jit::Node* node, const DimensionOrder& order) {
-    const bool tells_rank = node->kind() == jit::aten::permute;
-    if (!rank_ && !tells_rank) return false;
-    const auto dimensions = constant_ints(node->input(1));
-    const int64_t rank = rank_ ? *rank_ : dimensions ? static_cast<int64_t>(dimensions->size()) : 0;
-    const auto permutation = permutation_of(node, rank);
-    if (!permutation || !is_permutation(*permutation, rank)) return false;
-    pending_.emplace_back(node->input(0), composed(*permutation, order));
+  bool go_through(const Part& part) {
+    const jit::Node* node = part.value->node();
+    const auto rank = rank_of_permutation(node, part.is_seen_otherwise ? std::nullopt : rank_);
+    const auto permutation = rank ? permutation_of(node, *rank) : std::nullopt;
+    if (!permutation || !is_permutation(*permutation, *rank)) return false;
+    pending_.push_back({node->input(0), composed(*permutation, part.order), part.is_seen_otherwise});
     return true;
   }
 
@@ -138,8 +155,8 @@ class OrderReader {
   }
 
   const std::optional<int64_t> rank_;
-  std::vector<std::pair<const jit::Value*, DimensionOrder>> pending_;
-  std::set<std::pair<const jit::Value*, DimensionOrder>> seen_;
+  std::vector<Part> pending_;
+  std::set<Part> seen_;
   std::optional<DimensionOrder> found_;
   bool proven_ = true;
 };
