@@ -51,6 +51,16 @@ namespace {
 
 using Decision = std::variant<ConvFusion, UnfusedStep>;
 
+// What a reader makes; of what a block returns the node around it makes its outputs, and a loop the inputs of its next round.
+std::vector<const jit::Value*> made_of(const jit::Use& use) {
+  const jit::Node* reader = use.user;
+  const jit::Node* around = reader->kind() == jit::prim::Return ? reader->owningBlock()->owningNode() : nullptr;
+  const jit::Node* maker = around != nullptr ? around : reader;
+  std::vector<const jit::Value*> values(maker->outputs().begin(), maker->outputs().end());
+  for (const jit::Block* block : maker->blocks()) values.insert(values.end(), block->inputs().begin(), block->inputs().end());
+  return values;
+}
+
 bool is_sum(const jit::Node* node) {
   return is_one_of(node, {"add"}) && node->input(1)->type()->kind() == c10::TypeKind::TensorType;
 }
@@ -121,8 +131,8 @@ class Planner {
       pending.pop_back();
       if (value->type()->kind() == c10::TypeKind::TensorType && is_written(value)) return true;
       for (const jit::Use& use : value->uses()) {
-        if (reads_metadata_only(use) || !passes_order(use.user, value)) continue;
-        for (const jit::Value* output : use.user->outputs()) {
+        if (reads_metadata_only(use) || !may_pass_order(use.user, value)) continue;
+        for (const jit::Value* output : made_of(use)) {
           if (seen.insert(output).second) pending.push_back(output);
         }
       }

@@ -26,7 +26,10 @@ bool leaves_order(const jit::Node* node, const jit::Value* value) {
 
 // What has no order in the table may ask for one. A convolution that is no step is as fast as it was in the order that it had.
 bool reads_every_order(const jit::Node* node) {
-  if (node->kind() == jit::prim::ListConstruct) return only_concatenation(node) != nullptr;
+  if (node->kind() == jit::prim::ListConstruct) {
+    const jit::Node* concatenation = only_concatenation(node);
+    return concatenation != nullptr && operator_of(concatenation).order != Order::unknown;
+  }
   if (node->kind() == jit::prim::ListUnpack) return true;
   return operator_of(node).order != Order::unknown && !is_convolution(node);
 }
@@ -98,8 +101,8 @@ class Restorer {
 
 }  // namespace
 
-bool passes_order(const jit::Node* node, const jit::Value* value) {
-  return reads_every_order(node) && !leaves_order(node, value);
+bool may_pass_order(const jit::Node* node, const jit::Value* value) {
+  return !is_convolution(node) && !leaves_order(node, value);
 }
 
 std::unordered_set<jit::Value*> restore_memory_order(jit::Graph& graph, const std::unordered_set<jit::Value*>& steps) {

@@ -7,8 +7,8 @@
 
 namespace bnfold {
 
-// Whether an operator reads `value` in every order in memory, and its output may lie in the order of `value`.
-bool passes_order(const torch::jit::Node* node, const torch::jit::Value* value);
+// Whether the output of an operator may lie in another order in memory where `value` does.
+bool may_pass_order(const torch::jit::Node* node, const torch::jit::Value* value);
 
 // Puts the values that come from `steps` into contiguous order in front of whatever may ask for an order: outputs, views, containers,
 // branches, and operators that are not known to read and make any. What passes an order on, and what makes memory of its own, is left alone.

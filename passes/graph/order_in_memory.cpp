@@ -171,10 +171,10 @@ bool is_elementwise_of(const jit::Value* value, const jit::Value* source) {
   return true;
 }
 
-// Nothing where the weight is computed.
+// Nothing where the weight is computed, and for volumes, which LibTorch's kernels lay out as they like.
 std::optional<bool> has_channels_last_weight(const jit::Node* conv, const ParameterStore& store) {
   const auto weight = store.read(conv->namedInput("weight"));
-  if (!weight || !weight->defined() || weight->layout() != at::kStrided) return std::nullopt;
+  if (!weight || !weight->defined() || weight->layout() != at::kStrided || weight->dim() > 4) return std::nullopt;
   return weight->suggest_memory_format() != at::MemoryFormat::Contiguous;
 }
 

@@ -1,6 +1,7 @@
 // In which order the dimensions of a value lie in memory, and how densely.
 //
 //   conv2d, pooling, batch_norm      contiguous or in channels_last, as the input suggests; a weight in channels_last makes that of every input
+//   conv3d                           one of the two
 //   relu, x * 2, u + v               as the input, or the operands, where these are dense
 //   permute, transpose               the input's order, permuted
 //   mean, linear, contiguous()       contiguous

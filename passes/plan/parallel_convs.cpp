@@ -11,7 +11,8 @@
 //             strides are equal, dilations too where both kernels have more than one tap
 //             both make the same sizes of every input: 2 * padding - dilation * (size - 1) is the same
 //             groups, dtype and device are the same, and nothing writes into x between the two
-// The sum has the order in memory of its first addend, which a weight in channels_last decides: W' lies as the weight of that one does.
+// The sum has the order in memory of its first addend, which a weight in channels_last decides: W' lies as the weight of that one does. Of volumes LibTorch's
+// kernels choose it by size, and the first addend has to be the one with the larger kernel.
 // Shapes      W and V [O, I/groups, ...], b and c [O].
 #include "plan/parallel_convs.h"
 
@@ -104,7 +105,7 @@ std::optional<Merge> plan_merge(jit::Node* sum, const ParameterStore& store) {
     if (conv->node->owningBlock() != sum->owningBlock()) return std::nullopt;
   }
   const bool swapped = !fits_into(*second, *first);
-  if (swapped && !fits_into(*first, *second)) return std::nullopt;
+  if (swapped && (!fits_into(*first, *second) || first->weight.tensor.dim() > 4)) return std::nullopt;
   const Conv& large = swapped ? *second : *first;
   const Conv& small = swapped ? *first : *second;
   auto kernel = algebra::sum_of_kernels(large.kernel(), swapped ? *weight : 1, small.kernel(), swapped ? 1 : *weight);

@@ -220,6 +220,81 @@ def test_what_an_image_becomes_for_a_norm_of_three_dimensions(what, in_channels_
     assert_in_order(model, run, *inputs)
 
 
+STEPS: dict[str, Step] = {
+    "pooled": lambda parts, x: F.max_pool2d(parts["conv"](x), 2),
+    "joined": lambda parts, x: torch.cat([parts["conv"](x), parts["other"](x)], 1),
+    "stacked": lambda parts, x: torch.stack([parts["conv"](x), parts["other"](x)], 0)[1],
+    "averaged": lambda parts, x: parts["conv"](x) * parts["other"](x).mean((2, 3), keepdim=True).sigmoid(),
+}
+
+
+@pytest.mark.parametrize("example_in_channels_last", [False, True])
+@pytest.mark.parametrize("what", STEPS)
+def test_what_is_written_behind_a_step(what, example_in_channels_last):
+    image = torch.randn(2, 4, 6, 6)
+    in_channels_last = image.contiguous(memory_format=torch.channels_last)
+    model = Written(STEPS[what]).eval()
+    example = in_channels_last if example_in_channels_last else image
+    optimized = bnfold.optimize_for_inference(torch.jit.trace(model, example), example)
+    for inputs in (image, in_channels_last, image.transpose(2, 3), torch.randn(5, 4, 6, 6)):
+        assert relative_error(model(inputs), optimized(inputs)) < 1e-5
+
+
+class Chosen(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.other = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        if bool(x.sum() > 0):
+            y = self.other(x)
+        y = y * 1
+        y.flatten(1).mul_(3)
+        return y
+
+
+@pytest.mark.parametrize("example_in_channels_last", [False, True])
+def test_what_is_written_behind_a_branch(example_in_channels_last):
+    image = torch.randn(2, 4, 6, 6).abs()
+    in_channels_last = image.contiguous(memory_format=torch.channels_last)
+    model = Chosen().eval()
+    optimized = bnfold.optimize_for_inference(torch.jit.script(model), in_channels_last if example_in_channels_last else image)
+    for inputs in (image, in_channels_last, -image, -in_channels_last):
+        assert relative_error(model(inputs), optimized(inputs)) < 1e-5
+
+
+# LibTorch's kernels for volumes choose an order by size and dtype, whatever that of the input is.
+VOLUMES: dict[str, Step] = {
+    "norm + conv": lambda parts, x: parts["norm"](x) + parts["conv"](x),
+    "conv + norm": lambda parts, x: parts["conv"](x) + parts["norm"](x),
+    "norm of conv + conv of it": lambda parts, x: parts["norm"](y := parts["conv"](x)) + parts["pixel"](y),
+    "conv of a voxel + norm of conv": lambda parts, x: parts["pixel"](x) + parts["norm"](parts["conv"](x)),
+    "norm of conv + conv of a voxel": lambda parts, x: parts["norm"](parts["conv"](x)) + parts["pixel"](x),
+    "norm of x + conv of x": lambda parts, x: parts["norm"](x + parts["pixel"](x)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("weights_in_channels_last", [False, True])
+@pytest.mark.parametrize("in_channels_last", [False, True])
+@pytest.mark.parametrize("what", VOLUMES)
+def test_volumes(what, in_channels_last, weights_in_channels_last, dtype):
+    model = Written(VOLUMES[what])
+    layers = {"conv": nn.Conv3d(4, 4, 3, padding=1), "pixel": nn.Conv3d(4, 4, 1), "norm": nn.BatchNorm3d(4)}
+    model.parts = Parts(layers)
+    prepared(model, (double(2, 4, 4, 6, 5),)).to(dtype)
+    if weights_in_channels_last:
+        model.to(memory_format=torch.channels_last_3d)
+    run, _ = folds_of(model, (torch.randn(2, 4, 4, 6, 5, dtype=dtype),), "traced")
+    for batch in (1, 2, 4):
+        x = torch.randn(batch, 4, 4, 6, 5, dtype=dtype)
+        x = x.contiguous(memory_format=torch.channels_last_3d) if in_channels_last else x
+        expected, actual = model(x), run(x)
+        assert relative_error(expected, actual) < (1e-5 if dtype == torch.float32 else EXACT)
+        assert actual.stride() == expected.stride()
+
+
 class OfTwo(Written):
     def forward(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         y = self.parts["norm"](x) + (self.parts["other"](other) + self.parts["conv"](x))
