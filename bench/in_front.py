@@ -51,10 +51,11 @@ class Runtime:
     target: str
     prepare: Callable[[object, Place], Run]
     takes_programs: bool = True
+    prepare_with_bnfold: Callable[[object, Place], Run] | None = None  #: where bnfold folds and does the same
 
 
-def frozen(module: torch.jit.ScriptModule, place: Place) -> Run:
-    return functools.partial(torch.jit.freeze(module), place.image)
+def frozen(freeze: Callable, module: torch.jit.ScriptModule, place: Place) -> Run:
+    return functools.partial(freeze(module), place.image)
 
 
 def in_variant(name: str, network: ExportedProgram | torch.jit.ScriptModule, place: Place) -> Run:
@@ -73,7 +74,12 @@ def with_ncnn(module: torch.jit.ScriptModule, place: Place) -> Run:
 
 
 RUNTIMES = {
-    "torch.jit.freeze": Runtime("libtorch", frozen, takes_programs=False),
+    "torch.jit.freeze": Runtime(
+        "libtorch",
+        functools.partial(frozen, torch.jit.freeze),
+        takes_programs=False,
+        prepare_with_bnfold=functools.partial(frozen, bnfold.freeze),
+    ),
     "torch.compile, freezing": Runtime("libtorch", functools.partial(in_variant, "torch.compile, freezing")),
     "AOTInductor": Runtime("libtorch", in_aotinductor),
     "ONNX Runtime": Runtime("onnxruntime", functools.partial(in_variant, "ONNX Runtime")),
@@ -82,13 +88,18 @@ RUNTIMES = {
 }
 
 
-def before_and_after(model: torch.nn.Module, image: torch.Tensor, runtime: Runtime) -> tuple[object, object]:
-    """The network as the runtime gets it, and folded for it."""
+def runs_of(model: torch.nn.Module, runtime: Runtime, original: Place, folded: Place) -> dict[str, Run]:
+    """The network as it is, and folded for the runtime."""
+    image, target = original.image, runtime.target
+    network = models.exported(model, image) if runtime.takes_programs else torch.jit.trace(model, image)
+    runs = {"original": runtime.prepare(network, original)}
+    if runtime.prepare_with_bnfold is not None:
+        return {**runs, "folded": runtime.prepare_with_bnfold(network, folded)}
     if runtime.takes_programs:
-        program = models.exported(model, image)
-        return program, bnfold.fold(program, target=runtime.target).program
-    traced = torch.jit.trace(model, image)
-    return traced, bnfold.fold(traced, example_inputs=image, target=runtime.target).module
+        after = bnfold.fold(network, target=target).program
+    else:
+        after = bnfold.fold(network, example_inputs=image, target=target).module
+    return {**runs, "folded": runtime.prepare(after, folded)}
 
 
 def ratio(network: str, name: str, size: int, settings: Settings) -> str:
@@ -98,12 +109,8 @@ def ratio(network: str, name: str, size: int, settings: Settings) -> str:
     runtime = RUNTIMES[name]
     try:
         with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second, torch.no_grad():
-            original, folded = before_and_after(model, image, runtime)
-            runs = {
-                "original": runtime.prepare(original, Place(image, settings, Path(first))),
-                "folded": runtime.prepare(folded, Place(image, settings, Path(second))),
-            }
-            milliseconds = measuring.warmed_up_in_turn(runs, settings)
+            places = [Place(image, settings, Path(folder)) for folder in (first, second)]
+            milliseconds = measuring.warmed_up_in_turn(runs_of(model, runtime, *places), settings)
     except Exception as error:  # each runtime raises its own; it is what is said of this network
         return measuring.sentence(error)
     median, low, high = measuring.ratio_interval(milliseconds["folded"], milliseconds["original"])
