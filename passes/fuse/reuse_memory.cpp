@@ -107,8 +107,7 @@ void rename(jit::Graph& graph, Facts& facts, const NameFor& name_for) {
 
 void use_new_memory(jit::Graph& graph, Facts& facts) {
   rename(graph, facts, [&facts](const jit::Node* node) {
-    const Operator& functional = functional_operator_of(node);
-    const bool overwrites = operator_of(node).in_place && functional.storage == Storage::fresh && functional.order == Order::kept;
+    const bool overwrites = operator_of(node).in_place && functional_operator_of(node).storage == Storage::fresh;
     if (!overwrites || !keeps_dtype(node, facts)) return std::string();
     return is_new(node->input(0)) && is_only_reader(node, node->input(0)) ? functional_name(node) : std::string();
   });

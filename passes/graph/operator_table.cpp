@@ -222,7 +222,9 @@ Table make_table() {
     const bool elementwise = !row.facts.in_place && (row.facts.shape == Shape::same || row.facts.shape == Shape::broadcast);
     for (const std::string& overload : row.overloads) {
       add(table, name_of(overload), {row.facts, row.facts.in_place ? Operator() : row.facts});
-      if (elementwise) add(table, in_place(name_of(overload)), {overwriting, row.facts});
+      if (!elementwise) continue;
+      // New memory stands in for what is overwritten only where it lies as that does.
+      add(table, in_place(name_of(overload)), {overwriting, row.facts.order == Order::kept ? row.facts : Operator()});
     }
   }
   return table;

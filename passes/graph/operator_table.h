@@ -109,7 +109,7 @@ const std::vector<OperatorRow>& operator_rows();
 // What is known of `node`; all unknown where it is not listed.
 const Operator& operator_of(const torch::jit::Node* node);
 
-// The same of the operator that makes new memory where `node` works in place: of relu for relu_.
+// The same of the operator that makes new memory where `node` works in place, in the order of what is overwritten: of relu for relu_.
 const Operator& functional_operator_of(const torch::jit::Node* node);
 
 }  // namespace bnfold

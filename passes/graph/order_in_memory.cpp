@@ -27,6 +27,11 @@ Order order_made_by(const jit::Node* node) {
   return keeps ? Order::kept : Order::stated;
 }
 
+// Of one value, in its order and of its sizes.
+bool is_elementwise(const jit::Node* node) {
+  return order_made_by(node) == Order::kept && operator_of(node).shape == Shape::same;
+}
+
 bool permutes(const jit::Node* node) {
   const Shape shape = operator_of(node).shape;
   return shape == Shape::permuted || shape == Shape::transposed;
@@ -164,8 +169,7 @@ class OrderReader {
 // Whether `value` is `source` itself, or what elementwise operators make of it, in its order.
 bool is_elementwise_of(const jit::Value* value, const jit::Value* source) {
   while (value != source) {
-    const Operator& known = operator_of(value->node());
-    if (order_made_by(value->node()) != Order::kept || known.shape != Shape::same) return false;
+    if (!is_elementwise(value->node())) return false;
     value = value->node()->input(0);
   }
   return true;
@@ -197,10 +201,9 @@ bool is_contiguous(const jit::Value* value) {
     const Operator& known = operator_of(node);
     if (known.order == Order::contiguous) return true;
     if (order_made_by(node) == Order::stated) return is_format(node, {at::MemoryFormat::Contiguous});
-    const bool elementwise = known.order == Order::kept && known.shape == Shape::same;
     const bool regroups = known.shape == Shape::flattened || known.shape == Shape::listed || known.shape == Shape::unsqueezed ||
                           known.shape == Shape::squeezed;
-    if (!elementwise && !regroups) return false;
+    if (!is_elementwise(node) && !regroups) return false;
     value = node->input(0);
   }
 }
@@ -242,11 +245,12 @@ bool is_channels_last(const jit::Value* value, const ParameterStore& store) {
   return true;
 }
 
-bool lies_as_normalized(const jit::Value* value, const jit::Value* input, const ParameterStore& store) {
-  const jit::Node* node = value->node();
+bool lies_as_sum(const jit::Value* addend, const jit::Value* input, bool input_is_first, const ParameterStore& store) {
+  if (!input_is_first) return is_dense(addend);
+  const jit::Node* node = addend->node();
   const bool follows = is_forward_conv(node) && has_channels_last_weight(node, store) == false;
   return (follows && is_elementwise_of(node->input(0), input)) ||
-         (is_channels_last(value, store) && is_channels_last(input, store));
+         (is_channels_last(addend, store) && is_channels_last(input, store));
 }
 
 bool is_part(const jit::Value* value) {

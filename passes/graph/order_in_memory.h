@@ -38,9 +38,11 @@ bool is_dense(const torch::jit::Value* value);
 // Whether `value` is in channels_last whatever the inputs of the graph are.
 bool is_channels_last(const torch::jit::Value* value, const ParameterStore& store);
 
-// Whether `value` lies in memory as batch_norm would write out `input`: a convolution of it, or of what is elementwise in
-// it, does where its weight is not in channels_last, and so does all where both are.
-bool lies_as_normalized(const torch::jit::Value* value, const torch::jit::Value* input, const ParameterStore& store);
+// Whether `addend` lies in memory as its sum with `input`, or with the norm of it, does, so that it may take the place of the sum. A sum has the order of its
+// first operand. Where that is `input`, a convolution of it, or of what is elementwise in it, lies so if its weight is not in channels_last, and all does if both
+// are.
+bool lies_as_sum(const torch::jit::Value* addend, const torch::jit::Value* input, bool input_is_first,
+                 const ParameterStore& store);
 
 // Whether `value` may be a part of larger memory, with gaps: what overwrites it makes nothing dense.
 bool is_part(const torch::jit::Value* value);

@@ -148,7 +148,7 @@ ValueNumbers use_new_memory(jit::Graph& graph, const ParameterStore& store) {
     if (!operator_of(node).in_place || !node->kind().is_aten()) continue;
     jit::Value* value = node->input(0);
     if (!memory.may_be_overwritten(value, node) || is_read_in_other_blocks(value, node)) continue;
-    if (!keeps_dtype(node, store) || functional_operator_of(node).order != Order::kept) continue;
+    if (!keeps_dtype(node, store)) continue;
     jit::Node* replacement = renamed(node, functional_name(node), memory);
     for (const jit::Use& use : uses_behind(value, replacement, /*in_its_block=*/true)) {
       use.user->replaceInput(use.offset, replacement->output());

@@ -19,7 +19,7 @@ namespace {
 // dtype and the order in memory that the convolution among its addends has; a later sum could not tell them.
 struct Sums {
   std::vector<jit::Node*> of_numbers;  // first the sums of the value and a number
-  bool gives_order = false;            // whether the value is the first operand there, of which the sum takes the order in memory
+  bool is_first = false;               // whether the value is the first operand there
   double number = 0;                   // these numbers together
   std::optional<Replace> removal;      // what takes the value out of the sum of tensors
   std::vector<Addend> beside;          // what is added to the value there; how often it counts for each time that the value does
@@ -43,7 +43,7 @@ Sums sums_above(jit::Value* value, const Memory& memory) {
     // What is left of the first sum takes its place as it is, also as memory that may be written to.
     if (rest_weight != 1 || !only_reader(rest) || !memory.is_private(rest) || is_in_loop_behind(sum, rest->node())) break;
     sums.removal = Replace{sum, rest};
-    sums.gives_order = reader->offset == 0;
+    sums.is_first = reader->offset == 0;
     weight *= *weight_in_sum(sum, reader->offset);
     for (const Addend& addend : addends_of(rest, rest_weight)) sums.beside.push_back({addend.value, addend.weight / weight});
     break;
@@ -56,7 +56,7 @@ Sums sums_above(jit::Value* value, const Memory& memory) {
 std::optional<Plan> plan_sideways(const Norm& norm, const algebra::Affine& affine, const Knowledge& known) {
   const Sums sums = sums_above(norm.node()->output(0), known.store.memory());
   const auto lies_in_order = [&](const Addend& addend) {
-    return sums.gives_order ? lies_as_normalized(addend.value, norm.input(), known.store) : is_dense(addend.value);
+    return lies_as_sum(addend.value, norm.input(), sums.is_first, known.store);
   };
   if (!sums.removal || !std::all_of(sums.beside.begin(), sums.beside.end(), lies_in_order)) return std::nullopt;
   for (const Addend& addend : sums.beside) {

@@ -115,9 +115,8 @@ std::optional<Pass> without_identity(const Site& site, size_t place) {
   // What is left takes the place of the sum, and so has its order in memory, and is memory that may be written to.
   if (*weight_in_sum(sum, 1 - place) != 1 || !is_only_reader(sum, rest) || !memory.is_private(rest)) return std::nullopt;
   const std::vector<Addend> beside = addends_of(rest, 1);
-  const bool gives_order = place == 0;  // the sum takes the order of its first operand
   const auto lies_in_order = [&](const Addend& addend) {
-    return gives_order ? lies_as_normalized(addend.value, value, site.known.store) : is_dense(addend.value);
+    return lies_as_sum(addend.value, value, /*input_is_first=*/place == 0, site.known.store);
   };
   const auto reader = only_reader(sum->output());
   const bool laid_out_anew = reader && is_normalizing(reader->user);  // whatever the order of the sum
