@@ -29,12 +29,17 @@
 //             the convolution is not transposed, the sum counts both addends once,
 //             and behind it stands ReLU alone                                     operand_unsupported
 //             both addends surely have one size and one dtype                     sizes_unknown
+//             of the convolutions that hand on channels_last memory to each other
+//             one is faster as a step                                             product_too_small
 #include "fuse/conv.h"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <unordered_map>
 #include <unordered_set>
 
+#include "fuse/conv_islands.h"
 #include "fuse/memory_order.h"
 #include "fuse/pad.h"
 #include "fuse/step.h"
@@ -50,16 +55,6 @@ namespace jit = torch::jit;
 namespace {
 
 using Decision = std::variant<ConvFusion, UnfusedStep>;
-
-// What a reader makes; of what a block returns the node around it makes its outputs, and a loop the inputs of its next round.
-std::vector<const jit::Value*> made_of(const jit::Use& use) {
-  const jit::Node* reader = use.user;
-  const jit::Node* around = reader->kind() == jit::prim::Return ? reader->owningBlock()->owningNode() : nullptr;
-  const jit::Node* maker = around != nullptr ? around : reader;
-  std::vector<const jit::Value*> values(maker->outputs().begin(), maker->outputs().end());
-  for (const jit::Block* block : maker->blocks()) values.insert(values.end(), block->inputs().begin(), block->inputs().end());
-  return values;
-}
 
 bool is_sum(const jit::Node* node) {
   return is_one_of(node, {"add"}) && node->input(1)->type()->kind() == c10::TypeKind::TensorType;
@@ -81,14 +76,22 @@ class Planner {
       if (auto* unfused = std::get_if<UnfusedStep>(&decision)) plan.unfused.push_back(std::move(*unfused));
       if (auto* fusion = std::get_if<ConvFusion>(&decision)) take_what_is_around(plan, std::move(*fusion));
     });
-    for (auto& [node, step] : left_) {
-      if (sums_.count(node) == 0) plan.unfused.push_back(std::move(step));
+    for (const ConvFusion& slower : take_slower_islands(plan.fusions, facts_)) leave(plan, slower);
+    for (Left& left : left_) {
+      if (sums_.count(left.node) == 0) plan.unfused.push_back(std::move(left.step));
     }
     for (ConvFusion& fusion : plan.fusions) fusion.overwrites_addend = fusion.sum != nullptr && is_free(fusion);
     return plan;
   }
 
  private:
+  // What stands beside a convolution and can't be taken.
+  struct Left {
+    const jit::Node* conv;
+    const jit::Node* node;
+    UnfusedStep step;
+  };
+
   Decision decide(jit::Node* conv) const {
     const auto stays = [&](FusionObstacle obstacle, const std::string& detail) {
       const bool named = has_argument(conv, "weight") && store_.read(conv->namedInput("weight"));
@@ -124,20 +127,10 @@ class Planner {
 
   // Whether something writes into the value, or into what may lie in memory in the order that the step gives it.
   bool is_written_behind(const jit::Value* step) const {
-    std::vector<const jit::Value*> pending = {step};
-    std::unordered_set<const jit::Value*> seen = {step};
-    while (!pending.empty()) {
-      const jit::Value* value = pending.back();
-      pending.pop_back();
-      if (value->type()->kind() == c10::TypeKind::TensorType && is_written(value)) return true;
-      for (const jit::Use& use : value->uses()) {
-        if (reads_metadata_only(use) || !may_pass_order(use.user, value)) continue;
-        for (const jit::Value* output : made_of(use)) {
-          if (seen.insert(output).second) pending.push_back(output);
-        }
-      }
-    }
-    return false;
+    const auto values = values_in_order_of(step);
+    return std::any_of(values.begin(), values.end(), [this](const jit::Value* value) {
+      return value->type()->kind() == c10::TypeKind::TensorType && is_written(value);
+    });
   }
 
   // Where nothing tells it, that of a middle-sized image: most kernels read its order.
@@ -187,7 +180,16 @@ class Planner {
   }
 
   void leave(const ConvFusion& fusion, const jit::Node* node, FusionObstacle obstacle, const std::string& detail) {
-    left_.emplace_back(node, UnfusedStep{fusion.layer, step_of(node), obstacle, detail});
+    left_.push_back({fusion.conv, node, {fusion.layer, step_of(node), obstacle, detail}});
+  }
+
+  void leave(ConvPlan& plan, const ConvFusion& slower) {
+    steps_.erase(slower.last());
+    const auto is_beside = [&slower](const Left& left) { return left.conv == slower.conv; };
+    left_.erase(std::remove_if(left_.begin(), left_.end(), is_beside), left_.end());
+    plan.unfused.push_back(
+        {slower.layer, step_of(slower.conv), FusionObstacle::product_too_small,
+         fmt::format("a weight of {} at an input of {}", c10::str(slower.weight.sizes()), c10::str(slower.input_size))});
   }
 
   void take_sum(ConvFusion& fusion) {
@@ -245,8 +247,7 @@ class Planner {
   const Facts& facts_;
   std::unordered_set<const jit::Node*> steps_;  // the last nodes of the fusions
   std::unordered_set<const jit::Node*> sums_;   // that they take
-  std::vector<std::pair<const jit::Node*, UnfusedStep>>
-      left_;  // sums and activations; a sum may yet be taken by its other addend
+  std::vector<Left> left_;                      // sums and activations; a sum may yet be taken by its other addend
   std::unordered_map<const jit::Node*, const jit::Node*> positions_;  // the last nodes, by convolution
 };
 

@@ -52,6 +52,16 @@ bool was_contiguous_before(const jit::Node* node) {
          constant_int(node->input(1)) == static_cast<int64_t>(at::MemoryFormat::Contiguous);
 }
 
+// What a reader makes; of what a block returns the node around it makes its outputs, and a loop the inputs of its next round.
+std::vector<const jit::Value*> made_of(const jit::Use& use) {
+  const jit::Node* reader = use.user;
+  const jit::Node* around = reader->kind() == jit::prim::Return ? reader->owningBlock()->owningNode() : nullptr;
+  const jit::Node* maker = around != nullptr ? around : reader;
+  std::vector<const jit::Value*> values(maker->outputs().begin(), maker->outputs().end());
+  for (const jit::Block* block : maker->blocks()) values.insert(values.end(), block->inputs().begin(), block->inputs().end());
+  return values;
+}
+
 class Restorer {
  public:
   Restorer(jit::Graph& graph, const std::unordered_set<jit::Value*>& steps)
@@ -103,6 +113,20 @@ class Restorer {
 
 bool may_pass_order(const jit::Node* node, const jit::Value* value) {
   return !is_convolution(node) && !leaves_order(node, value);
+}
+
+std::vector<const jit::Value*> values_in_order_of(const jit::Value* step) {
+  std::vector<const jit::Value*> values = {step};
+  std::unordered_set<const jit::Value*> seen = {step};
+  for (size_t i = 0; i < values.size(); ++i) {
+    for (const jit::Use& use : values[i]->uses()) {
+      if (reads_metadata_only(use) || !may_pass_order(use.user, values[i])) continue;
+      for (const jit::Value* output : made_of(use)) {
+        if (seen.insert(output).second) values.push_back(output);
+      }
+    }
+  }
+  return values;
 }
 
 std::unordered_set<jit::Value*> restore_memory_order(jit::Graph& graph, const std::unordered_set<jit::Value*>& steps) {

@@ -4,11 +4,15 @@
 #include <torch/csrc/jit/ir/ir.h>
 
 #include <unordered_set>
+#include <vector>
 
 namespace bnfold {
 
 // Whether the output of an operator may lie in another order in memory where `value` does.
 bool may_pass_order(const torch::jit::Node* node, const torch::jit::Value* value);
+
+// The value that a step makes, and all that may lie in memory in its order.
+std::vector<const torch::jit::Value*> values_in_order_of(const torch::jit::Value* step);
 
 // Puts the values that come from `steps` into contiguous order in front of whatever may ask for an order: outputs, views, containers,
 // branches, and operators that are not known to read and make any. What passes an order on, and what makes memory of its own, is left alone.

@@ -10,8 +10,8 @@ class JoinedBounds : public Fused {
   // What becomes of `bounds`, statements that make z of y = conv(x), with the parameters lower and upper [3, 1, 1].
   int64_t clamps(const std::string& bounds) const {
     Model model;
-    model.layer("conv", {3, 4, 1, 1}, 3).parameter("lower", at::randn({3, 1, 1})).parameter("upper", at::randn({3, 1, 1}));
-    model.forward("y = " + conv("conv", "x") + "\n" + bounds + "\nreturn torch.sigmoid(z)");
+    model.layer("conv", {3, 4, 3, 3}, 3).parameter("lower", at::randn({3, 1, 1})).parameter("upper", at::randn({3, 1, 1}));
+    model.forward("y = " + conv("conv", "x", 1) + "\n" + bounds + "\nreturn torch.sigmoid(z)");
     model.module.to(at::kFloat);
     torch::jit::Module optimized = optimize_for_inference(model.module, {x}).module;
     torch::jit::Module original = model.module;
