@@ -42,6 +42,7 @@ enum class Reason {
   shift_not_passable,
   scale_not_positive,
   scale_not_invertible,
+  mean_too_large,
   sizes_unknown,
   list_not_visible,
   memory_order_unknown,

@@ -57,6 +57,17 @@ bool is_view_of_all(const jit::Node* view, const Knowledge& known) {
   return unknown <= 1;
 }
 
+bool sets_layer(const std::vector<Edit>& edits, at::ScalarType dtype) {
+  return std::any_of(edits.begin(), edits.end(), [dtype](const Edit& edit) {
+    const auto* set = std::get_if<SetInput>(&edit);
+    return set != nullptr && is_layer(set->node) && set->tensor.scalar_type() == dtype;
+  });
+}
+
+double root_mean_square(const at::Tensor& values) {
+  return values.square().mean().sqrt().item<double>();
+}
+
 }  // namespace
 
 std::optional<Decline> why_not_written(const jit::Value* value, const ParameterStore& store) {
@@ -167,6 +178,20 @@ std::optional<Decline> why_not_in_spread(const std::vector<Edit>& edits, const N
   return Decline{
       Reason::scale_not_invertible, norm.node(),
       fmt::format("shift / scale is larger than the mean and {} standard deviations of what others read too", deviations)};
+}
+
+std::optional<Decline> why_not_centered(const std::vector<Edit>& edits, const Norm& norm, const at::Tensor& shift) {
+  const bool narrow = sets_layer(edits, at::kHalf) || sets_layer(edits, at::kBFloat16);
+  if (!norm.spread || (!narrow && !sets_layer(edits, at::kFloat))) return std::nullopt;
+  const double most = narrow ? 16 : 1024;
+  const auto& affine = std::get<algebra::Affine>(norm.content);
+  const at::Tensor mean = affine.scale * norm.spread->mean;
+  const at::Tensor left = at::hypot(affine.scale * norm.spread->deviation, mean + affine.shift);
+  const double times = root_mean_square(at::minimum(mean.abs(), shift.flatten().abs())) / root_mean_square(left);
+  if (!(times > most)) return std::nullopt;
+  return Decline{Reason::mean_too_large, norm.node(),
+                 fmt::format("the means are {:.0f} times what the norm leaves, and {} is rounded coarsely beyond {:.0f}", times,
+                             narrow ? "a layer in half or bfloat16" : "a layer in float", most)};
 }
 
 }  // namespace bnfold

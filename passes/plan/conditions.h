@@ -48,4 +48,8 @@ std::optional<Decline> why_not_in_range(const std::vector<Edit>& edits, const No
 // values, whose spread the norm tells, but for a few bits in wide dtypes.
 std::optional<Decline> why_not_in_spread(const std::vector<Edit>& edits, const Norm& norm, const at::Tensor& lent);
 
+// A layer that takes in the norm's `shift` multiplies before the mean is taken off, and a mean that is large beside what is left leaves
+// rounding errors of its own size.
+std::optional<Decline> why_not_centered(const std::vector<Edit>& edits, const Norm& norm, const at::Tensor& shift);
+
 }  // namespace bnfold

@@ -39,6 +39,9 @@ class Search {
     if (const auto decline = why_not_bounded(plan_.edits, norm_, known_)) return decline;
     if (const auto decline = why_not_in_dtype(plan_.edits, norm_, known_, reads_forward_)) return decline;
     if (const auto decline = why_not_in_range(plan_.edits, norm_, stretch_)) return decline;
+    if (forward) {
+      if (const auto decline = why_not_centered(plan_.edits, norm_, forward->shift)) return decline;
+    }
     return lent_ ? why_not_in_spread(plan_.edits, norm_, *lent_) : std::nullopt;
   }
 

@@ -7,6 +7,7 @@
 #include "graph/conv_geometry.h"
 #include "graph/memory.h"
 #include "graph/order_in_memory.h"
+#include "plan/conditions.h"
 #include "rules/kernel_rule.h"
 
 namespace bnfold {
@@ -66,7 +67,7 @@ std::optional<Plan> plan_sideways(const Norm& norm, const algebra::Affine& affin
     const std::vector<Edit> planned;
     const Answer answer = absorb_identity({conv, 0, added, norm.dtype, norm.along_channels, known, planned});
     const auto* absorb = std::get_if<Absorb>(&answer);
-    if (absorb == nullptr) continue;
+    if (absorb == nullptr || why_not_centered(absorb->edits, norm, affine.shift)) continue;
     Plan plan{absorb->edits, Direction::sideways, {absorb->into}, {}};
     for (jit::Node* sum : sums.of_numbers) plan.edits.push_back(Replace{sum, norm.node()->output(0)});
     plan.edits.push_back(*sums.removal);

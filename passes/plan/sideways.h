@@ -10,6 +10,7 @@
 //             memory of its own, made in each round of a loop
 //             the convolution reads x itself, has as many outputs as inputs, stride 1, odd kernels, and keeps the size of x by
 //             zero padding: then its middle tap reads the pixel itself, and never padding
+//             the mean is not large beside the deviation in a narrow dtype, as for each layer that multiplies before it is taken off
 //             weights as in kernel_rule.h
 #pragma once
 

@@ -83,6 +83,10 @@ constexpr std::array kReasons = {
     ReasonText{Reason::scale_not_invertible, "scale_not_invertible",
                "A value would have to be divided by a scale of 0, or by one too small or too large for its dtype.",
                "Prune the channels whose scale is 0."},
+    ReasonText{Reason::mean_too_large, "mean_too_large",
+               "The mean of the norm's input is large beside its deviation, and a layer that multiplies before it is taken off "
+               "rounds coarsely.",
+               "Put a layer in front of the norm, or fold and run the module in a wider dtype."},
     ReasonText{Reason::sizes_unknown, "sizes_unknown", "Sizes that the fold depends on are not known before the module runs.",
                "Say the sizes in the model: x.flatten(1) keeps images apart where reshape(-1, n) may not."},
     ReasonText{Reason::list_not_visible, "list_not_visible", "The concatenated list is built in a way that can't be followed.",
