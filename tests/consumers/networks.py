@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -138,7 +139,7 @@ def module_of(one: Subject, form: Form) -> tuple[Module, Inputs]:
         return zoo.to_torchscript(one.model, one.inputs, form.spelling), one.inputs
     layout = CHANNELS_LAST[one.inputs[0].dim()]
     inputs = tuple(value.to(memory_format=layout) for value in one.inputs)
-    return zoo.to_torchscript(one.model.to(memory_format=layout), inputs, form.spelling), inputs
+    return zoo.to_torchscript(copy.deepcopy(one.model).to(memory_format=layout), inputs, form.spelling), inputs
 
 
 def save(module: Module, stem: Path) -> Path:

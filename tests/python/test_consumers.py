@@ -51,6 +51,12 @@ def test_a_folded_program_is_taken(network, tmp_path):
     assert relative_error(one.output, converted.run()) < 1e-4
 
 
+def test_a_form_in_channels_last_leaves_the_network_as_it_is():
+    one = networks.subject("U-Net")
+    networks.module_of(one, networks.Form("scripted", channels_last=True))
+    assert all(weight.is_contiguous() for weight in one.model.parameters())
+
+
 # ---- what is lost on the way
 
 
