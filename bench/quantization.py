@@ -75,8 +75,8 @@ def errors(network: str, seed: int, side: int) -> list[float]:
 
 
 def row(network: str, measured: Sequence[Sequence[float]]) -> str:
-    """The median of each fold over the seeds, and the smallest and the largest."""
-    cells = (f"{statistics.median(of_it):.3f} ({min(of_it):.3f} to {max(of_it):.3f})" for of_it in zip(*measured))
+    """The mean of each fold over the seeds, and the smallest and the largest."""
+    cells = (f"{statistics.mean(of_it):.4f} ({min(of_it):.3f} to {max(of_it):.3f})" for of_it in zip(*measured))
     return f"| {network} | {' | '.join(cells)} |"
 
 
