@@ -38,6 +38,14 @@ void require_no_module(const std::string& option, const std::string& what, const
   }
 }
 
+// A fold may take minutes, and what it makes would be lost.
+void require_folder(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  std::error_code error;
+  if (folder.empty() || std::filesystem::is_directory(folder, error)) return;
+  throw Failure(kCannotWrite, fmt::format("{}: there is no folder {} to write it into", path, folder.string()));
+}
+
 std::vector<std::string> targets() {
   std::vector<std::string> names;
   for (const bnfold::Target target : bnfold::all_targets()) names.emplace_back(bnfold::name(target));
@@ -117,6 +125,7 @@ void complete(Arguments& arguments) {
   }
   if (!arguments.device_text.empty()) arguments.device = device_from(arguments.device_text);
   arguments.target = *bnfold::target_named(arguments.target_text);
+  for (const std::string& path : {arguments.out, arguments.json, arguments.plot}) require_folder(path);
   require_no_module("--json", "report", arguments.json, arguments);
   require_no_module("--plot", "picture", arguments.plot, arguments);
   if (!arguments.plot.empty()) require_picture_format(arguments.plot);

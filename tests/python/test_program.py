@@ -489,7 +489,9 @@ def test_strict_leaves_what_was_there(bnfold, tmp_path):
 
 
 def test_out_in_a_directory_that_is_not_there(bnfold, tmp_path):
-    assert_says(bnfold("plain", "no/folded.pt", code=CANNOT_WRITE), "no/folded.pt: .*No such file or directory")
+    for arguments in (["no/folded.pt"], ["folded.pt", "--json", "no/report.json"], ["folded.pt", "--plot", "no/picture.svg"]):
+        assert_says(bnfold("plain", *arguments, code=CANNOT_WRITE), "there is no folder no to write it into")
+    assert_says(bnfold("nothing", "no/folded.pt", code=CANNOT_WRITE), "no/folded.pt: there is no folder")  # before anything is read
     assert written(tmp_path) == []
 
 
