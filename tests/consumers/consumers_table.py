@@ -97,7 +97,7 @@ def cases(name: str, network: str) -> Iterator[Case]:
 def cases_in_a_process(name: str, network: str) -> list[Case]:
     """The cases of a process of its own: what a tool needs of memory is gone before the next, and a crash costs one network."""
     command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--measure", name, network]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "KMP_BLOCKTIME": "0"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "KMP_BLOCKTIME": "0", "TVM_NUM_THREADS": "1"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=environment)
         failure = "" if done.returncode == 0 else f"exit code {done.returncode}: {(done.stderr.strip() or '-').splitlines()[-1]}"

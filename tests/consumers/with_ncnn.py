@@ -11,6 +11,12 @@ from consumer import Consumer, Converted, Inputs
 CONSUMER = Consumer("pnnx and ncnn", "pnnx", "ncnn")
 
 
+def last_sentence(printed: str) -> str:
+    """The last line that is no frame of a stack."""
+    said = [line for line in printed.splitlines() if line.strip() and not line.lstrip().startswith("frame #")]
+    return said[-1] if said else "nothing"
+
+
 def convert(path: Path, inputs: Inputs, folder: Path) -> Converted:
     import ncnn
     import pnnx
@@ -21,8 +27,7 @@ def convert(path: Path, inputs: Inputs, folder: Path) -> Converted:
     done = subprocess.run([pnnx.EXEC_PATH, str(model), f"inputshape={sizes}", "fp16=0"], capture_output=True, text=True, cwd=folder)
     graph = folder / "model.ncnn.param"
     if done.returncode != 0 or not graph.exists():
-        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise RuntimeError(f"pnnx ends with {done.returncode} behind: {said[-1] if said else 'nothing'}")
+        raise RuntimeError(f"pnnx ends with {done.returncode} behind: {last_sentence(done.stdout + done.stderr)}")
     net = ncnn.Net()
     net.opt.num_threads = torch.get_num_threads()
     for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
