@@ -24,6 +24,11 @@ bool leaves_order(const jit::Node* node, const jit::Value* value) {
   return known.order == Order::contiguous || known.order == Order::stated;
 }
 
+// Whether the output of an operator may lie in another order in memory where `value` does.
+bool may_pass_order(const jit::Node* node, const jit::Value* value) {
+  return !is_convolution(node) && !leaves_order(node, value);
+}
+
 // What has no order in the table may ask for one. A convolution that is no step is as fast as it was in the order that it had.
 bool reads_every_order(const jit::Node* node) {
   if (node->kind() == jit::prim::ListConstruct) {
@@ -110,10 +115,6 @@ class Restorer {
 };
 
 }  // namespace
-
-bool may_pass_order(const jit::Node* node, const jit::Value* value) {
-  return !is_convolution(node) && !leaves_order(node, value);
-}
 
 std::vector<const jit::Value*> values_in_order_of(const jit::Value* step) {
   std::vector<const jit::Value*> values = {step};

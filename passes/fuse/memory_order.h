@@ -8,9 +8,6 @@
 
 namespace bnfold {
 
-// Whether the output of an operator may lie in another order in memory where `value` does.
-bool may_pass_order(const torch::jit::Node* node, const torch::jit::Value* value);
-
 // The value that a step makes, and all that may lie in memory in its order.
 std::vector<const torch::jit::Value*> values_in_order_of(const torch::jit::Value* step);
 

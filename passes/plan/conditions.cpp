@@ -35,12 +35,21 @@ bool is_bound(const Edit& edit) {
   return std::holds_alternative<Bound>(edit);
 }
 
-// Whether a layer gets a weight of `dtype`.
-bool sets(const std::vector<Edit>& edits, at::ScalarType dtype) {
-  return std::any_of(edits.begin(), edits.end(), [dtype](const Edit& edit) {
+template <typename IsWanted>
+bool any_set(const std::vector<Edit>& edits, const IsWanted& is_wanted) {
+  return std::any_of(edits.begin(), edits.end(), [&is_wanted](const Edit& edit) {
     const auto* set = std::get_if<SetInput>(&edit);
-    return set != nullptr && set->tensor.scalar_type() == dtype;
+    return set != nullptr && is_wanted(*set);
   });
+}
+
+// Whether a layer or a norm gets a tensor of `dtype`.
+bool sets(const std::vector<Edit>& edits, at::ScalarType dtype) {
+  return any_set(edits, [dtype](const SetInput& set) { return set.tensor.scalar_type() == dtype; });
+}
+
+bool sets_layer(const std::vector<Edit>& edits, at::ScalarType dtype) {
+  return any_set(edits, [dtype](const SetInput& set) { return is_layer(set.node) && set.tensor.scalar_type() == dtype; });
 }
 
 // Whether a view has the sizes that its input has, and so lies in memory as that does. One size may be unknown, as the others tell it.
@@ -55,13 +64,6 @@ bool is_view_of_all(const jit::Node* view, const Knowledge& known) {
     unknown += before && after ? 0 : 1;
   }
   return unknown <= 1;
-}
-
-bool sets_layer(const std::vector<Edit>& edits, at::ScalarType dtype) {
-  return std::any_of(edits.begin(), edits.end(), [dtype](const Edit& edit) {
-    const auto* set = std::get_if<SetInput>(&edit);
-    return set != nullptr && is_layer(set->node) && set->tensor.scalar_type() == dtype;
-  });
 }
 
 double root_mean_square(const at::Tensor& values) {

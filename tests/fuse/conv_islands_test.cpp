@@ -1,8 +1,6 @@
 // Which convolutions are faster as steps.
 #include "fuse/conv_islands.h"
 
-#include <fmt/format.h>
-
 #include "support/fused.h"
 
 namespace bnfold::test {
@@ -60,6 +58,10 @@ TEST_F(ConvIslands, AreKeptWhereOneOfThemGains) {
   EXPECT_EQ(steps("return torch.conv2d(torch.relu(" + p() + "), self.large.weight, None, [1, 1], [2, 2])", 9), 2U);
   EXPECT_EQ(steps("return torch.relu(" + p("torch.tanh(x)") + " + " + large + ")", 9), 2U);
   EXPECT_EQ(steps("y = " + large + "\nreturn y.flatten(1).sum() * " + p(), 9), 1U);
+}
+
+TEST_F(ConvIslands, AreKeptForVolumes) {
+  EXPECT_EQ(steps("return torch.conv3d(x.unsqueeze(2), self.volume.weight, None, [1, 1, 1], [1, 1, 1])", 9), 1U);
 }
 
 TEST_F(ConvIslands, AreKeptWhereNothingTellsTheSize) {

@@ -1,9 +1,7 @@
 // A layer that takes a norm in multiplies before the mean is taken off.
-#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <string>
-#include <vector>
 
 #include "support/expect.h"
 #include "support/model.h"
