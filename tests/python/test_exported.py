@@ -887,7 +887,7 @@ def test_without_permission_to_read(saved, public_directory):
 
 def test_a_folder_that_is_not_there(saved, tmp_path):
     done = program_run(saved, tmp_path / "no" / "folded.pt2")
-    assert (done.returncode, done.stderr.count("\n")) == (5, 1) and "No such file" in done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1) and "there is no folder" in done.stderr
 
 
 @without_gpu
