@@ -76,7 +76,7 @@ def switched(condition: str, number: int) -> str:
     holds = f"bnfold_holds({number})"
     if (end := end_of_declaration(condition)) is not None:
         return f"{condition[:end]}; ({condition[end + 1 :].strip()}) && {holds}"
-    if declared := re.match(r"const auto\s*\*?\s*(\w+) = ", condition):
+    if declared := re.match(r"(?:const )?auto\s*\*?\s*(\w+) = ", condition):
         return f"{condition}; {declared[1]} && {holds}"
     return f"({condition}) && {holds}"
 

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 . scripts/variant.sh
 read_variant "Installs what is missing, and builds bnfold." "$@"
 
-packages=(g++ cmake ninja-build libfmt-dev libcli11-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev doxygen graphviz)
+packages=(g++ cmake ninja-build libfmt-dev libcli11-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev libdnnl-dev doxygen graphviz)
 optional_packages=(ccache mold)  # a faster build, nothing else
 oldest_python=3.11               # what the versions in requirements.txt ask for
 [ "$libtorch" != debian ] || packages+=(libtorch-dev)

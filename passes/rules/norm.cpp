@@ -85,7 +85,7 @@ std::optional<Decline> why_not_in_range(const Site& site, const std::vector<at::
 Answer with_parameters(const Site& site, const Parameters& parameters, const at::Tensor& weight, const at::Tensor& bias) {
   const at::Tensor new_weight = rounded(weight, site.norm_dtype);
   const at::Tensor new_bias = rounded(bias, site.norm_dtype);
-  if (auto decline = why_not_in_range(site, {new_weight, new_bias})) return *decline;
+  if (const auto decline = why_not_in_range(site, {new_weight, new_bias})) return *decline;
   Absorb absorb{{SetInput{site.node, 2, new_bias, parameters.leaf, "bias"}}, site.known.store.layer(parameters.leaf)};
   if (algebra::has_scale(site.affine) || !parameters.has_weight) {
     absorb.edits.push_back(SetInput{site.node, 1, new_weight, parameters.leaf, "weight"});
@@ -113,7 +113,7 @@ Answer norm_forward(const Site& site) {
   const at::Tensor mean = rounded(((norm.mean - shift) / scale).masked_fill(zero, 0), norm.dtype_of_statistics);
   const at::Tensor variance = rounded((norm.variance / scale.square()).masked_fill(zero, 0), norm.dtype_of_statistics);
   const at::Tensor divisor = deviation(variance.to(at::kDouble), norm.epsilon);
-  if (auto decline = why_not_in_range(site, {mean, variance, divisor.reciprocal()})) return *decline;
+  if (const auto decline = why_not_in_range(site, {mean, variance, divisor.reciprocal()})) return *decline;
   const at::Tensor a = norm.weight / deviation(norm.variance, norm.epsilon);
   const at::Tensor bias = a * (shift - norm.mean) + norm.bias + a * scale * mean.to(at::kDouble);
   Answer answer = with_parameters(site, norm, a * scale * divisor, bias);
