@@ -1,6 +1,7 @@
 // The pipeline: what happens to a module that is optimized, step by step.
 #include "bnfold/optimize.h"
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
@@ -132,14 +133,25 @@ bool writes_in_place(const jit::Graph& graph) {
   return found;
 }
 
+// By libbnfold_onednn, which is a library of its own.
+void move_into_networks(OptimizeResult& result, const std::string& method) {
+  const auto moves = c10::Dispatcher::singleton().findSchema({"bnfold::move_into_onednn", ""});
+  if (!moves)
+    throw Error("the runtime onednn needs the library libbnfold_onednn, which is not loaded: link bnfold::onednn, or load it");
+  jit::Stack stack = {result.module._ivalue(), method};
+  moves->callBoxed(stack);
+  for (const c10::IValue& layer : stack.front().toListRef()) result.in_networks.push_back(layer.toStringRef());
+}
+
 // `inputs` are those of the method, where there are any.
-void fuse(OptimizeResult& result, const std::string& method, const std::vector<c10::IValue>& inputs,
-          const jit::Module& original) {
+void fuse(OptimizeResult& result, const std::string& method, const std::vector<c10::IValue>& inputs, const jit::Module& original,
+          Runtime runtime) {
   auto graph = result.module.get_method(method).graph();
   if (is_on_cuda(*graph)) {
     if (!writes_in_place(*graph)) jit::FuseFrozenConvAddRelu(graph);
   } else if (can_pack_weights()) {
     use_new_memory(*graph, ParameterStore(graph));
+    if (runtime == Runtime::onednn) move_into_networks(result, method);
     fuse_on_cpu(result, graph, Facts(*graph, observed_in(result.module, *graph, inputs, original)));
   }
   jit::EliminateDeadCode(graph);
@@ -168,6 +180,7 @@ std::string OptimizeResult::to_json() const {
   auto json = nlohmann::ordered_json::parse(report.to_json());
   json["fused"] = nlohmann::ordered_json::array();
   for (const FusedLayer& layer : fused) json["fused"].push_back({{"name", layer.name}, {"steps", layer.steps}});
+  json["in_networks"] = in_networks;
   json["unfused"] = nlohmann::ordered_json::array();
   for (const UnfusedStep& step : unfused) {
     json["unfused"].push_back(
@@ -177,15 +190,15 @@ std::string OptimizeResult::to_json() const {
 }
 
 OptimizeResult optimize_for_inference(const jit::Module& module, const std::vector<c10::IValue>& example_inputs,
-                                      const std::vector<std::string>& preserved_attrs) {
+                                      const std::vector<std::string>& preserved_attrs, Runtime runtime) {
   const PlainMode plain;
   Options options;
   options.example_inputs = example_inputs;
   const FoldResult frozen = freeze(module, std::move(options), preserved_attrs, /*optimize_numerics=*/true);
-  OptimizeResult result{frozen.module, frozen.report, {}, {}};
-  fuse(result, "forward", example_inputs, module);
+  OptimizeResult result{frozen.module, frozen.report, {}, {}, {}};
+  fuse(result, "forward", example_inputs, module, runtime);
   for (const std::string& name : preserved_attrs) {
-    if (name != "forward" && result.module.find_method(name)) fuse(result, name, {}, module);
+    if (name != "forward" && result.module.find_method(name)) fuse(result, name, {}, module, runtime);
   }
   if (!example_inputs.empty()) require_equal(module, result.module, example_inputs);
   return result;

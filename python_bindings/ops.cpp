@@ -82,15 +82,23 @@ void fold_sums_and_products(const OperatorHandle&, Stack* stack) {
   for (const c10::IValue& method : methods) bnfold::fold_sums_and_products(module.get_method(method.toStringRef()).graph());
 }
 
-// optimize_for_inference(Any module, Any inputs, str[] preserved) -> (Any, str), inputs a tuple of the arguments of forward, empty where there
-// are none
+bnfold::Runtime runtime_of(const std::string& name) {
+  if (name == "libtorch") return bnfold::Runtime::libtorch;
+  if (name == "onednn") return bnfold::Runtime::onednn;
+  throw bnfold::Error("there is no runtime '" + name + "': it is libtorch or onednn");
+}
+
+// optimize_for_inference(Any module, Any inputs, str[] preserved, str runtime) -> (Any, str), inputs a tuple of the arguments of forward, empty
+// where there are none
 void optimize_for_inference(const OperatorHandle&, Stack* stack) {
+  const bnfold::Runtime runtime = runtime_of(torch::jit::pop(*stack).toStringRef());
   const std::vector<std::string> preserved = names_from(torch::jit::pop(*stack));
   const c10::IValue inputs = torch::jit::pop(*stack);
   if (!inputs.isTuple()) throw bnfold::Error("the inputs must be a tuple of the arguments of forward");
   const Module module = module_from(torch::jit::pop(*stack));
   const bnfold::PlainMode plain;
-  const bnfold::OptimizeResult result = bnfold::optimize_for_inference(module, inputs.toTupleRef().elements().vec(), preserved);
+  const bnfold::OptimizeResult result =
+      bnfold::optimize_for_inference(module, inputs.toTupleRef().elements().vec(), preserved, runtime);
   torch::jit::push(*stack, result.module._ivalue(), result.to_json());
 }
 
@@ -195,7 +203,7 @@ TORCH_LIBRARY(bnfold, library) {
   library.def("freeze(Any module) -> Any", torch::CppFunction::makeFromBoxedFunction<&freeze>());
   library.def("fold_sums_and_products(Any module, str[] methods) -> ()",
               torch::CppFunction::makeFromBoxedFunction<&fold_sums_and_products>());
-  library.def("optimize_for_inference(Any module, Any inputs, str[] preserved) -> (Any, str)",
+  library.def("optimize_for_inference(Any module, Any inputs, str[] preserved, str runtime=\"libtorch\") -> (Any, str)",
               torch::CppFunction::makeFromBoxedFunction<&optimize_for_inference>());
   library.def("register_pass() -> ()", &bnfold::register_pass);
   library.def("unregister_pass() -> ()", &bnfold::unregister_pass);

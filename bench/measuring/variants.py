@@ -75,6 +75,18 @@ def _optimized(subject: Subject) -> Run:
     return functools.partial(bnfold.optimize_for_inference(subject.scripted, subject.image), subject.image)
 
 
+def _optimized_onednn(subject: Subject) -> Run:
+    if subject.image.is_cuda:
+        raise Unavailable("its networks run on a CPU")
+    try:
+        optimized = bnfold.optimize_for_inference(subject.scripted, subject.image, runtime="onednn")
+    except ImportError as error:
+        raise Unavailable(str(error)) from None
+    if not bnfold.fusions_of(optimized).in_networks:
+        raise Unavailable(f"none of its layers is in a network in {subject.settings.as_dict()['dtype']}")
+    return functools.partial(optimized, subject.image)
+
+
 def _torch_compile(subject: Subject, **options: bool) -> Run:
     _require_python_module(subject)
     # What earlier networks compiled counts towards the limit behind which torch.compile silently runs eager.
@@ -143,6 +155,7 @@ def _openvino(subject: Subject) -> Run:
 
 RUNTIMES: dict[str, Callable[[Subject], Run]] = {
     "bnfold.optimize_for_inference": _optimized,
+    "bnfold.optimize_for_inference, onednn": _optimized_onednn,
     "torch.compile": _torch_compile,
     "torch.compile, freezing": functools.partial(_torch_compile, freezing=True),
     "torch.compile, max-autotune": functools.partial(_torch_compile, freezing=True, max_autotune=True),

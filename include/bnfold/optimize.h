@@ -44,13 +44,20 @@ struct UnfusedStep {
   std::string detail;
 };
 
+// What computes the layers of an optimized module on a CPU.
+enum class Runtime {
+  libtorch,  // the steps of oneDNN that LibTorch has as operators
+  onednn,    // networks of oneDNN's primitives, where a module has convolutions that follow each other; the rest as libtorch
+};
+
 struct OptimizeResult {
   torch::jit::Module module;
   Report report;  // of the fold
   std::vector<FusedLayer> fused;
   std::vector<UnfusedStep> unfused;
+  std::vector<std::string> in_networks;  // the layers, dotted paths, that networks of oneDNN's primitives compute
 
-  // That of the report, with the members fused and unfused.
+  // That of the report, with the members fused, unfused and in_networks.
   std::string to_json() const;
 };
 
@@ -67,9 +74,13 @@ struct OptimizeResult {
 // The result runs and loads with LibTorch alone: the file holds the weights in their ordinary order, and loading orders them again. It computes
 // no gradients. NaN may become a bound in an activation.
 //
+// With Runtime::onednn that is so for the layers that stay outside of networks alone. A network is made for each size of its inputs when it first comes,
+// with all its primitives and one piece of memory between them; where oneDNN has none, LibTorch's operators run. What has such a network, and the program that
+// makes it, needs the library bnfold::onednn (bnfold/onednn.h), and so does a program that loads the file.
+//
 // Throws what bnfold::freeze throws; InputError where the module can't run on the inputs; Error where the result differs from `module` on them
-// by more than rounding.
+// by more than rounding, or Runtime::onednn is asked for and the library is not loaded.
 OptimizeResult optimize_for_inference(const torch::jit::Module& module, const std::vector<c10::IValue>& example_inputs = {},
-                                      const std::vector<std::string>& preserved_attrs = {});
+                                      const std::vector<std::string>& preserved_attrs = {}, Runtime runtime = Runtime::libtorch);
 
 }  // namespace bnfold

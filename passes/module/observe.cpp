@@ -23,7 +23,7 @@ std::vector<jit::Value*> outer_tensors(const jit::Graph& graph) {
   };
   collect(graph.inputs());
   for (const jit::Node* node : graph.nodes()) {
-    if (node->kind().is_aten()) collect(node->outputs());
+    if (node->kind().is_aten() || node->kind() == jit::prim::ListUnpack) collect(node->outputs());
   }
   return tensors;
 }

@@ -6,12 +6,12 @@ import ctypes
 import os
 import weakref
 from collections.abc import Mapping
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 
 from ._errors import LoadError, SaveError, raised_as
-from ._library import ops
+from ._library import load_onednn, ops
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -24,13 +24,24 @@ def load(path: PathLike, map_location: Union[str, torch.device, None] = None) ->
     """Loads a module that torch.jit.save wrote, onto ``map_location``, as in ``"cpu"``, or else onto the devices it was saved from.
 
     Compares every checksum of the file, which torch.jit.load does not. :func:`extra_files_of` tells what was saved beside the module as
-    ``_extra_files``; :func:`save` writes it again, of what :func:`fold` returns for this module too. Raises LoadError.
+    ``_extra_files``; :func:`save` writes it again, of what :func:`fold` returns for this module too. Raises LoadError, and ImportError for a
+    module with networks of oneDNN's primitives, where their library is not there.
     """
-    with raised_as(LoadError):
-        module, files = ops.load_with_extra_files(os.fsencode(path), None if map_location is None else str(map_location))
+    try:
+        module, files = _loaded(path, map_location)
+    except LoadError as error:
+        if "bnfold.OneDnnSteps" not in str(error):
+            raise
+        load_onednn()
+        module, files = _loaded(path, map_location)
     loaded = wrapped(module)
     remember_extra_files(loaded, {name: ctypes.string_at(content.data_ptr(), content.numel()) for name, content in files.items()})
     return loaded
+
+
+def _loaded(path: PathLike, map_location: Union[str, torch.device, None]) -> tuple[Any, dict[str, torch.Tensor]]:
+    with raised_as(LoadError):
+        return ops.load_with_extra_files(os.fsencode(path), None if map_location is None else str(map_location))
 
 
 def save(module: torch.jit.ScriptModule, path: PathLike, extra_files: Optional[Mapping[str, Union[str, bytes]]] = None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 _NAME = "libbnfold_ops.so"
+_ONEDNN_NAME = "libbnfold_onednn.so"
 _VARIABLE = "BNFOLD_LIBRARY"
 
 
@@ -43,9 +44,13 @@ def _require_matching_torch(library: Path) -> None:
         )
 
 
+def _is_loaded(operator: str) -> bool:
+    return hasattr(torch.ops.bnfold, operator)
+
+
 def _load() -> Any:
     # A program that loaded the library itself has the operators; registering them a second time would abort.
-    if not hasattr(torch.ops.bnfold, "fold_with_report"):
+    if not _is_loaded("fold_with_report"):
         library = _find()
         _require_matching_torch(library)
         try:
@@ -56,6 +61,19 @@ def _load() -> Any:
                 f"so build it again with this one ({error})"
             ) from None
     return torch.ops.bnfold
+
+
+def load_onednn() -> None:
+    """Loads the library that makes, loads and runs networks of oneDNN's primitives. Raises ImportError where it was not built or can't be loaded."""
+    if _is_loaded("move_into_onednn"):
+        return
+    library = _find().parent / _ONEDNN_NAME
+    if not library.is_file():
+        raise ImportError(f"{library} is not there: install oneDNN 2, on Debian the package libdnnl-dev, and build bnfold again")
+    try:
+        torch.ops.load_library(str(library))
+    except OSError as error:
+        raise ImportError(f"{library} can't be loaded: install oneDNN 2, on Debian the package libdnnl2 ({error})") from None
 
 
 def program() -> Path:

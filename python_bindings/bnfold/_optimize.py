@@ -6,7 +6,7 @@ import dataclasses
 import json
 import weakref
 from collections import Counter
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 import torch
 
@@ -14,7 +14,7 @@ from ._errors import Error, raised_as
 from ._files import extra_files_of, remember_extra_files, wrapped
 from ._fold import arguments_of
 from ._freeze import remember
-from ._library import ops
+from ._library import load_onednn, ops
 from ._modules import ModuleLike, raw, script_module_from
 from ._report import Report
 
@@ -43,10 +43,12 @@ class Fusions:
 
     fused: tuple[FusedLayer, ...]
     unfused: tuple[UnfusedStep, ...]
+    in_networks: tuple[str, ...] = ()  #: the layers that networks of oneDNN's primitives compute
 
     def __str__(self) -> str:
         counts = Counter(layer.steps for layer in self.fused)
-        lines = [f"{count:6}  {steps}" for steps, count in counts.most_common()]
+        lines = [f"{len(self.in_networks):6}  in networks of oneDNN's primitives"] if self.in_networks else []
+        lines += [f"{count:6}  {steps}" for steps, count in counts.most_common()]
         left: dict[tuple[str, str], list[UnfusedStep]] = {}
         for step in self.unfused:
             left.setdefault((step.step, step.obstacle), []).append(step)
@@ -64,7 +66,9 @@ def _left(alike: list[UnfusedStep]) -> str:
 _fusions: weakref.WeakKeyDictionary[torch.jit.ScriptModule, Fusions] = weakref.WeakKeyDictionary()
 
 
-def optimize_for_inference(module: ModuleLike, example_inputs: Any = None, preserved_attrs: Optional[list[str]] = None) -> torch.jit.ScriptModule:
+def optimize_for_inference(
+    module: ModuleLike, example_inputs: Any = None, preserved_attrs: Optional[list[str]] = None, runtime: Literal["libtorch", "onednn"] = "libtorch"
+) -> torch.jit.ScriptModule:
     """Folds, freezes, and fuses: the fastest module that LibTorch can run without compiling anything.
 
     On a CPU each convolution becomes one of oneDNN's steps in channels_last, with the sum and the activation behind it, its weight
@@ -79,19 +83,25 @@ def optimize_for_inference(module: ModuleLike, example_inputs: Any = None, prese
     The result has only these, computes no gradients, and is saved, loaded and run with LibTorch alone: the file holds the weights in
     their ordinary order, and loading orders them again.
 
+    ``runtime``: ``"onednn"`` makes networks of oneDNN's primitives of the convolutions that follow each other on a CPU, and of what is between them. What has
+    such a network needs ``libbnfold_onednn.so`` where it runs, which :func:`bnfold.load` and ``runtime="onednn"`` itself load.
+
     :func:`report_of` gives the report of the folds, :func:`fusions_of` what was fused. Raises LoadError where the file can't be loaded,
-    TypeError for arguments of another kind, and Error where the module is in training mode, can't be scripted or frozen, can't run on
+    TypeError for arguments of another kind, ImportError for the runtime ``"onednn"`` where its library is not there, and Error where the module is in training mode, can't be scripted or frozen, can't run on
     the example inputs, or the result differs on them by more than rounding.
     """
     arguments = arguments_of(example_inputs)
     original = script_module_from(module)
+    if runtime == "onednn":
+        load_onednn()
     with raised_as(Error):
-        raw_module, text = ops.optimize_for_inference(raw(original), arguments or (), list(preserved_attrs or []))
+        raw_module, text = ops.optimize_for_inference(raw(original), arguments or (), list(preserved_attrs or []), runtime)
     optimized = wrapped(raw_module)
     remember_extra_files(optimized, extra_files_of(original))
     content = json.loads(text)
     fused = tuple(FusedLayer(**layer) for layer in content.pop("fused"))
-    _fusions[optimized] = Fusions(fused, tuple(UnfusedStep(**step) for step in content.pop("unfused")))
+    unfused = tuple(UnfusedStep(**step) for step in content.pop("unfused"))
+    _fusions[optimized] = Fusions(fused, unfused, tuple(content.pop("in_networks")))
     remember(optimized, Report.from_json(json.dumps(content)))
     return optimized
 

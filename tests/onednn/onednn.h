@@ -1,0 +1,72 @@
+// What the tests of networks share.
+#pragma once
+
+#include <torch/custom_class.h>
+
+#include "bnfold/onednn.h"
+#include "support/fused.h"
+
+namespace bnfold::test {
+
+class OneDnn : public Fused {
+ protected:
+  void SetUp() override {
+    load_onednn();
+    Fused::SetUp();
+  }
+
+  // Layers of 16 and 8 channels, in float.
+  static Model model(const std::string& statements) {
+    Model model;
+    model.layer("conv", {16, 8, 3, 3}, 16)
+        .layer("back", {8, 16, 1, 1}, 8)
+        .layer("same", {8, 8, 3, 3}, 8)
+        .layer("plain", {8, 8, 1, 1});
+    model.layer("depthwise", {8, 1, 3, 3}, 8)
+        .layer("grouped", {16, 4, 3, 3}, 16)
+        .layer("doubled", {16, 1, 3, 3}, 16)
+        .layer("wide", {16, 8, 3, 3}, 16)
+        .layer("small", {4, 8, 1, 1}, 4)
+        .layer("deep", {8, 8, 1, 3, 3}, 8);
+    model.parameter("bound", at::randn({8, 1, 1}))
+        .parameter("half", at::randn({8, 8, 1, 1}).to(at::kHalf))
+        .parameter("number", at::tensor(0.5));
+    model.forward(statements);
+    for (const auto& parameter : model.module.parameters()) {
+      if (parameter.scalar_type() == at::kDouble) parameter.set_data(parameter.to(at::kFloat));
+    }
+    return model;
+  }
+
+  static OptimizeResult optimized(const Model& model, const at::Tensor& input = at::randn({1, 8, 12, 10})) {
+    return optimize_for_inference(model.module, {input}, {}, Runtime::onednn);
+  }
+
+  // For how many sizes the networks of a module have been made.
+  static int64_t networks(const torch::jit::Module& module) {
+    int64_t all = 0;
+    for (const auto& attribute : module.named_attributes(/*recurse=*/false)) {
+      if (attribute.name.rfind("onednn_steps", 0) != 0) continue;
+      const auto type = attribute.value.type()->expect<c10::ClassType>();
+      torch::jit::Stack stack = {attribute.value};
+      type->getMethod("networks").run(stack);
+      all += stack.front().toInt();
+    }
+    return all;
+  }
+
+  // What `module` returns is what the model returns, twice each, for these inputs; and in what a file gives back.
+  static void expect_same(const Model& model, const OptimizeResult& result, const std::vector<at::Tensor>& inputs) {
+    for (const torch::jit::Module& module : with_reloaded(result.module)) {
+      for (const at::Tensor& input : inputs) {
+        for (int run = 0; run < 2; ++run) {
+          const auto [expected, actual] = outputs_of(model.module, module, input);
+          expect_near(expected, actual);
+          EXPECT_EQ(expected.is_contiguous(), actual.is_contiguous());
+        }
+      }
+    }
+  }
+};
+
+}  // namespace bnfold::test
