@@ -37,6 +37,7 @@ PYTHON_TESTS = {
     "passes/files/load.cpp": ("test_files.py", "test_faults.py"),
     "passes/files/save.cpp": ("test_faults.py", "test_files.py"),
     "passes/exported": ("test_exported.py",),
+    "passes/graph/order_in_memory.cpp": ("test_order_in_memory.py",),
     "passes/files/zip_checksums.cpp": ("test_files.py",),
     "tools": ("test_program.py", "test_faults.py", "test_files.py"),
     "python_bindings": ("test_errors.py", "test_result.py", "test_torchscript_features.py"),

@@ -113,6 +113,30 @@ TEST(SpellOutChangedLists, GivesTheListToWhatSeesItThen) {
   EXPECT_FALSE(spell_out_changed_lists(*graph));
 }
 
+TEST(SpellOutChangedLists, LeavesAPlaceThatIsComputed) {
+  for (const char* use : {"%u : Tensor = aten::pop(%l, %i)", "%u : Tensor = aten::__getitem__(%l, %i)",
+                          "aten::insert(%l, %i, %b)\n  %u : Tensor = aten::neg(%a)"}) {
+    SCOPED_TRACE(use);
+    const auto graph = parsed("graph(%a : Tensor, %b : Tensor, %i : int):\n  %l : Tensor[] = prim::ListConstruct(%a, %b)\n  " +
+                              std::string(use) + "\n  %m : Tensor[] = aten::append(%l, %b)\n  return (%u, %l)");
+    EXPECT_FALSE(spell_out_changed_lists(*graph));
+  }
+}
+
+// What it reads in both places is what the list holds then.
+TEST(SpellOutChangedLists, LeavesWhatReadsItTwice) {
+  const auto graph = parsed(R"(graph(%a : Tensor, %b : Tensor):
+  %l : Tensor[] = prim::ListConstruct(%a)
+  %twice : Tensor[] = aten::add(%l, %l)
+  %m : Tensor[] = aten::append(%l, %b)
+  return (%twice, %l))");
+  spell_out_changed_lists(*graph);
+  for (const jit::Node* node : graph->nodes()) {
+    if (node->kind() != jit::aten::add) continue;
+    EXPECT_EQ(node->input(0), node->input(1));
+  }
+}
+
 TEST(SpellOutChangedLists, LeavesAPlaceThatIsNotThere) {
   const auto graph = parsed(R"(graph(%a : Tensor):
   %one : int = prim::Constant[value=1]()
