@@ -179,7 +179,7 @@ void fold_exported(const OperatorHandle&, Stack* stack) {
 }
 
 // is_exported_file(str path) -> bool: raises where it is one and damaged
-bool is_exported_file(std::string path) {
+bool is_exported_file(const std::string& path) {
   if (!bnfold::is_exported_file(path)) return false;
   bnfold::load_exported(path);
   return true;

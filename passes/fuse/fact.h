@@ -42,7 +42,7 @@ class FactMap {
 
   void set(const torch::jit::Value* value, Fact fact) { facts_.insert_or_assign(value, std::move(fact)); }
   void move(const torch::jit::Value* from, const torch::jit::Value* to) {
-    auto fact = facts_.extract(from);
+    const auto fact = facts_.extract(from);
     if (!fact.empty()) facts_.insert_or_assign(to, std::move(fact.mapped()));
   }
   void erase(const torch::jit::Value* value) { facts_.erase(value); }

@@ -94,9 +94,9 @@ std::vector<jit::Node*> known_users(const jit::Node* list) {
 void change(Content& content, const jit::Node* node) {
   const auto at = [&](size_t place) { return content.begin() + static_cast<std::ptrdiff_t>(place); };
   if (is_one_of(node, {"append"})) content.push_back(node->input(1));
-  if (is_one_of(node, {"insert"})) content.insert(at(*place_to_insert(node->input(1), content.size())), node->input(2));
-  if (is_one_of(node, {"pop"})) content.erase(at(*place_of(node->input(1), content.size())));
-  if (is_one_of(node, {"_set_item"})) content.at(*place_of(node->input(1), content.size())) = node->input(2);
+  if (is_one_of(node, {"insert"})) content.insert(at(place_to_insert(node->input(1), content.size()).value()), node->input(2));
+  if (is_one_of(node, {"pop"})) content.erase(at(place_of(node->input(1), content.size()).value()));
+  if (is_one_of(node, {"_set_item"})) content.at(place_of(node->input(1), content.size()).value()) = node->input(2);
   if (is_one_of(node, {"reverse"})) std::reverse(content.begin(), content.end());
 }
 
@@ -110,11 +110,11 @@ jit::Value* insert_list(jit::Node* before, const jit::Node* list, const Content&
 // Gives what reads the list what it reads, and takes out what does.
 void replay(jit::Node* user, const jit::Node* list, Content& content) {
   if (!is_replayed(user)) {
-    user->replaceInput(*place_of_use(user, list), insert_list(user, list, content));
+    user->replaceInput(place_of_use(user, list).value(), insert_list(user, list, content));
     return;
   }
   if (is_one_of(user, {"pop", "__getitem__"})) {
-    user->output()->replaceAllUsesWith(content[*place_of(user->input(1), content.size())]);
+    user->output()->replaceAllUsesWith(content.at(place_of(user->input(1), content.size()).value()));
   }
   if (user->kind() == jit::aten::len) {
     const jit::WithInsertPoint before(user);

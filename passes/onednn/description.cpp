@@ -48,7 +48,7 @@ Value Description::convolve(Value input, const WeightPtr& weight, const WeightPt
 
 Value Description::apply(const Elementwise& function, Value input) {
   Step step{Kind::apply, {input}};
-  step.functions = {function};
+  step.function = function;
   return add(sizes_of(input), std::move(step));
 }
 
@@ -85,7 +85,7 @@ namespace {
 // The steps of a description, of which some move into the place of a later one that they take in.
 class Fusing {
  public:
-  Fusing(const Description& description)
+  explicit Fusing(const Description& description)
       : description_(description), readers_(description.values()), makers_(description.values()) {
     for (const Step& step : description.steps()) {
       for (const Value input : step.inputs) ++readers_[input];
@@ -122,13 +122,15 @@ class Fusing {
     return step;
   }
 
+  // One alone: of two that are bounds, or slopes, oneDNN 2.6 takes the numbers of one of them for both.
   bool take_function(const Step& step) {
     const Step* before = step.kind == Kind::apply ? made_for_one(step.inputs[0]) : nullptr;
+    if (before != nullptr && before->function) return false;
     const bool computes =
         before != nullptr && before->kind != Kind::pool && before->kind != Kind::concatenate && before->kind != Kind::reshape;
     if (!computes) return false;
     Step whole = taken_out(step.inputs[0]);
-    whole.functions.insert(whole.functions.end(), step.functions.begin(), step.functions.end());
+    whole.function = step.function;
     whole.output = step.output;
     put(std::move(whole));
     return true;
@@ -136,13 +138,14 @@ class Fusing {
 
   bool takes_sum(Value value) const {
     const Step* step = made_for_one(value);
-    return step != nullptr && step->kind == Kind::convolve && !step->addend && step->functions.empty();
+    return step != nullptr && step->kind == Kind::convolve && !step->addend && !step->function;
   }
 
   bool take_sum(const Step& step) {
     if (step.kind != Kind::combine || step.combination != Combination::add) return false;
     auto [conv, addend] = std::pair(step.inputs[0], step.inputs[1]);
     if (conv == addend || description_.sizes_of(conv) != description_.sizes_of(addend)) return false;
+    if (description_.constant_of(conv) || description_.constant_of(addend)) return false;
     // Of two convolutions the later one, since that moves least.
     if (!takes_sum(conv) || (takes_sum(addend) && makers_[conv] < makers_[addend])) std::swap(conv, addend);
     if (!takes_sum(conv)) return false;

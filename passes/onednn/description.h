@@ -43,9 +43,9 @@ struct Step {
   int64_t groups = 1;
   Combination combination = Combination::add;
   Pooling pooling = Pooling::maximum;
-  int dimension = 0;                           // of a concatenation
-  std::optional<Value> addend = std::nullopt;  // of a convolution, added to what it makes
-  std::vector<Elementwise> functions = {};     // applied to all this
+  int dimension = 0;                                   // of a concatenation
+  std::optional<Value> addend = std::nullopt;          // of a convolution, added to what it makes
+  std::optional<Elementwise> function = std::nullopt;  // applied to all this
 };
 
 // The sizes have to fit: nothing is checked.
@@ -65,7 +65,7 @@ class Description {
   Value reshape(Value input, const Sizes& sizes);
   void output(Value value) { outputs_.push_back(value); }
 
-  // Takes sums into the convolutions before them, and functions into what is before them.
+  // Takes sums into the convolutions before them, and a function into what is before it.
   void fuse();
 
   const Sizes& sizes_of(Value value) const { return values_[value].sizes; }

@@ -31,7 +31,7 @@ void lay_out(Program& program) {
   for (Buffer& buffer : program.buffers) {
     if (buffer.kind == Buffer::Kind::between) order.push_back(&buffer);
   }
-  std::stable_sort(order.begin(), order.end(), [](const Buffer* one, const Buffer* other) { return one->size > other->size; });
+  std::sort(order.begin(), order.end(), [](const Buffer* one, const Buffer* other) { return one->size > other->size; });
   std::vector<const Buffer*> placed;  // by their places
   for (Buffer* buffer : order) {
     buffer->size = (buffer->size + kAlignment - 1) / kAlignment * kAlignment;

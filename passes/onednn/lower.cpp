@@ -309,7 +309,7 @@ Value Lowering::flatten(const Call& call) {
   const auto place = [rank](int64_t dim) { return dim < 0 ? dim + rank : dim; };
   const int64_t start = place(integer(call, "start_dim"));
   const int64_t end = place(integer(call, "end_dim"));
-  require(start >= 0 && start < end && end < rank);
+  require(start >= 0 && start <= end && end < rank);
   const Sizes& old = sizes(input);
   Sizes result(old.begin(), old.begin() + start);
   result.push_back(c10::multiply_integers(old.begin() + start, old.begin() + end + 1));

@@ -83,7 +83,6 @@ class Network::Executions {
   }
 
   const std::vector<Sizes>& sizes() const { return sizes_; }
-  size_t memory() const { return program_.memory; }
 
  private:
   std::unique_ptr<Execution> taken() {
@@ -114,10 +113,6 @@ const std::vector<Sizes>& Network::output_sizes() const {
 
 void Network::run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const {
   executions_->run(inputs, outputs);
-}
-
-size_t Network::memory() const {
-  return executions_->memory();
 }
 
 }  // namespace bnfold::onednn

@@ -22,9 +22,6 @@ class Network {
   // where a primitive fails.
   void run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const;
 
-  // The bytes of memory between the steps, of one run.
-  size_t memory() const;
-
  private:
   class Executions;
   std::unique_ptr<Executions> executions_;

@@ -1,5 +1,7 @@
 #include "onednn/orders.h"
 
+#include <functional>
+#include <numeric>
 #include <utility>
 
 namespace bnfold::onednn {
@@ -44,6 +46,11 @@ Desc like(const Desc& desc, const Sizes& sizes) {
     }
   }
   return row_major(sizes);
+}
+
+bool is_padded(const Desc& desc) {
+  const Sizes sizes = desc.dims();
+  return desc.get_size() != std::accumulate(sizes.begin(), sizes.end(), sizeof(float), std::multiplies<>());
 }
 
 int64_t channels_of_block(const Desc& desc) {

@@ -20,6 +20,9 @@ Desc any_order(const Sizes& sizes);
 // The order of `desc`, blocks of channels or channels last, for other sizes; row-major where it is neither.
 Desc like(const Desc& desc, const Sizes& sizes);
 
+// Whether the last block has room for channels that there are not.
+bool is_padded(const Desc& desc);
+
 // How many channels lie together in blocks, each of which is a piece of memory of its own; 0 for another order.
 int64_t channels_of_block(const Desc& desc);
 

@@ -22,7 +22,9 @@ struct EltwiseStep {
   float beta;
 };
 
-std::vector<EltwiseStep> eltwise_steps(const Elementwise& one) {
+std::vector<EltwiseStep> eltwise_steps(const std::optional<Elementwise>& some) {
+  if (!some) return {};
+  const Elementwise& one = *some;
   switch (one.function) {
     case Function::relu:
       return {{algorithm::eltwise_relu, one.alpha, 0}};
@@ -44,14 +46,6 @@ std::vector<EltwiseStep> eltwise_steps(const Elementwise& one) {
       return {{algorithm::eltwise_tanh, 0, 0}};
   }
   throw std::logic_error("no such function");
-}
-
-std::vector<EltwiseStep> eltwise_steps(const std::vector<Elementwise>& functions) {
-  std::vector<EltwiseStep> steps;
-  for (const Elementwise& function : functions) {
-    for (const EltwiseStep& step : eltwise_steps(function)) steps.push_back(step);
-  }
-  return steps;
 }
 
 dnnl::algorithm algorithm_of(Combination combination) {
@@ -217,10 +211,13 @@ std::optional<Place> Builder::place_in(const Slot& slot, const Desc& desc) {
   return Place{whole->buffer, desc, numbers * sizeof(float)};
 }
 
-// Whether nobody reads the memory of `value` behind the step that is added. A reshaped value lies where the other one does.
+// Whether nobody reads or writes the memory of `value` behind the step that is added. A reshaped value lies where the other one does, and parts of a
+// concatenation are written into it later. Where blocks are padded oneDNN 2.6 computes wrong numbers in place.
 bool Builder::may_overwrite(Value value) const {
   const size_t buffer = place_of(value).buffer;
-  if (program_.buffers[buffer].kind != Buffer::Kind::between) return false;
+  if (program_.buffers[buffer].kind != Buffer::Kind::between || is_padded(place_of(value).desc)) return false;
+  if (std::any_of(wholes_.begin(), wholes_.end(), [buffer](const auto& whole) { return whole && whole->buffer == buffer; }))
+    return false;
   for (size_t other = 0; other < places_.size(); ++other) {
     if (places_[other] && places_[other]->buffer == buffer && last_readers_[other] > current_) return false;
   }
@@ -296,7 +293,7 @@ dnnl::convolution_forward::primitive_desc Builder::convolution_desc(const Step& 
 
 // A sum is written over its addend where nobody reads that later, and the convolution does not; else the addend is read from where it is.
 Place Builder::convolution(const Step& step) {
-  const std::vector<EltwiseStep> functions = eltwise_steps(step.functions);
+  const std::vector<EltwiseStep> functions = eltwise_steps(step.function);
   std::vector<Argument> arguments;
   std::optional<Place> result;
   dnnl::post_ops ops;
@@ -329,7 +326,7 @@ Place Builder::convolution(const Step& step) {
 }
 
 Place Builder::functions(const Step& step) {
-  const std::vector<EltwiseStep> steps = eltwise_steps(step.functions);
+  const std::vector<EltwiseStep> steps = eltwise_steps(step.function);
   const Place input = place_of(step.inputs[0]);
   dnnl::post_ops ops;
   append(ops, steps, 1);
@@ -351,7 +348,7 @@ Place Builder::combination(const Step& step) {
   const Place one = place_of(step.inputs[0]);
   const Place other = second_operand(step, one.desc);
   dnnl::post_ops ops;
-  append(ops, eltwise_steps(step.functions));
+  append(ops, eltwise_steps(step.function));
   const dnnl::binary::desc first(algorithm_of(step.combination), one.desc, other.desc, one.desc);
   const dnnl::binary::primitive_desc desc(first, attributes_with(ops), cpu());
   const bool in_place = step.inputs[0] != step.inputs[1] && may_overwrite(step.inputs[0]);
@@ -415,7 +412,7 @@ std::optional<Place> Builder::shared_concatenation(const Step& step, const Desc&
 
 Place Builder::reshaped(const Step& step) {
   const Place input = in_order(place_of(step.inputs[0]), row_major(sizes_of(step.inputs[0])));
-  return {input.buffer, row_major(sizes_of(step.output))};
+  return {input.buffer, row_major(sizes_of(step.output)), input.offset};
 }
 
 }  // namespace

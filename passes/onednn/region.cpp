@@ -32,7 +32,22 @@ bool only_computes(const jit::Node* node) {
 bool has_kernel(const jit::Node* layer) {
   const auto weight = constant_tensor(layer->namedInput("weight"));
   const auto groups = constant_int(layer->namedInput("groups"));
-  return weight && groups && onednn::has_kernel(weight->sizes().vec(), *groups);
+  return weight && groups && is_transposed(layer) == false && onednn::has_kernel(weight->sizes().vec(), *groups);
+}
+
+// Whether the argument, where the operator has it, is this constant.
+bool is_or_has_none(const jit::Node* node, const char* argument, const c10::IValue& wanted) {
+  const auto place = node->schema().argumentIndexWithName(argument);
+  if (!place) return true;
+  const auto constant = jit::toIValue(node->input(*place));
+  return constant && (constant->isNone() ? wanted.isNone() : *constant == wanted);
+}
+
+// Arguments for which no primitive computes what the operator does, whatever the sizes are.
+bool has_usual_arguments(const jit::Node* node) {
+  if (is_one_of(node, {"add"})) return is_or_has_none(node, "alpha", 1);
+  if (is_one_of(node, {"mean"})) return is_or_has_none(node, "dtype", c10::IValue());
+  return is_or_has_none(node, "ceil_mode", false) && is_or_has_none(node, "divisor_override", c10::IValue());
 }
 
 class Growing {
@@ -55,7 +70,8 @@ class Growing {
 
  private:
   bool may_join(jit::Node* node) const {
-    return can_be_lowered(node) && (!is_layer(node) || has_kernel(node)) && !memory_.may_be_written(node->output()) &&
+    return can_be_lowered(node) && (is_layer(node) ? has_kernel(node) : has_usual_arguments(node)) &&
+           !memory_.may_be_written(node->output()) &&
            all_of_inputs(node, [this](const jit::Value* input) { return may_be_argument(input); });
   }
 
@@ -63,7 +79,9 @@ class Growing {
     if (inside_.count(value) != 0) return true;
     if (behind_.count(value) != 0) return false;
     if (is_list_of_parts(value->node())) {
-      return all_of_inputs(value->node(), [this](const jit::Value* part) { return may_be_argument(part); });
+      return all_of_inputs(value->node(), [this](const jit::Value* part) {
+        return part->node()->kind() != jit::prim::Constant && may_be_argument(part);
+      });
     }
     if (const auto constant = jit::toIValue(value)) return may_be_constant(*constant);
     return is_tensor(value) && !memory_.may_be_written(value);

@@ -33,6 +33,17 @@ WeightPtr weight_of(const at::Tensor& tensor) {
   return make_weight(numbers.sizes().vec(), numbers.data_ptr<float>());
 }
 
+namespace {
+
+std::vector<at::Tensor> chosen(const std::vector<at::Tensor>& values, const std::vector<size_t>& numbers) {
+  std::vector<at::Tensor> some;
+  some.reserve(numbers.size());
+  for (const size_t number : numbers) some.push_back(values.at(number));
+  return some;
+}
+
+}  // namespace
+
 std::vector<at::Tensor> Steps::run(const std::vector<at::Tensor>& tensors) const {
   std::vector<at::Tensor> values = tensors;
   for (const Call& call : calls) {
@@ -41,9 +52,7 @@ std::vector<at::Tensor> Steps::run(const std::vector<at::Tensor>& tensors) const
       if (const auto* value = std::get_if<ValueAt>(&argument)) {
         stack.emplace_back(values.at(value->number));
       } else if (const auto* list = std::get_if<ListOfValues>(&argument)) {
-        std::vector<at::Tensor> parts;
-        for (const size_t number : list->numbers) parts.push_back(values.at(number));
-        stack.emplace_back(std::move(parts));
+        stack.emplace_back(chosen(values, list->numbers));
       } else if (const auto* weight = std::get_if<WeightAt>(&argument)) {
         stack.emplace_back(tensor_of(*weights.at(weight->number)));
       } else {
@@ -53,9 +62,7 @@ std::vector<at::Tensor> Steps::run(const std::vector<at::Tensor>& tensors) const
     call.op.callBoxed(stack);
     values.push_back(stack.front().toTensor());
   }
-  std::vector<at::Tensor> results;
-  for (const size_t output : outputs) results.push_back(values.at(output));
-  return results;
+  return chosen(values, outputs);
 }
 
 // ---- text

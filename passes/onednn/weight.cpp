@@ -19,7 +19,7 @@ class Weight {
   dnnl::memory in_order(const Desc& desc) {
     const std::scoped_lock lock(mutex_);
     if (memory_.get_desc() != desc) {
-      dnnl::memory ordered(desc, cpu());
+      const dnnl::memory ordered(desc, cpu());
       write_into(ordered);
       memory_ = ordered;
     }

@@ -28,6 +28,11 @@ class OneDnn : public Fused {
         .layer("wide", {16, 8, 3, 3}, 16)
         .layer("small", {4, 8, 1, 1}, 4)
         .layer("deep", {8, 8, 1, 3, 3}, 8);
+    model.layer("few", {4, 8, 1, 1}, 4)
+        .layer("one", {1, 4, 1, 1}, 1)
+        .layer("fewer", {5, 4, 1, 1}, 5)
+        .layer("joined", {8, 56, 1, 1}, 8);
+    model.layer("turned", {8, 8, 3, 3}, 8).parameter("whole", at::randn({1, 8, 12, 10}));
     model.parameter("bound", at::randn({8, 1, 1}))
         .parameter("half", at::randn({8, 8, 1, 1}).to(at::kHalf))
         .parameter("number", at::tensor(0.5));

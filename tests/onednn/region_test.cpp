@@ -86,6 +86,24 @@ TEST_F(OneDnnRegion, LeavesGroupsWithoutAKernel) {
   expect_in_networks(with("y, self.doubled.weight, self.doubled.bias, 1, 1, 1, 8"), {"conv", "back"});
 }
 
+TEST_F(OneDnnRegion, LeavesWhatHasNoPrimitive) {
+  const auto with = [](const std::string& statement) { return "y = " + b(c("x")) + "\ny = " + statement + "\nreturn y"; };
+  for (const char* statement :
+       {"torch.add(y, x, alpha=2)", "torch.max_pool2d(y, 3, 2, 1, 1, True)", "torch.avg_pool2d(y, 2, divisor_override=3)",
+        "torch.cat([y, self.plain.weight[:1, :, :1, :1].expand_as(y)], 1)",
+        "torch.conv_transpose2d(y, self.turned.weight, self.turned.bias)"}) {
+    expect_in_networks(with(statement), {"conv", "back"});
+  }
+}
+
+TEST_F(OneDnnRegion, LeavesAConcatenationWithAConstant) {
+  const Model tested = model("y = " + b(c("x")) + "\nreturn torch.cat([y, self.whole], 1)");
+  const OptimizeResult result = optimized(tested);
+  EXPECT_EQ(result.in_networks, std::vector<std::string>({"conv", "back"}));
+  expect_same(tested, result, {at::randn({1, 8, 12, 10})});
+  EXPECT_EQ(networks(result.module), 1);
+}
+
 TEST_F(OneDnnRegion, LeavesComputedWeights) {
   expect_in_networks("return " + b(c("x")), {"conv", "back"});
   expect_in_networks("return torch.conv2d(" + c("x") + ", self.back.weight * x.mean(), self.back.bias)", {});
