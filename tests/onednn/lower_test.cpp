@@ -18,7 +18,7 @@ class Lower : public OneDnn {
                 {at::randn({1, 8, 12, 10}), at::randn({3, 8, 12, 8}), at::randn({1, 8, 20, 16}), at::randn({2, 8, 6, 4})});
     torch::jit::Module module = result.module;
     module.forward({at::randn({1, 8, 14, 10})});
-    EXPECT_EQ(networks(module), 5);
+    expect_networks(module, 5);
   }
 
   // The layers are in a network which runs for no size.
@@ -28,7 +28,7 @@ class Lower : public OneDnn {
     const OptimizeResult result = optimized(tested, input);
     EXPECT_EQ(result.in_networks.size(), 2U);
     expect_same(tested, result, {input});
-    EXPECT_EQ(networks(result.module), 0);
+    expect_networks(result.module, 0);
   }
 };
 
@@ -156,7 +156,7 @@ TEST_F(Lower, ConstantsOfAllSizes) {
     const Model tested = model("y = " + conv("back", conv("conv", "x", 1)) + "\nz = " + combination + "\nreturn " + kThrough);
     const OptimizeResult result = optimized(tested);
     expect_same(tested, result, {at::randn({1, 8, 12, 10}), at::randn({2, 8, 12, 10})});
-    EXPECT_EQ(networks(result.module), 2);
+    expect_networks(result.module, 2);
   }
 }
 
@@ -182,7 +182,7 @@ TEST_F(Lower, ThreeDimensions) {
   expect_same(tested, result,
               {at::randn({1, 8, 4, 12, 10}), at::randn({2, 8, 5, 11, 9}),
                at::randn({1, 8, 4, 12, 10}).contiguous(at::MemoryFormat::ChannelsLast3d)});
-  EXPECT_EQ(networks(result.module), 3);
+  expect_networks(result.module, 3);
 }
 
 }  // namespace
