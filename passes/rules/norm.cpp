@@ -7,7 +7,8 @@
 //             Before it the statistics become those of x, as later folds ask the norm how far its input spreads: mean' = (mean - shift)/scale
 //             and var' = var/scale^2, both 0 where the scale is. Then a*(scale*x + shift) + b = a'*x + b' with a' = a*scale and
 //             b' = a*shift + b, so gamma' = a'*sqrt(var' + eps), beta' = b' + a'*mean'.
-// Conditions  it is a norm in eval mode with static parameters             those of find_norms
+// Conditions  the value is its input, not a parameter                      norm_parameters_not_static
+//             it is a norm in eval mode with static parameters             those of find_norms
 //             of the same dtype                                            dtypes_differ
 //             the affine varies along dimension 1 only                     affine_varies_elsewhere
 //             with as many channels                                        channels_differ
@@ -42,6 +43,7 @@ at::Tensor deviation(const at::Tensor& variance, double epsilon) {
 }
 
 std::variant<Parameters, Decline> parameters_of(const Site& site) {
+  if (site.place != 0) return Decline{Reason::norm_parameters_not_static, site.node, "the normalized value is its parameter"};
   const Norm norm = *read_norm(site.node, site.known.store);
   if (const auto* decline = std::get_if<Decline>(&norm.content)) return *decline;
   if (norm.dtype != site.norm_dtype) return Decline{Reason::dtypes_differ, site.node, "the two norms have different dtypes"};
