@@ -55,6 +55,7 @@ def assert_near(expected, actual) -> None:
         assert relative_error(one, other) < NEAR
 
 
+@pytest.mark.filterwarnings("ignore:Scripted .* always returns")
 @pytest.mark.parametrize("spelling", zoo.SPELLINGS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_computes_the_same(name, spelling):
