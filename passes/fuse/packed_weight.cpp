@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "graph/graph_walk.h"
+#include "module/free_attribute.h"
 
 namespace bnfold {
 
@@ -60,9 +61,7 @@ std::string attribute_name(const jit::Module& module, const std::string& path) {
   std::replace_if(
       name.begin(), name.end(), [](unsigned char letter) { return std::isalnum(letter) == 0; }, '_');
   if (name.empty() || std::isdigit(static_cast<unsigned char>(name.front())) != 0) name.insert(0, "layer_");
-  std::string free = name;
-  for (int number = 1; module.hasattr(free) || module.find_method(free); ++number) free = fmt::format("{}_{}", name, number);
-  return free;
+  return free_attribute(module, name);
 }
 
 // The node that runs `graph` beside `main`.

@@ -213,6 +213,12 @@ bool is_dense(const jit::Value* value) {
   return found && found->proven && found->order.empty();
 }
 
+bool is_channels_last(const at::Tensor& tensor) {
+  if (!tensor.defined() || tensor.layout() != at::kStrided || tensor.is_contiguous()) return false;
+  return (tensor.dim() == 4 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast)) ||
+         (tensor.dim() == 5 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast3d));
+}
+
 bool is_channels_last(const jit::Value* value, const ParameterStore& store) {
   std::vector<const jit::Value*> pending = {value};
   std::unordered_set<const jit::Value*> seen;

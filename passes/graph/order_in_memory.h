@@ -35,6 +35,9 @@ bool is_contiguous(const torch::jit::Value* value);
 // Whether `value` surely lies in memory in one of the orders that batch_norm makes.
 bool is_dense(const torch::jit::Value* value);
 
+// Whether the tensor, of 4 or 5 dimensions, is in channels_last, and not contiguous too.
+bool is_channels_last(const at::Tensor& tensor);
+
 // Whether `value` is in channels_last whatever the inputs of the graph are.
 bool is_channels_last(const torch::jit::Value* value, const ParameterStore& store);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "graph/graph_walk.h"
+#include "graph/order_in_memory.h"
 
 namespace bnfold {
 
@@ -15,12 +16,6 @@ namespace {
 // Freezing names a constant after the attribute that it was: "self.layer1.0.conv1.weight".
 std::string without_self(const std::string& name) {
   return name.rfind("self.", 0) == 0 ? name.substr(5) : name;
-}
-
-bool is_channels_last(const at::Tensor& tensor) {
-  if (!tensor.defined() || tensor.layout() != at::kStrided || tensor.is_contiguous()) return false;
-  return (tensor.dim() == 4 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast)) ||
-         (tensor.dim() == 5 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast3d));
 }
 
 }  // namespace

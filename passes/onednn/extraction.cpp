@@ -1,12 +1,11 @@
 #include "onednn/extraction.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
+#include "module/free_attribute.h"
 #include "onednn/runner.h"
 #include "onednn/steps.h"
 
@@ -24,7 +23,7 @@ class Reading {
     for (jit::Node* node : region) find_inputs(node);
     for (size_t i = 0; i < region.size(); ++i) numbers_[region[i]->output()] = inputs.size() + i;
     steps.inputs = inputs.size();
-    for (jit::Node* node : region) read(node, std::unordered_set<const jit::Node*>(region.begin(), region.end()));
+    for (jit::Node* node : region) read(node);
   }
 
   Steps steps;
@@ -43,15 +42,16 @@ class Reading {
     }
   }
 
-  void read(jit::Node* node, const std::unordered_set<const jit::Node*>& region) {
+  void read(jit::Node* node) {
     const c10::FunctionSchema& schema = node->schema();
     Call call{c10::Dispatcher::singleton().findSchemaOrThrow(schema.name().c_str(), schema.overload_name().c_str()), {}};
     for (const jit::Value* input : node->inputs()) call.arguments.push_back(argument_of(input));
     steps.calls.push_back(std::move(call));
     const auto& uses = node->output()->uses();
     const bool is_read_outside = std::any_of(uses.begin(), uses.end(), [&](const jit::Use& use) {
-      const jit::Node* reader = is_list_of_parts(use.user) ? use.user->output()->uses()[0].user : use.user;
-      return region.count(reader) == 0;
+      const jit::Node* reader = is_list_of_parts(use.user) ? only_concatenation(use.user) : use.user;
+      return std::none_of(reader->outputs().begin(), reader->outputs().end(),
+                          [this](const jit::Value* value) { return made_.count(value) != 0; });
     });
     if (!is_read_outside) return;
     outputs.push_back(node->output());
@@ -77,12 +77,6 @@ class Reading {
   std::unordered_map<const jit::Value*, size_t> weights_;
 };
 
-std::string free_name(const jit::Module& module) {
-  std::string name = "onednn_steps";
-  for (int number = 1; module.hasattr(name); ++number) name = fmt::format("onednn_steps_{}", number);
-  return name;
-}
-
 // What reads `results` in front of the last node of the region goes behind it.
 void move_readers_behind(const Region& region, const std::vector<jit::Value*>& results) {
   const std::unordered_set<const jit::Node*> inside(region.begin(), region.end());
@@ -92,7 +86,7 @@ void move_readers_behind(const Region& region, const std::vector<jit::Value*>& r
     jit::Node* next = node->next();
     const bool reads = std::any_of(node->inputs().begin(), node->inputs().end(),
                                    [&](const jit::Value* input) { return later.count(input) != 0; });
-    if (inside.count(node) == 0 && !(is_list_of_parts(node) && inside.count(node->output()->uses()[0].user) != 0) && reads) {
+    if (inside.count(node) == 0 && !(is_list_of_parts(node) && inside.count(only_concatenation(node)) != 0) && reads) {
       later.insert(node->outputs().begin(), node->outputs().end());
       node->moveAfter(behind);
       behind = node;
@@ -116,7 +110,7 @@ void remove(const Region& region) {
 
 jit::Node* extract(const Region& region, jit::Module& module, jit::Graph& graph) {
   Reading reading(region);
-  const std::string name = free_name(module);
+  const std::string name = free_attribute(module, "onednn_steps");
   const c10::IValue runner = runner_of(std::move(reading.steps));
   module.register_attribute(name, runner.type(), runner);
 

@@ -7,8 +7,6 @@ namespace bnfold::onednn {
 
 namespace {
 
-constexpr size_t kAlignment = 64;
-
 bool are_used_at_once(const Buffer& one, const Buffer& other) {
   return one.first <= other.last && other.first <= one.last;
 }

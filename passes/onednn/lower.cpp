@@ -31,15 +31,15 @@ class Lowering {
   friend bool bnfold::onednn::can_be_lowered(const torch::jit::Node* node);
 
   Value convolution(const Call& call);
-  Value relu(const Call&) { return apply(Function::relu); }
-  Value relu6(const Call&) { return apply(Function::clip, 0, 6); }
-  Value silu(const Call&) { return apply(Function::swish); }
-  Value sigmoid(const Call&) { return apply(Function::logistic); }
-  Value tanh(const Call&) { return apply(Function::tanh); }
-  Value hardswish(const Call&) { return apply(Function::hardswish); }
-  Value hardsigmoid(const Call&) { return apply(Function::hardsigmoid); }
-  Value leaky_relu(const Call& call) { return apply(Function::relu, number(call, "negative_slope")); }
-  Value hardtanh(const Call& call) { return clip(number(call, "min_val"), number(call, "max_val")); }
+  Value relu(const Call& call) { return apply(call, Function::relu); }
+  Value relu6(const Call& call) { return apply(call, Function::clip, 0, 6); }
+  Value silu(const Call& call) { return apply(call, Function::swish); }
+  Value sigmoid(const Call& call) { return apply(call, Function::logistic); }
+  Value tanh(const Call& call) { return apply(call, Function::tanh); }
+  Value hardswish(const Call& call) { return apply(call, Function::hardswish); }
+  Value hardsigmoid(const Call& call) { return apply(call, Function::hardsigmoid); }
+  Value leaky_relu(const Call& call) { return apply(call, Function::relu, number(call, "negative_slope")); }
+  Value hardtanh(const Call& call) { return clip(call, number(call, "min_val"), number(call, "max_val")); }
   Value clamp(const Call& call);
   Value gelu(const Call& call);
   Value add(const Call& call);
@@ -47,7 +47,7 @@ class Lowering {
   Value maximum(const Call& call) { return combine(Combination::maximum, call); }
   Value minimum(const Call& call) { return combine(Combination::minimum, call); }
   Value clamp_to_tensors(const Call& call);
-  Value max_pool(const Call& call);
+  Value max_pool(const Call& call) { return pool(Pooling::maximum, call); }
   Value average_pool(const Call& call);
   Value adaptive_average_pool(const Call& call);
   Value mean(const Call& call);
@@ -74,8 +74,8 @@ class Lowering {
     return list;
   }
 
-  Value value(const Call& call, const char* name) const {
-    const auto* found = std::get_if<ValueAt>(&call.named(name));
+  Value value(const CallArgument& argument) const {
+    const auto* found = std::get_if<ValueAt>(&argument);
     require(found != nullptr);
     return values_.at(found->number);
   }
@@ -93,18 +93,14 @@ class Lowering {
   size_t spatial(Value value) const { return sizes(value).size() - 2; }
   bool is_image(Value value) const { return sizes(value).size() == 4 || sizes(value).size() == 5; }
 
-  Value first(const Call& call) const {
-    const auto* found = std::get_if<ValueAt>(&call.arguments.at(0));
-    require(found != nullptr);
-    return values_.at(found->number);
-  }
+  Value first(const Call& call) const { return value(call.arguments.at(0)); }
 
-  Value apply(Function function, double alpha = 0, double beta = 0) {
-    return description.apply({function, static_cast<float>(alpha), static_cast<float>(beta)}, first(*current_));
+  Value apply(const Call& call, Function function, double alpha = 0, double beta = 0) {
+    return description.apply({function, static_cast<float>(alpha), static_cast<float>(beta)}, first(call));
   }
-  Value clip(double lowest, double highest) {
+  Value clip(const Call& call, double lowest, double highest) {
     require(lowest <= highest);
-    return apply(Function::clip, lowest, highest);
+    return apply(call, Function::clip, lowest, highest);
   }
   // Whether `part` has the sizes of `whole`, or 1.
   bool spans(Value whole, Value part) const {
@@ -118,11 +114,11 @@ class Lowering {
   Value combine(Combination combination, const CallArgument& one, const CallArgument& other);
   Value operand(const CallArgument& argument, size_t rank);
   Value pool(Pooling pooling, Value input, const Window& window);
+  Value pool(Pooling pooling, const Call& call);
   Value whole_average(Value input, const Sizes& result);
 
   const Steps& steps_;
   std::vector<Value> values_;
-  const Call* current_ = nullptr;
 };
 
 bool is_positive(const Sizes& sizes) {
@@ -132,7 +128,6 @@ bool is_positive(const Sizes& sizes) {
 void Lowering::run() {
   for (const Value input : values_) require(is_positive(sizes(input)));
   for (const Call& call : steps_.calls) {
-    current_ = &call;
     const auto handler = handlers().find(call.op.schema().name() + "." + call.op.schema().overload_name());
     require(handler != handlers().end());
     values_.push_back((this->*handler->second)(call));
@@ -143,7 +138,7 @@ void Lowering::run() {
 
 Value Lowering::convolution(const Call& call) {
   if (call.has("transposed")) require(!flag(call, "transposed"));
-  const Value input = value(call, "input");
+  const Value input = value(call.named("input"));
   const WeightPtr kernel = weight(call, "weight");
   const WeightPtr bias = weight(call, "bias");
   require(kernel != nullptr && is_image(input) && sizes_of(*kernel).size() == sizes(input).size());
@@ -177,14 +172,14 @@ bool is_bounded(const Call& call, const char* bound) {
 
 Value Lowering::clamp(const Call& call) {
   constexpr double kInfinity = std::numeric_limits<float>::infinity();
-  return clip(is_bounded(call, "min") ? number(call, "min") : -kInfinity,
+  return clip(call, is_bounded(call, "min") ? number(call, "min") : -kInfinity,
               is_bounded(call, "max") ? number(call, "max") : kInfinity);
 }
 
 Value Lowering::gelu(const Call& call) {
   const std::string& algorithm = constant(call, "approximate").toStringRef();
   require(algorithm == "none" || algorithm == "tanh");
-  return apply(algorithm == "none" ? Function::gelu_erf : Function::gelu_tanh);
+  return apply(call, algorithm == "none" ? Function::gelu_erf : Function::gelu_tanh);
 }
 
 Value Lowering::add(const Call& call) {
@@ -194,9 +189,8 @@ Value Lowering::add(const Call& call) {
 
 // A value; or a constant, with dimensions of size 1 before its own.
 Value Lowering::operand(const CallArgument& argument, size_t rank) {
-  if (const auto* found = std::get_if<ValueAt>(&argument)) return values_.at(found->number);
   const auto* number = std::get_if<WeightAt>(&argument);
-  require(number != nullptr);
+  if (number == nullptr) return value(argument);
   const WeightPtr& weight = steps_.weights.at(number->number);
   require(sizes_of(*weight).size() <= rank);
   return description.constant(weight, rank);
@@ -204,8 +198,7 @@ Value Lowering::operand(const CallArgument& argument, size_t rank) {
 
 Value Lowering::combine(Combination combination, const CallArgument& one, const CallArgument& other) {
   const auto rank = [this](const CallArgument& argument) {
-    const auto* found = std::get_if<ValueAt>(&argument);
-    return found != nullptr ? sizes(values_.at(found->number)).size() : 0;
+    return std::holds_alternative<ValueAt>(argument) ? sizes(value(argument)).size() : 0;
   };
   const size_t ranks = std::max(rank(one), rank(other));
   Value larger = operand(one, ranks);
@@ -234,27 +227,19 @@ Value Lowering::pool(Pooling pooling, Value input, const Window& window) {
   return description.pool(pooling, input, window);
 }
 
-Value Lowering::max_pool(const Call& call) {
+Value Lowering::pool(Pooling pooling, const Call& call) {
   const Value input = first(call);
-  require(is_image(input));
+  require(is_image(input) && !flag(call, "ceil_mode"));
   const size_t count = spatial(input);
+  if (call.has("dilation")) require(integers(call, "dilation", count) == Sizes(count, 1));
   const Sizes kernel = integers(call, "kernel_size", count);
   const Sizes stride = constant(call, "stride").toIntVector().empty() ? kernel : integers(call, "stride", count);
-  const Window window{kernel, stride, integers(call, "dilation", count), integers(call, "padding", count)};
-  require(window.dilation == Sizes(count, 1) && !flag(call, "ceil_mode"));
-  return pool(Pooling::maximum, input, window);
+  return pool(pooling, input, {kernel, stride, Sizes(count, 1), integers(call, "padding", count)});
 }
 
 Value Lowering::average_pool(const Call& call) {
-  const Value input = first(call);
-  require(is_image(input));
-  const size_t count = spatial(input);
-  const Sizes kernel = integers(call, "kernel_size", count);
-  const Sizes stride = constant(call, "stride").toIntVector().empty() ? kernel : integers(call, "stride", count);
-  const Sizes padding = integers(call, "padding", count);
-  require(!flag(call, "ceil_mode") && constant(call, "divisor_override").isNone());
-  return pool(flag(call, "count_include_pad") ? Pooling::average_with_padding : Pooling::average, input,
-              {kernel, stride, Sizes(count, 1), padding});
+  require(constant(call, "divisor_override").isNone());
+  return pool(flag(call, "count_include_pad") ? Pooling::average_with_padding : Pooling::average, call);
 }
 
 Value Lowering::whole_average(Value input, const Sizes& result) {

@@ -13,8 +13,6 @@ namespace bnfold::onednn {
 
 namespace {
 
-constexpr size_t kAlignment = 64;
-
 struct Free {
   void operator()(void* bytes) const { std::free(bytes); }
 };

@@ -102,7 +102,7 @@ class Builder {
   void find_last_readers();
   void add_input(size_t number);
   void add_output(size_t number);
-  void add(const Step& step);
+  Place result_of(const Step& step);
   Place convolution(const Step& step);
   Place functions(const Step& step);
   Place combination(const Step& step);
@@ -145,7 +145,7 @@ Program Builder::run() {
   find_last_readers();
   for (size_t i = 0; i < description_.inputs().size(); ++i) add_input(i);
   for (const Step& step : description_.steps()) {
-    add(step);
+    places_[step.output] = result_of(step);
     ++current_;
   }
   for (size_t i = 0; i < description_.outputs().size(); ++i) add_output(i);
@@ -258,14 +258,22 @@ void Builder::reorder(const Place& from, const Place& to) {
   emit(desc, dnnl::reorder(desc), {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
 }
 
-void Builder::add(const Step& step) {
-  Place (Builder::*const adds)(const Step&) = step.kind == Kind::convolve      ? &Builder::convolution
-                                              : step.kind == Kind::apply       ? &Builder::functions
-                                              : step.kind == Kind::combine     ? &Builder::combination
-                                              : step.kind == Kind::pool        ? &Builder::pooling
-                                              : step.kind == Kind::concatenate ? &Builder::concatenation
-                                                                               : &Builder::reshaped;
-  places_[step.output] = (this->*adds)(step);
+Place Builder::result_of(const Step& step) {
+  switch (step.kind) {
+    case Kind::convolve:
+      return convolution(step);
+    case Kind::apply:
+      return functions(step);
+    case Kind::combine:
+      return combination(step);
+    case Kind::pool:
+      return pooling(step);
+    case Kind::concatenate:
+      return concatenation(step);
+    case Kind::reshape:
+      return reshaped(step);
+  }
+  throw std::logic_error("no such step");
 }
 
 dnnl::convolution_forward::primitive_desc Builder::convolution_desc(const Step& step, const dnnl::post_ops& ops) const {

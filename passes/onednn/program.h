@@ -9,6 +9,8 @@
 
 namespace bnfold::onednn {
 
+constexpr size_t kAlignment = 64;  // bytes, of each buffer between the steps
+
 // Where a value lies: in the memory between the steps, in what comes in or goes out, or in a constant.
 struct Buffer {
   enum class Kind { between, input, output, constant } kind;

@@ -111,8 +111,8 @@ bool is_layer(const jit::Node* node) {
 }
 
 bool is_list_of_parts(const jit::Node* node) {
-  return node->kind() == jit::prim::ListConstruct && node->output()->uses().size() == 1 &&
-         node->output()->uses()[0].user->kind() == jit::aten::cat;
+  const jit::Node* reader = node->kind() == jit::prim::ListConstruct ? only_concatenation(node) : nullptr;
+  return reader != nullptr && reader->kind() == jit::aten::cat;
 }
 
 Region region_from(jit::Node* first, const Memory& memory) {

@@ -12,6 +12,7 @@
 #include <optional>
 #include <tuple>
 
+#include "graph/order_in_memory.h"
 #include "onednn/lower.h"
 #include "onednn/network.h"
 
@@ -48,12 +49,6 @@ class Runner : public torch::CustomClassHolder {
 
 // Of sizes that change with every run, as those of detected objects, the first alone get a network.
 constexpr size_t kMostNetworks = 16;
-
-bool is_channels_last(const at::Tensor& tensor) {
-  if (tensor.is_contiguous()) return false;
-  return (tensor.dim() == 4 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast)) ||
-         (tensor.dim() == 5 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast3d));
-}
 
 bool is_plain_float(const at::Tensor& tensor) {
   return tensor.defined() && tensor.scalar_type() == at::kFloat && tensor.is_cpu() && tensor.layout() == at::kStrided &&

@@ -10,12 +10,6 @@ namespace bnfold::onednn {
 
 using nlohmann::json;
 
-std::string Call::kind() const {
-  std::string name = op.schema().name().substr(std::string("aten::").size());
-  if (name.back() == '_') name.pop_back();
-  return name;
-}
-
 const CallArgument& Call::named(const char* name) const {
   const auto index = op.schema().argumentIndexWithName(name);
   TORCH_CHECK(index, op.schema().name(), " has no argument ", name);

@@ -27,8 +27,6 @@ struct Call {
   c10::OperatorHandle op;
   std::vector<CallArgument> arguments;  // one for each of the schema
 
-  // "relu", of aten::relu_
-  std::string kind() const;
   // By the name in the schema. Throws c10::Error where there is none.
   const CallArgument& named(const char* name) const;
   bool has(const char* name) const { return op.schema().argumentIndexWithName(name).has_value(); }
