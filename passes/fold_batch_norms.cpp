@@ -13,7 +13,6 @@
 #include "knowledge/find_norms.h"
 #include "module/assemble.h"
 #include "module/clean_up.h"
-#include "module/compilation_units.h"
 #include "module/flatten.h"
 #include "module/measure.h"
 #include "module/observe.h"
@@ -100,10 +99,7 @@ FoldResult folded(const jit::Module& module, const Options& options, bool stays_
   list_each_norm_once(report);
   clean_up(program);
   drop_dead_norms(report, program, store);
-  const jit::Module result = [&] {
-    const std::scoped_lock lock(compilation_units());
-    return assemble(program, store);
-  }();
+  const jit::Module result = assemble(program, store);
   report.after = measure(result, program.methods);
   return {result, report};
 }

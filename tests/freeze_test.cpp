@@ -48,6 +48,21 @@ TEST_F(Freeze, FoldsFirst) {
   expect_same_output(module, result.module, {x});
 }
 
+// The module that came in stays, as do those that Python scripts.
+TEST_F(Freeze, MakesNoTensorsThatOutliveTheResult) {
+  const jit::Module module = pre_activation().module;
+  std::vector<c10::weak_intrusive_ptr<at::TensorImpl>> tensors;
+  {
+    const FoldResult result = bnfold::freeze(module);
+    for_each_node(result.module.get_method("forward").graph()->block(), [&tensors](const jit::Node* node) {
+      const auto constant = node->kind() == jit::prim::Constant ? jit::toIValue(node->output()) : c10::nullopt;
+      if (constant && constant->isTensor()) tensors.emplace_back(constant->toTensor().getIntrusivePtr());
+    });
+  }
+  EXPECT_FALSE(tensors.empty());
+  for (const auto& tensor : tensors) EXPECT_TRUE(tensor.expired());
+}
+
 TEST_F(Freeze, LeavesTheNormThatStockFreezeLeaves) {
   EXPECT_EQ(count_nodes(jit::freeze(pre_activation().module), "aten::batch_norm"), 1);
 }

@@ -67,12 +67,11 @@ at::Tensor beside_inputs(const Kernel& kernel, const at::Tensor& scale) {
 
 // What the kernel makes of a constant input `shift` [I], [O], where every output reads every tap.
 at::Tensor shift_response(const Kernel& kernel, const at::Tensor& shift) {
-  at::Tensor taps = kernel.weight.to(at::kDouble);
-  if (taps.dim() > 2) taps = taps.flatten(2).sum(2);
-  const Kernel matrix{taps, {}, kernel.layout, kernel.groups};
-  const at::Tensor responses = taps * beside_inputs(matrix, shift);
-  if (kernel.layout != KernelLayout::input_first) return responses.sum(kernel.layout == KernelLayout::output_first ? 1 : 0);
-  return responses.reshape({kernel.groups, taps.size(0) / kernel.groups, taps.size(1)}).sum(1).flatten();
+  const at::Tensor& weight = kernel.weight;
+  const at::Tensor taps = weight.dim() > 2 ? weight.flatten(2).sum(2, /*keepdim=*/false, at::kDouble) : weight.to(at::kDouble);
+  at::Tensor matrices = taps.reshape({kernel.groups, taps.size(0) / kernel.groups, taps.size(1)});
+  if (kernel.layout != KernelLayout::output_first) matrices = matrices.transpose(1, 2);
+  return matrices.bmm(shift.reshape({kernel.groups, -1, 1})).flatten();
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <set>
 #include <unordered_map>
 #include <utility>
@@ -30,9 +31,23 @@ c10::IValue::HashAliasedIValues parts_of(const c10::IValue& value) try {
   return {};
 }
 
+// The classes of a result, and what is frozen of it, are gone with it: in the unit of the module that came in they would stay as long as that, in
+// Python for ever. Its code may call methods of classes there.
+struct OwnUnit {
+  std::shared_ptr<jit::CompilationUnit> original;
+  jit::CompilationUnit unit;
+};
+
+std::shared_ptr<jit::CompilationUnit> unit_beside(std::shared_ptr<jit::CompilationUnit> original) {
+  const auto own = std::make_shared<OwnUnit>();
+  own->original = std::move(original);
+  return {own, &own->unit};
+}
+
 class Assembler {
  public:
-  Assembler(const Program& program, const ParameterStore& store) : program_(program), store_(store) {}
+  Assembler(const Program& program, const ParameterStore& store)
+      : program_(program), store_(store), unit_(unit_beside(program.module._ivalue()->compilation_unit())) {}
 
   jit::Module run() {
     for (const std::string& name : program_.preserved_values) kept_[""].insert(name);
@@ -317,7 +332,7 @@ class Assembler {
     if (needs_state_of_its_own(path, original)) {
       return built_.emplace(path, copies_.copy(original._ivalue()).toModule()).first->second;
     }
-    jit::Module module(*original.type()->name(), original._ivalue()->compilation_unit(), /*shouldMangle=*/true);
+    jit::Module module(*original.type()->name(), unit_, /*shouldMangle=*/true);
     for (size_t slot = 0; slot < original.type()->numAttributes(); ++slot) {
       const std::string& name = original.type()->getAttributeName(slot);
       if (children_[path].count(name) != 0) {
@@ -374,7 +389,7 @@ class Assembler {
     const auto renamed = schema.cloneWithRemappedTypes(
         [&](const c10::TypePtr& type) -> c10::TypePtr { return type == self_type ? c10::TypePtr(root.type()) : type; });
     const c10::QualifiedName name(*root.type()->name(), method.name);
-    auto* function = root._ivalue()->compilation_unit()->create_function(name, method.graph);
+    auto* function = unit_->create_function(name, method.graph);
     root.type()->addMethod(function);
     function->setSchema(renamed);
   }
@@ -391,6 +406,7 @@ class Assembler {
 
   const Program& program_;
   const ParameterStore& store_;
+  std::shared_ptr<jit::CompilationUnit> unit_;
   std::map<std::string, Names> children_;                       // by module path: the submodules on the way to something kept
   std::map<std::string, Names> kept_;                           // by module path: the attributes that stay as they are
   std::map<std::string, std::vector<Addition>> additions_;      // by module path: the tensors that were added

@@ -1,4 +1,4 @@
-// LibTorch does not lock the compilation unit that a module shares with others, and to which each result adds its classes and methods.
+// LibTorch does not lock the compilation unit that a module shares with others, and to which freezing adds classes and methods.
 #pragma once
 
 #include <mutex>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import subprocess
 import sys
@@ -221,3 +222,41 @@ def test_errors_of_the_result_name_the_layer():
         with pytest.raises(RuntimeError, match="to have 3 channels, but got 7") as error:
             module(torch.ones(2, 7, 9, 9))
         assert "conv.py" in str(error.value) and "in batch_norm" not in str(error.value)
+
+
+@torch.jit.script
+class Scaler:
+    def __init__(self, factor: float):
+        self.factor = factor
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        if bool(x.sum() > 0):
+            return x * self.factor
+        return self.apply_to_negative(x)
+
+    def apply_to_negative(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor * 2
+
+
+class WithObject(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        scaler = Scaler(float(x.size(0)))
+        return [scaler.apply(self.norm(self.conv(x)))], scaler.factor
+
+
+@pytest.mark.parametrize("make", [lambda module: bnfold.fold(module).module, bnfold.freeze])
+def test_a_result_outlives_the_module_that_it_was_made_of(make, tmp_path):
+    path, x = tmp_path / "model.pt", torch.randn(2, 3, 4, 4)
+    model = WithObject().eval()
+    torch.jit.script(model).save(path)
+    result = make(torch.jit.load(path))
+    gc.collect()
+    for _ in range(2):
+        assert relative_error(model(x)[0][0], result(x)[0][0]) < 1e-5
+        assert relative_error(model(-x)[0][0], result(-x)[0][0]) < 1e-5
+    bnfold.save(result, path)
+    assert relative_error(model(x)[0][0], torch.jit.load(path)(x)[0][0]) < 1e-5

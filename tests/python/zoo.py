@@ -238,7 +238,7 @@ def build_network(name: str, gammas: float | None = None) -> Network:
     return prepare(name, model, (inputs,), (second_inputs,), architecture.gammas if gammas is None else gammas)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.lru_cache(maxsize=2)
 def network(name: str) -> Network:
     """The network of that name, built once."""
     return build_network(name)
@@ -276,14 +276,14 @@ def saved_and_loaded(program: torch.export.ExportedProgram) -> torch.export.Expo
         return torch.export.load(buffer)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.lru_cache(maxsize=2)
 def script_module(name: str, spelling: str) -> torch.jit.ScriptModule:
     """The network of that name, scripted or traced once."""
     net = network(name)
     return to_torchscript(net.model, net.inputs, spelling)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.lru_cache(maxsize=2)
 def fold_result(name: str, spelling: str) -> bnfold.FoldResult:
     """The network of that name, folded once."""
     return bnfold.fold(script_module(name, spelling))
