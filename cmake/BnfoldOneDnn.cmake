@@ -1,11 +1,11 @@
-# libbnfold_onednn, the networks of oneDNN's primitives: a library of its own, since nothing else needs oneDNN. Where oneDNN 2 is not installed, as
-# Debian's libdnnl-dev, or LibTorch is older than 2, it is not built.
+# libbnfold_onednn, the networks of oneDNN's primitives: a library of its own, since nothing else needs oneDNN. Where oneDNN 2 or 3 is not
+# installed, as Debian's libdnnl-dev, or LibTorch is older than 2, it is not built.
 find_path(BNFOLD_ONEDNN_INCLUDE_DIR oneapi/dnnl/dnnl.hpp NO_PACKAGE_ROOT_PATH)
 find_library(BNFOLD_ONEDNN_LIBRARY dnnl)
 mark_as_advanced(BNFOLD_ONEDNN_INCLUDE_DIR BNFOLD_ONEDNN_LIBRARY)
 set(BNFOLD_ONEDNN OFF)
 if(BNFOLD_ONEDNN_INCLUDE_DIR AND BNFOLD_ONEDNN_LIBRARY AND LibTorch_VERSION VERSION_GREATER_EQUAL 2 AND NOT SKBUILD)
-  file(STRINGS "${BNFOLD_ONEDNN_INCLUDE_DIR}/oneapi/dnnl/dnnl_version.h" _version REGEX "DNNL_VERSION_MAJOR +2$")
+  file(STRINGS "${BNFOLD_ONEDNN_INCLUDE_DIR}/oneapi/dnnl/dnnl_version.h" _version REGEX "DNNL_VERSION_MAJOR +[23]$")
   if(_version)
     set(BNFOLD_ONEDNN ON)
   endif()
@@ -21,6 +21,7 @@ add_library(bnfold_network OBJECT
   passes/onednn/lay_out.cpp
   passes/onednn/network.cpp
   passes/onednn/orders.cpp
+  passes/onednn/primitives.cpp
   passes/onednn/program.cpp
   passes/onednn/shared_parts.cpp
   passes/onednn/weight.cpp)

@@ -38,8 +38,16 @@ Desc any_order(const Sizes& sizes) {
   return {sizes, kFloat, Tag::any};
 }
 
+Sizes dims_of(const Desc& desc) {
+#if DNNL_VERSION_MAJOR == 2
+  return desc.dims();
+#else
+  return desc.get_dims();
+#endif
+}
+
 Desc like(const Desc& desc, const Sizes& sizes) {
-  const Sizes own = desc.dims();
+  const Sizes own = dims_of(desc);
   if (own.size() == sizes.size()) {
     for (const Tag tag : orders_by_channels(own.size())) {
       if (Desc(own, kFloat, tag) == desc) return {sizes, kFloat, tag};
@@ -49,12 +57,12 @@ Desc like(const Desc& desc, const Sizes& sizes) {
 }
 
 bool is_padded(const Desc& desc) {
-  const Sizes sizes = desc.dims();
+  const Sizes sizes = dims_of(desc);
   return desc.get_size() != std::accumulate(sizes.begin(), sizes.end(), sizeof(float), std::multiplies<>());
 }
 
 int64_t channels_of_block(const Desc& desc) {
-  const Sizes sizes = desc.dims();
+  const Sizes sizes = dims_of(desc);
   const std::vector<Tag> tags = orders_by_channels(sizes.size());
   for (size_t i = 0; i + 1 < tags.size(); ++i) {
     if (Desc(sizes, kFloat, tags[i]) == desc) return i == 0 ? 16 : 8;

@@ -17,6 +17,8 @@ Desc channels_last(const Sizes& sizes);  // of 4 or 5 dimensions
 // The one that a kernel chooses.
 Desc any_order(const Sizes& sizes);
 
+Sizes dims_of(const Desc& desc);
+
 // The order of `desc`, blocks of channels or channels last, for other sizes; row-major where it is neither.
 Desc like(const Desc& desc, const Sizes& sizes);
 

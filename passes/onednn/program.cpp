@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "onednn/primitives.h"
 #include "onednn/shared_parts.h"
 
 namespace bnfold::onednn {
@@ -14,13 +15,6 @@ namespace bnfold::onednn {
 namespace {
 
 using dnnl::algorithm;
-constexpr auto kInference = dnnl::prop_kind::forward_inference;
-
-struct EltwiseStep {
-  dnnl::algorithm algorithm;
-  float alpha;
-  float beta;
-};
 
 std::vector<EltwiseStep> eltwise_steps(const std::optional<Elementwise>& some) {
   if (!some) return {};
@@ -37,7 +31,7 @@ std::vector<EltwiseStep> eltwise_steps(const std::optional<Elementwise>& some) {
     case Function::gelu_tanh:
       return {{algorithm::eltwise_gelu_tanh, 0, 0}};
     case Function::hardswish:
-      return {{algorithm::eltwise_hardswish, 0, 0}};
+      return {hardswish()};
     case Function::hardsigmoid:
       return {{algorithm::eltwise_linear, 1.F / 6, 0.5F}, {algorithm::eltwise_clip, 0, 1}};
     case Function::logistic:
@@ -75,7 +69,7 @@ dnnl::algorithm algorithm_of(Pooling pooling) {
 }
 
 void append(dnnl::post_ops& ops, const std::vector<EltwiseStep>& steps, size_t from = 0) {
-  for (size_t i = from; i < steps.size(); ++i) ops.append_eltwise(1.F, steps[i].algorithm, steps[i].alpha, steps[i].beta);
+  for (size_t i = from; i < steps.size(); ++i) append(ops, steps[i]);
 }
 
 // The scratchpad is memory between the steps, too.
@@ -205,8 +199,8 @@ std::optional<Place> Builder::place_in(const Slot& slot, const Desc& desc) {
     is_shared_[slot.whole] = block != 0 && parts_.are_multiples(slot.whole, block);
     if (is_shared_[slot.whole]) whole = new_place(like(desc, parts_.sizes_of(slot.whole)));
   }
-  if (!whole || like(whole->desc, desc.dims()) != desc) return std::nullopt;
-  const Sizes sizes = desc.dims();
+  if (!whole || like(whole->desc, dims_of(desc)) != desc) return std::nullopt;
+  const Sizes sizes = dims_of(desc);
   const int64_t numbers = std::accumulate(sizes.begin() + 2, sizes.end(), slot.channel, std::multiplies<>());
   return Place{whole->buffer, desc, numbers * sizeof(float)};
 }
@@ -282,16 +276,9 @@ dnnl::convolution_forward::primitive_desc Builder::convolution_desc(const Step& 
     weight[0] /= step.groups;
     weight.insert(weight.begin(), step.groups);
   }
-  Sizes dilation = step.window.dilation;
-  for (int64_t& one : dilation) --one;  // oneDNN counts what lies between
-  const auto& [kernel, stride, _, padding] = step.window;
-  const Desc source = any_order(sizes_of(step.inputs[0]));
-  const Desc result = any_order(sizes_of(step.output));
-  const auto direct = algorithm::convolution_direct;
   const Desc bias = step.bias ? row_major(onednn::sizes_of(*step.bias)) : Desc();
-  const dnnl::convolution_forward::desc desc(kInference, direct, source, any_order(weight), bias, result, stride, dilation,
-                                             padding, padding);
-  const dnnl::convolution_forward::primitive_desc chosen(desc, attributes_with(ops), cpu());
+  const auto chosen = onednn::convolution_desc(any_order(sizes_of(step.inputs[0])), any_order(weight), bias,
+                                               any_order(sizes_of(step.output)), step.window, attributes_with(ops));
   const std::string implementation = chosen.impl_info_str();
   if (implementation.find("gemm:") != std::string::npos || implementation.find("ref") != std::string::npos) {
     throw std::runtime_error("it has no kernel for a convolution, but " + implementation);
@@ -338,8 +325,7 @@ Place Builder::functions(const Step& step) {
   const Place input = place_of(step.inputs[0]);
   dnnl::post_ops ops;
   append(ops, steps, 1);
-  const dnnl::eltwise_forward::desc first(kInference, steps[0].algorithm, input.desc, steps[0].alpha, steps[0].beta);
-  const dnnl::eltwise_forward::primitive_desc desc(first, attributes_with(ops), cpu());
+  const auto desc = eltwise_desc(steps[0], input.desc, attributes_with(ops));
   const Place result = may_overwrite(step.inputs[0]) ? input : place_for_result(step, input.desc);
   emit(desc, dnnl::eltwise_forward(desc), {{DNNL_ARG_SRC, input}, {DNNL_ARG_DST, result}});
   return result;
@@ -357,8 +343,7 @@ Place Builder::combination(const Step& step) {
   const Place other = second_operand(step, one.desc);
   dnnl::post_ops ops;
   append(ops, eltwise_steps(step.function));
-  const dnnl::binary::desc first(algorithm_of(step.combination), one.desc, other.desc, one.desc);
-  const dnnl::binary::primitive_desc desc(first, attributes_with(ops), cpu());
+  const auto desc = binary_desc(algorithm_of(step.combination), one.desc, other.desc, attributes_with(ops));
   const bool in_place = step.inputs[0] != step.inputs[1] && may_overwrite(step.inputs[0]);
   const Place result = in_place ? one : place_for_result(step, one.desc);
   emit(desc, dnnl::binary(desc), {{DNNL_ARG_SRC_0, one}, {DNNL_ARG_SRC_1, other}, {DNNL_ARG_DST, result}});
@@ -367,10 +352,8 @@ Place Builder::combination(const Step& step) {
 
 Place Builder::pooling(const Step& step) {
   const Place input = place_of(step.inputs[0]);
-  const auto& [kernel, stride, _, padding] = step.window;
-  const dnnl::pooling_forward::desc first(kInference, algorithm_of(step.pooling), input.desc, any_order(sizes_of(step.output)),
-                                          stride, kernel, padding, padding);
-  const dnnl::pooling_forward::primitive_desc desc(first, attributes_with({}), cpu());
+  const auto desc = pooling_desc(algorithm_of(step.pooling), input.desc, any_order(sizes_of(step.output)), step.window,
+                                 attributes_with({}));
   const Place result = place_for_result(step, desc.dst_desc());
   emit(desc, dnnl::pooling_forward(desc), {{DNNL_ARG_SRC, input}, {DNNL_ARG_DST, result}});
   return result;
@@ -390,8 +373,7 @@ Place Builder::concatenation(const Step& step) {
     arguments.push_back({DNNL_ARG_MULTIPLE_SRC + static_cast<int>(descs.size()), place});
     descs.push_back(place.desc);
   }
-  const dnnl::concat::primitive_desc desc(like(pattern, sizes_of(step.output)), step.dimension, descs, cpu(),
-                                          attributes_with({}));
+  const auto desc = concat_desc(like(pattern, sizes_of(step.output)), step.dimension, descs, attributes_with({}));
   const Place result = new_place(desc.dst_desc());
   arguments.push_back({DNNL_ARG_DST, result});
   emit(desc, dnnl::concat(desc), std::move(arguments));

@@ -28,19 +28,19 @@ class Weight {
 
   void read(float* numbers) const {
     const std::scoped_lock lock(mutex_);
-    write_into(dnnl::memory(row_major(memory_.get_desc().dims()), cpu(), numbers));
+    write_into(dnnl::memory(row_major(dims_of(memory_.get_desc())), cpu(), numbers));
   }
 
  private:
   // By way of the ordinary order, since oneDNN has no reorder between each two of its own. There the sizes mean nothing.
   void write_into(const dnnl::memory& to) const {
-    const Desc ordinary = row_major(memory_.get_desc().dims());
+    const Desc ordinary = row_major(dims_of(memory_.get_desc()));
     dnnl::memory between = memory_;
     if (memory_.get_desc() != ordinary) {
       between = dnnl::memory(ordinary, cpu());
       reorder_now(memory_, between);
     }
-    reorder_now(dnnl::memory(row_major(to.get_desc().dims()), cpu(), between.get_data_handle()), to);
+    reorder_now(dnnl::memory(row_major(dims_of(to.get_desc())), cpu(), between.get_data_handle()), to);
   }
 
   mutable std::mutex mutex_;

@@ -69,11 +69,11 @@ def load_onednn() -> None:
         return
     library = _find().parent / _ONEDNN_NAME
     if not library.is_file():
-        raise ImportError(f"{library} is not there: install oneDNN 2, on Debian the package libdnnl-dev, and build bnfold again")
+        raise ImportError(f"{library} is not there: install oneDNN 2 or 3, on Debian the package libdnnl-dev, and build bnfold again")
     try:
         torch.ops.load_library(str(library))
     except OSError as error:
-        raise ImportError(f"{library} can't be loaded: install oneDNN 2, on Debian the package libdnnl2 ({error})") from None
+        raise ImportError(f"{library} can't be loaded: install the oneDNN that it was built with, on Debian 12 the package libdnnl2 ({error})") from None
 
 
 def program() -> Path:

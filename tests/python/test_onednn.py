@@ -102,7 +102,7 @@ def test_a_runtime_that_is_none():
 def test_a_library_that_is_not_there(monkeypatch, tmp_path):
     monkeypatch.setattr(bnfold._library, "_ONEDNN_NAME", "libnothing.so")
     monkeypatch.setattr(bnfold._library, "_is_loaded", lambda operator: False)
-    with pytest.raises(ImportError, match="libnothing.so is not there: install oneDNN 2, on Debian the package libdnnl-dev, and build bnfold again$"):
+    with pytest.raises(ImportError, match="libnothing.so is not there: install oneDNN 2 or 3, on Debian the package libdnnl-dev, and build bnfold again$"):
         bnfold.optimize_for_inference(Block().eval(), IMAGE, runtime="onednn")
 
 
