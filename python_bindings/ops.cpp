@@ -126,7 +126,7 @@ void load(const OperatorHandle&, Stack* stack) {
 
 at::Device device_from(const std::string& name) {
   try {
-    return at::Device(name);
+    return {name};
   } catch (const c10::Error&) {
     throw bnfold::Error("there is no device '" + name + "'; name one as in cpu or cuda:0");
   }
@@ -140,7 +140,7 @@ void load_with_extra_files(const OperatorHandle&, Stack* stack) {
   if (!map_location.isNone()) device = device_from(map_location.toStringRef());
   bnfold::FileContent content;
   const Module module = bnfold::load(path, device, &content);
-  c10::Dict<std::string, at::Tensor> files;
+  const c10::Dict<std::string, at::Tensor> files;
   for (const auto& [name, text] : content.extra_files) {
     const at::Tensor bytes = at::empty({static_cast<int64_t>(text.size())}, at::TensorOptions(at::kByte));
     std::copy(text.begin(), text.end(), bytes.data_ptr<uint8_t>());
@@ -173,7 +173,7 @@ void fold_exported(const OperatorHandle&, Stack* stack) {
   program.json = torch::jit::pop(*stack).toStringRef();
   for (const auto& entry : tensors.toGenericDict()) program.tensors.emplace(entry.key().toStringRef(), entry.value().toTensor());
   const bnfold::ExportedFoldResult result = bnfold::fold(program, bnfold::options_from_json(options));
-  c10::Dict<std::string, at::Tensor> folded;
+  const c10::Dict<std::string, at::Tensor> folded;
   for (const auto& [name, tensor] : result.program.tensors) folded.insert(name, tensor);
   torch::jit::push(*stack, result.program.json, folded, result.report.to_json());
 }

@@ -69,8 +69,8 @@ void append(dnnl::post_ops& ops, const EltwiseStep& step) {
 dnnl::convolution_forward::primitive_desc convolution_desc(const Desc& source, const Desc& weight, const Desc& bias,
                                                            const Desc& result, const Window& window,
                                                            const dnnl::primitive_attr& attributes) {
-  return {cpu(),          kInference,   algorithm::convolution_direct, source,         weight, bias, result,
-          window.stride, gaps(window), window.padding,                window.padding, attributes};
+  return dnnl::convolution_forward::primitive_desc(cpu(), kInference, algorithm::convolution_direct, source, weight, bias, result,
+                                                   window.stride, gaps(window), window.padding, window.padding, attributes);
 }
 
 dnnl::eltwise_forward::primitive_desc eltwise_desc(const EltwiseStep& step, const Desc& desc,
@@ -85,8 +85,8 @@ dnnl::binary::primitive_desc binary_desc(dnnl::algorithm algorithm, const Desc& 
 
 dnnl::pooling_forward::primitive_desc pooling_desc(dnnl::algorithm algorithm, const Desc& source, const Desc& result,
                                                    const Window& window, const dnnl::primitive_attr& attributes) {
-  return {cpu(),          kInference,    algorithm,    source,         result,         window.stride,
-          window.kernel, gaps(window), window.padding, window.padding, attributes};
+  return dnnl::pooling_forward::primitive_desc(cpu(), kInference, algorithm, source, result, window.stride, window.kernel,
+                                               gaps(window), window.padding, window.padding, attributes);
 }
 
 dnnl::concat::primitive_desc concat_desc(const Desc& result, int dimension, const std::vector<Desc>& parts,

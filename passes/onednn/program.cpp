@@ -352,8 +352,8 @@ Place Builder::combination(const Step& step) {
 
 Place Builder::pooling(const Step& step) {
   const Place input = place_of(step.inputs[0]);
-  const auto desc = pooling_desc(algorithm_of(step.pooling), input.desc, any_order(sizes_of(step.output)), step.window,
-                                 attributes_with({}));
+  const auto desc =
+      pooling_desc(algorithm_of(step.pooling), input.desc, any_order(sizes_of(step.output)), step.window, attributes_with({}));
   const Place result = place_for_result(step, desc.dst_desc());
   emit(desc, dnnl::pooling_forward(desc), {{DNNL_ARG_SRC, input}, {DNNL_ARG_DST, result}});
   return result;
