@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
+#include <vector>
 
 #include "module/free_attribute.h"
 #include "onednn/runner.h"
@@ -86,7 +87,8 @@ void move_readers_behind(const Region& region, const std::vector<jit::Value*>& r
     jit::Node* next = node->next();
     const bool reads = std::any_of(node->inputs().begin(), node->inputs().end(),
                                    [&](const jit::Value* input) { return later.count(input) != 0; });
-    if (inside.count(node) == 0 && !(is_list_of_parts(node) && inside.count(only_concatenation(node)) != 0) && reads) {
+    const bool belongs = inside.count(is_list_of_parts(node) ? only_concatenation(node) : node) != 0;
+    if (reads && !belongs) {
       later.insert(node->outputs().begin(), node->outputs().end());
       node->moveAfter(behind);
       behind = node;
@@ -97,9 +99,9 @@ void move_readers_behind(const Region& region, const std::vector<jit::Value*>& r
 
 void remove(const Region& region) {
   for (auto node = region.rbegin(); node != region.rend(); ++node) {
-    std::unordered_set<jit::Node*> lists;
+    std::vector<jit::Node*> lists;
     for (jit::Value* input : (*node)->inputs()) {
-      if (is_list_of_parts(input->node())) lists.insert(input->node());
+      if (is_list_of_parts(input->node())) lists.push_back(input->node());
     }
     (*node)->destroy();
     for (jit::Node* list : lists) list->destroy();

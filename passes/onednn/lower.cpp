@@ -1,6 +1,7 @@
 #include "onednn/lower.h"
 
 #include <algorithm>
+#include <exception>
 #include <limits>
 #include <unordered_map>
 
@@ -9,7 +10,7 @@ namespace bnfold::onednn {
 namespace {
 
 // Where a call has no primitive.
-struct NotLowered {};
+struct NotLowered : std::exception {};
 
 void require(bool condition) {
   if (!condition) throw NotLowered();
@@ -171,7 +172,7 @@ bool is_bounded(const Call& call, const char* bound) {
 }  // namespace
 
 Value Lowering::clamp(const Call& call) {
-  constexpr double kInfinity = std::numeric_limits<float>::infinity();
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
   return clip(call, is_bounded(call, "min") ? number(call, "min") : -kInfinity,
               is_bounded(call, "max") ? number(call, "max") : kInfinity);
 }
@@ -273,6 +274,7 @@ Value Lowering::concatenation(const Call& call) {
   const auto* list = std::get_if<ListOfValues>(&call.named("tensors"));
   require(list != nullptr && !list->numbers.empty());
   std::vector<Value> parts;
+  parts.reserve(list->numbers.size());
   for (const size_t number : list->numbers) parts.push_back(values_.at(number));
   const Sizes& pattern = sizes(parts[0]);
   const int64_t dim = integer(call, "dim");

@@ -58,7 +58,8 @@ Desc like(const Desc& desc, const Sizes& sizes) {
 
 bool is_padded(const Desc& desc) {
   const Sizes sizes = dims_of(desc);
-  return desc.get_size() != std::accumulate(sizes.begin(), sizes.end(), sizeof(float), std::multiplies<>());
+  const int64_t numbers = std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
+  return desc.get_size() != numbers * sizeof(float);
 }
 
 int64_t channels_of_block(const Desc& desc) {
