@@ -238,9 +238,13 @@ def build_network(name: str, gammas: float | None = None) -> Network:
     return prepare(name, model, (inputs,), (second_inputs,), architecture.gammas if gammas is None else gammas)
 
 
-@functools.lru_cache(maxsize=2)
+# Two at a time: all of them, as they are and folded, take 10 GB.
+_kept = functools.lru_cache(maxsize=2)
+
+
+@_kept
 def network(name: str) -> Network:
-    """The network of that name, built once."""
+    """The network of that name, built once for tests that follow each other."""
     return build_network(name)
 
 
@@ -276,14 +280,14 @@ def saved_and_loaded(program: torch.export.ExportedProgram) -> torch.export.Expo
         return torch.export.load(buffer)
 
 
-@functools.lru_cache(maxsize=2)
+@_kept
 def script_module(name: str, spelling: str) -> torch.jit.ScriptModule:
-    """The network of that name, scripted or traced once."""
+    """The network of that name, scripted or traced once for tests that follow each other."""
     net = network(name)
     return to_torchscript(net.model, net.inputs, spelling)
 
 
-@functools.lru_cache(maxsize=2)
+@_kept
 def fold_result(name: str, spelling: str) -> bnfold.FoldResult:
-    """The network of that name, folded once."""
+    """The network of that name, folded once for tests that follow each other."""
     return bnfold.fold(script_module(name, spelling))
